@@ -1,0 +1,153 @@
+"""What a person can tell a run: one frozen dataclass of controls, and the commands that change it.
+
+Commands travel as JSON rows of ``control.db`` (see ``store/control.py``). Each has an id, so that
+a command that arrives twice is applied once. They are applied at the next step boundary and
+answered by a ``command_applied`` or ``command_refused`` event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from inspector.errors import CommandError
+
+Clip = Literal["off", "norm", "value"]
+OnNonFinite = Literal["pause", "continue"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controls:
+    """What is in force during a step.
+
+    Attributes:
+        lr: learning rate for every parameter group, or None to leave the optimizer's own.
+        momentum: SGD/RMSprop momentum or Adam's first beta; None leaves the optimizer's own.
+        weight_decay: weight decay for every group; None leaves the optimizer's own.
+        zero_grad: False turns ``optimizer.zero_grad()`` into nothing, so gradients pile up.
+        clip: gradient clipping before the step: off, by global L2 norm, or by value.
+        clip_threshold: largest global norm, or largest absolute value.
+        detect_anomaly: ``torch.autograd.set_detect_anomaly``.
+        max_steps_per_s: slow motion; None runs at full speed.
+        on_nonfinite: what to do when a loss, gradient or activation becomes non-finite.
+        capture_every: telemetry of modules and parameters is taken every so many steps;
+            0 lets the schedule keep to its budget by itself.
+        graph_every: the autograd graph is captured every so many steps; 0 only on request.
+    """
+
+    lr: float | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    zero_grad: bool = True
+    clip: Clip = "off"
+    clip_threshold: float = 1.0
+    detect_anomaly: bool = False
+    max_steps_per_s: float | None = None
+    on_nonfinite: OnNonFinite = "continue"
+    capture_every: int = 0
+    graph_every: int = 0
+
+    def with_value(self, name: str, value: Any) -> Controls:
+        """A copy with one control changed.
+
+        Raises:
+            CommandError: the name is unknown, or the value is not one the control can take
+                (NaN, infinite, negative, of the wrong type); the message says which is wanted.
+        """
+        return dataclasses.replace(self, **{name: check(name, value)})
+
+
+def check(name: str, value: Any) -> Any:
+    """The value as the control stores it, or :class:`CommandError` with the reason."""
+    if name in ("zero_grad", "detect_anomaly"):
+        if not isinstance(value, bool):
+            raise CommandError(f"{name} must be true or false, but got {value!r}.")
+        return value
+    if name in ("clip", "on_nonfinite"):
+        choices = ("off", "norm", "value") if name == "clip" else ("pause", "continue")
+        if value not in choices:
+            raise CommandError(f"{name} must be one of {', '.join(choices)}, but got {value!r}.")
+        return value
+    if name in ("capture_every", "graph_every"):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise CommandError(
+                f"{name} must be a whole number of steps, 0 or more, but got {value!r}."
+            )
+        return value
+    if name not in _RANGES:
+        raise CommandError(
+            f"There is no control named {name!r}; choose one of "
+            f"{', '.join(f.name for f in dataclasses.fields(Controls))}."
+        )
+    optional, positive, below = _RANGES[name]
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise CommandError(f"{name} must be a number, but got {value!r}.")
+    number = float(value)
+    if not math.isfinite(number):
+        raise CommandError(f"{name} must be a finite number, but got {number}.")
+    if number < 0 or (positive and number == 0):
+        wanted = "greater than 0" if positive else "0 or greater"
+        raise CommandError(f"{name} must be {wanted}, but got {number:g}.")
+    if below is not None and number >= below:
+        raise CommandError(f"{name} must be less than {below:g}, but got {number:g}.")
+    return number
+
+
+# name: (None allowed, must be positive, exclusive upper bound)
+_RANGES: dict[str, tuple[bool, bool, float | None]] = {
+    "lr": (True, False, None),
+    "momentum": (True, False, 1.0),
+    "weight_decay": (True, False, None),
+    "clip_threshold": (False, True, None),
+    "max_steps_per_s": (True, True, None),
+}
+
+Name = Literal["set", "pause", "resume", "run_steps", "stop", "capture_graph"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One instruction to a run.
+
+    Attributes:
+        name: ``set`` changes one control; ``run_steps`` resumes for ``value`` steps and pauses
+            again; ``capture_graph`` stores the autograd graph of the next step.
+        control: the control that ``set`` changes, else empty.
+        value: the new value of the control, or the number of steps.
+        id: unique; a second command with the same id is ignored.
+    """
+
+    name: Name
+    control: str = ""
+    value: Any = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        if self.name == "set":
+            check(self.control, self.value)
+        elif self.name == "run_steps":
+            steps = self.value
+            if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+                raise CommandError(
+                    f"run_steps needs a whole number of steps, 1 or more, but got {steps!r}."
+                )
+        elif self.name not in ("pause", "resume", "stop", "capture_graph"):
+            raise CommandError(f"There is no command named {self.name!r}.")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Command:
+        """Raises CommandError when the row holds something no command can be."""
+        try:
+            fields = json.loads(text)
+            return cls(**{key: fields[key] for key in ("name", "control", "value", "id")})
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise CommandError(f"Expected a command as JSON, but got {text[:80]!r}.") from error

@@ -1,0 +1,173 @@
+"""The configuration of a built-in run: what is trained on what, as one JSON-able value.
+
+``runs/NAME/run.json`` holds it, ``torch-inspector train`` reads it, presets are made of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from inspector.commands import Controls
+from inspector.errors import ConfigError
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+LOSSES = ("auto", "cross_entropy", "mse", "bce_with_logits", "nll", "smooth_l1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a built-in run.
+
+    Attributes:
+        model: a sample model (``mlp``, see ``sample_models/``) or ``torchvision:resnet18``.
+        model_args: keyword arguments of the model's constructor; input and output sizes that
+            the data determines are filled in.
+        data: name of a data source, such as ``digits``.
+        data_args: keyword arguments of the data source.
+        optimizer: one of ``OPTIMIZERS``.
+        lr, momentum, weight_decay: the optimizer's; momentum is ignored by Adagrad and is
+            beta1 for Adam and AdamW (0 there means PyTorch's default of 0.9).
+        loss: one of ``LOSSES``; ``auto`` takes what suits the data's task.
+        batch_size: samples per step.
+        epochs: passes over the training part; ignored when ``steps`` is given.
+        steps: optimizer steps, or None.
+        validation: share of the samples held out, in [0, 0.9].
+        seed: seeds the split, the initial weights and the shuffling.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        in_process: True trains in a background thread, False in a child process.
+        torch_threads: intra-op threads of the CPU; 0 leaves PyTorch's default.
+        controls: the controls in force at the first step (lr, momentum and weight_decay
+            there are None: those above are the optimizer's).
+    """
+
+    model: str = "mlp"
+    model_args: dict[str, Any] = field(default_factory=dict)
+    data: str = "digits"
+    data_args: dict[str, Any] = field(default_factory=dict)
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    loss: str = "auto"
+    batch_size: int = 64
+    epochs: int = 60
+    steps: int | None = None
+    validation: float = 0.2
+    seed: int = 0
+    device: str = "auto"
+    in_process: bool = True
+    torch_threads: int = 0
+    controls: Controls = field(default_factory=Controls)
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(RunConfig).items():
+            _check_type(name, getattr(self, name), hint)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("loss", self.loss, LOSSES)
+        for name in ("lr", "momentum", "weight_decay"):
+            Controls().with_value(name, getattr(self, name))
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("epochs", self.epochs, 1)
+        _at_least("torch_threads", self.torch_threads, 0)
+        if self.steps is not None:
+            _at_least("steps", self.steps, 1)
+        if not 0 <= self.validation <= 0.9:
+            raise ConfigError(
+                f"validation must be a share between 0 and 0.9, but got {self.validation}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> RunConfig:
+        """Raises ConfigError when a key is unknown or a value cannot be used."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ConfigError(
+                f"Unknown setting {unknown[0]!r}; choose from {', '.join(sorted(known))}."
+            )
+        fields = dict(fields)
+        controls = fields.get("controls")
+        if isinstance(controls, dict):
+            made = Controls()
+            for name, value in controls.items():
+                made = made.with_value(name, value)
+            fields["controls"] = made
+        return cls(**fields)
+
+    @classmethod
+    def from_file(cls, path: Path) -> RunConfig:
+        """Reads the JSON that :meth:`to_dict` makes, or a run's ``run.json``.
+
+        Raises:
+            ConfigError: the file is missing, not JSON, or not a configuration.
+        """
+        try:
+            fields = json.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"Expected a configuration file at {path}, but it cannot be read: {error.strerror}."
+            ) from error
+        except ValueError as error:
+            raise ConfigError(
+                f"Expected JSON in {path}, but line-by-line reading failed: {error}."
+            ) from error
+        if not isinstance(fields, dict):
+            raise ConfigError(
+                f"Expected a JSON object in {path}, but got a {type(fields).__name__}."
+            )
+        return cls.from_dict(fields.get("config", fields))
+
+    def with_setting(self, assignment: str) -> RunConfig:
+        """A copy with one ``key=value`` changed; dots reach inside (``controls.clip=norm``).
+
+        The value is read as JSON where that is possible, else as text.
+        """
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"Expected key=value, but got {assignment!r}.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        fields = self.to_dict()
+        *outer, last = path.strip().split(".")
+        target = fields
+        for key in outer:
+            if not isinstance(target.get(key), dict):
+                raise ConfigError(f"There is no group of settings named {key!r} in {path!r}.")
+            target = target[key]
+        target[last] = value
+        return RunConfig.from_dict(fields)
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    if hint is float:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    elif hint is int:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    elif hint == int | None:
+        fits = value is None or (isinstance(value, int) and not isinstance(value, bool))
+    elif hint == dict[str, Any]:
+        fits = isinstance(value, dict)
+    else:
+        fits = isinstance(value, hint)
+    if not fits:
+        wanted = getattr(hint, "__name__", str(hint))
+        raise ConfigError(f"{name} must be of type {wanted}, but got {value!r}.")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, but got {value!r}.")
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{name} must be {least} or more, but got {value}.")

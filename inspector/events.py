@@ -1,0 +1,352 @@
+"""Everything that can happen to a run besides numbers: one frozen dataclass per kind of event.
+
+An event is stored with the rank, the step at which it happened, the wall-clock time and a
+monotonic time; its own fields are JSON. Readers meet events of newer versions: an unknown kind
+becomes :class:`Unknown`, unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+VERSION = 1
+
+Level = Literal["note", "warning", "critical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One line of a traceback, outermost first."""
+
+    file: str
+    line: int
+    function: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events; ``kind`` names the event in the store, ``level`` its urgency."""
+
+    kind: ClassVar[str] = "event"
+    level: ClassVar[Level] = "note"
+
+    @property
+    def text(self) -> str:
+        """One plain sentence for the event list and the markers."""
+        return self.kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """Recording began."""
+
+    kind: ClassVar[str] = "run_started"
+    device: str = "cpu"
+    resumed_at: int | None = None
+
+    @property
+    def text(self) -> str:
+        return f"Run started on {self.device}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """Recording ended in good order: all steps done, stopped, or closed by the script."""
+
+    kind: ClassVar[str] = "run_finished"
+    reason: str = "completed"  # completed, stopped, closed
+
+    @property
+    def text(self) -> str:
+        return f"Run {self.reason}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed(Event):
+    """The user's model, data or loss raised; ``frames`` holds the user's own lines only.
+
+    ``phase`` is one of build, data, forward, backward, step.
+    """
+
+    kind: ClassVar[str] = "run_failed"
+    level: ClassVar[Level] = "critical"
+    error: str
+    message: str
+    phase: str = ""
+    module: str | None = None
+    frames: tuple[Frame, ...] = ()
+    traceback: str = ""
+
+    @property
+    def text(self) -> str:
+        where = f" in {self.phase}" if self.phase else ""
+        return f"Run failed{where}: {self.error}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandApplied(Event):
+    """A command took effect before ``step``; ``effective`` is the value in force."""
+
+    kind: ClassVar[str] = "command_applied"
+    command_id: str
+    name: str
+    requested: Any = None
+    effective: Any = None
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        value = "" if self.effective is None else f" = {_short(self.effective)}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.name}{value}{note}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRefused(Event):
+    """A command was not applied; ``reason`` is a sentence."""
+
+    kind: ClassVar[str] = "command_refused"
+    level: ClassVar[Level] = "warning"
+    command_id: str
+    name: str
+    requested: Any = None
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.name} refused: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonFinite(Event):
+    """NaN or infinity appeared. ``where`` is activation, loss, gradient, parameter or backward.
+
+    ``module`` is the first module in forward order whose output was non-finite (for gradients:
+    the module owning the first such parameter). ``op``, ``file`` and ``line`` are known when
+    anomaly detection named the backward function and the forward call that created it.
+    """
+
+    kind: ClassVar[str] = "nonfinite"
+    level: ClassVar[Level] = "critical"
+    where: str
+    module: str | None = None
+    module_type: str = ""
+    parameter: str | None = None
+    op: str = ""
+    file: str = ""
+    line: int = 0
+    code: str = ""
+    count: int = 0
+    policy: str = ""  # what follows: paused, continues, skipped
+
+    @property
+    def text(self) -> str:
+        if self.op:
+            at = f" (called at {self.file}:{self.line})" if self.file else ""
+            return f"Non-finite gradient born in {self.op}{at}."
+        name = self.parameter or ("the model" if self.module == "" else self.module)
+        subject = f" of {name}" if name is not None else ""
+        kind = f" ({self.module_type})" if self.module_type else ""
+        return f"Non-finite {self.where}{subject}{kind}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochFinished(Event):
+    """One pass over the training part ended; values are those of the whole epoch."""
+
+    kind: ClassVar[str] = "epoch_finished"
+    epoch: int
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+
+    @property
+    def text(self) -> str:
+        parts = [f"Epoch {self.epoch + 1} finished"]
+        if self.val_loss is not None:
+            parts.append(f"validation loss {self.val_loss:.4g}")
+        if self.val_accuracy is not None:
+            parts.append(f"validation accuracy {self.val_accuracy:.1%}")
+        return ", ".join(parts) + "."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSaved(Event):
+    """A checkpoint was written; ``path`` is relative to the run directory."""
+
+    kind: ClassVar[str] = "checkpoint_saved"
+    path: str
+
+    @property
+    def text(self) -> str:
+        return f"Checkpoint {self.path} saved."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Event):
+    """Training waits at a step boundary; ``reason`` is command, steps_done or nonfinite."""
+
+    kind: ClassVar[str] = "paused"
+    reason: str = "command"
+
+    @property
+    def text(self) -> str:
+        return "Paused." if self.reason == "command" else f"Paused ({self.reason})."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """Training goes on after a pause."""
+
+    kind: ClassVar[str] = "resumed"
+
+    @property
+    def text(self) -> str:
+        return "Resumed."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSkipped(Event):
+    """The optimizer did not step (GradScaler found non-finite gradients, or a step was held)."""
+
+    kind: ClassVar[str] = "step_skipped"
+    reason: str
+
+    @property
+    def text(self) -> str:
+        return f"Step skipped: {self.reason}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFailed(Event):
+    """One of our own probes raised; it was switched off, training went on."""
+
+    kind: ClassVar[str] = "probe_failed"
+    level: ClassVar[Level] = "warning"
+    probe: str
+    error: str
+    traceback: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"Probe {self.probe} failed and was switched off: {self.error}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryDropped(Event):
+    """The store could not keep up or could not write; ``rows`` rows of telemetry are missing."""
+
+    kind: ClassVar[str] = "telemetry_dropped"
+    level: ClassVar[Level] = "warning"
+    rows: int
+    reason: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.rows} rows of telemetry dropped: {self.reason}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleChanged(Event):
+    """A probe now runs every ``every`` steps, to keep the cost of watching within its budget."""
+
+    kind: ClassVar[str] = "schedule_changed"
+    probe: str
+    every: int
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.probe} is measured every {self.every} steps{why}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphCaptured(Event):
+    """The autograd graph of the step's loss was stored as a document of kind ``graph``."""
+
+    kind: ClassVar[str] = "graph_captured"
+    nodes: int
+
+    @property
+    def text(self) -> str:
+        return f"Autograd graph captured ({self.nodes} nodes)."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """A sentence for the user that fits no other kind."""
+
+    kind: ClassVar[str] = "notice"
+    message: str
+
+    @property
+    def text(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown(Event):
+    """An event written by a newer version."""
+
+    kind: ClassVar[str] = "unknown"
+    original_kind: str = ""
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return f"{self.original_kind} (unknown to this version)"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event with its stamps.
+
+    Attributes:
+        seq: position in the rank's event table, strictly increasing.
+        step: the step that was running (or about to run) when it happened, 0-based.
+        wall: seconds since 1970 UTC; may jump with the system clock.
+        mono_ns: nanoseconds of the training process's monotonic clock.
+    """
+
+    seq: int
+    step: int
+    rank: int
+    wall: float
+    mono_ns: int
+    event: Event
+
+
+KINDS: dict[str, type[Event]] = {
+    cls.kind: cls
+    for cls in (
+        RunStarted, RunFinished, RunFailed, CommandApplied, CommandRefused, NonFinite,
+        EpochFinished, CheckpointSaved, Paused, Resumed, StepSkipped, ProbeFailed,
+        TelemetryDropped, ScheduleChanged, GraphCaptured, Notice, Unknown,
+    )
+}  # fmt: skip
+
+
+def encode(event: Event) -> str:
+    """The event's fields as JSON (its ``kind`` is stored beside it)."""
+    return json.dumps(dataclasses.asdict(event), default=str)  # type: ignore[call-overload]
+
+
+def decode(kind: str, payload: str) -> Event:
+    """The event that :func:`encode` wrote; an unknown ``kind`` becomes :class:`Unknown`."""
+    fields = json.loads(payload)
+    cls = KINDS.get(kind)
+    if cls is None:
+        return Unknown(original_kind=kind, fields=fields)
+    known = {field.name for field in dataclasses.fields(cls)}
+    fields = {name: value for name, value in fields.items() if name in known}
+    if "frames" in fields:
+        fields["frames"] = tuple(Frame(**frame) for frame in fields["frames"])
+    return cls(**fields)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
