@@ -332,7 +332,7 @@ KINDS: dict[str, type[Event]] = {
 
 def encode(event: Event) -> str:
     """The event's fields as JSON (its ``kind`` is stored beside it)."""
-    return json.dumps(dataclasses.asdict(event), default=str)  # type: ignore[call-overload]
+    return json.dumps(dataclasses.asdict(event), default=str)
 
 
 def decode(kind: str, payload: str) -> Event:
