@@ -1,0 +1,61 @@
+"""Which run a browser tab looks at, and where runs are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from inspector.errors import StoreError
+from inspector.store.reader import Run, RunSummary, list_runs
+
+RUNS_DIR_VARIABLE = "TORCH_INSPECTOR_RUNS_DIR"
+LIVE = ("running", "paused")
+
+
+def runs_dir() -> Path:
+    """The folder whose runs the app shows: ``$TORCH_INSPECTOR_RUNS_DIR`` or ``runs``."""
+    return Path(os.environ.get(RUNS_DIR_VARIABLE) or "runs")
+
+
+def summaries() -> list[RunSummary]:
+    """All runs, newest first; empty when the folder does not exist yet."""
+    return list_runs(runs_dir())
+
+
+def select(name: str) -> None:
+    """Makes this tab look at a run; the link in the address bar reopens it."""
+    st.session_state["run"] = name
+
+
+def selected(runs: list[RunSummary]) -> str | None:
+    """Name of the run this tab looks at: chosen here, named in the link, or the newest."""
+    names = [summary.name for summary in runs]
+    for wanted in (st.session_state.get("run"), st.query_params.get("run")):
+        if wanted in names:
+            return str(wanted)
+    alive = [summary.name for summary in runs if summary.status in LIVE]
+    return next(iter(alive or names), None)
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Run]:
+    """The run, closed afterwards; a run that cannot be read ends the page with a sentence."""
+    try:
+        run = Run(runs_dir() / name)
+    except StoreError as error:
+        st.error(escape(str(error)))
+        st.stop()
+    with run:
+        yield run
+
+
+def escape(text: str) -> str:
+    """Text as Markdown that shows it verbatim; names from models and files are never markup."""
+    return "".join(f"\\{char}" if char in _MARKDOWN else char for char in text)
+
+
+_MARKDOWN = frozenset("\\`*_{}[]()#+-.!|<>~$:&^")

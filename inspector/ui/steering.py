@@ -1,0 +1,251 @@
+"""The steering panel: every control of a run, applied at the next step boundary.
+
+A control shows the value in force. Between a change and its acknowledgement it shows what was
+asked for; a refused change snaps back and the reason is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from inspector.commands import Command, Controls
+from inspector.errors import CommandError, StoreError
+from inspector.events import CommandApplied, CommandRefused
+from inspector.store.control import ControlWriter
+from inspector.store.reader import Run
+from inspector.ui.context import LIVE, escape, opened, runs_dir
+from inspector.views.controls import answers, in_force
+
+_LR_STEPS = tuple(
+    float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 1.5, 2, 3, 5, 7)
+) + (10.0,)
+_SPEEDS = (0.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    run: Run
+    controls: Controls
+    answered: dict[str, CommandApplied | CommandRefused]
+    disabled: bool
+
+    def key(self, widget: str) -> str:
+        return f"steer/{self.run.name}/{widget}"
+
+    def prepare(self, widget: str, value: Any) -> str:
+        """The widget's key, its state set to the value in force unless a change is on its way."""
+        key = self.key(widget)
+        sent = st.session_state.get(f"{key}/sent")
+        answer = self.answered.get(sent) if sent else None
+        if isinstance(answer, CommandRefused):
+            st.toast(escape(answer.text), icon="⚠️")
+        if answer is not None or self.disabled:
+            st.session_state.pop(f"{key}/sent", None)
+            sent = None
+        if not sent:
+            st.session_state[key] = value
+        return key
+
+    def changed(self, widget: str, control: str) -> None:
+        """Callback: sends the widget's value as the new value of a control."""
+        value = st.session_state[self.key(widget)]
+        if control == "max_steps_per_s":
+            value = value or None
+        sent = self.send("set", control, value)
+        for twin in (widget, *_TWINS.get(widget, ())):
+            st.session_state[f"{self.key(twin)}/sent"] = sent
+
+    def send(self, name: Any, control: str = "", value: Any = None) -> str | None:
+        try:
+            command = Command(name=name, control=control, value=value)
+            writer = ControlWriter(runs_dir() / self.run.name)
+            try:
+                return writer.send(command)
+            finally:
+                writer.close()
+        except (CommandError, StoreError) as error:
+            st.toast(escape(str(error)), icon="⚠️")
+            return None
+
+
+_TWINS = {"lr_slider": ("lr",), "lr": ("lr_slider",)}
+
+
+def steering(name: str, *, live: bool) -> None:
+    """The panel for one run; while the run is live it follows changes made in other tabs."""
+    # Every two seconds is enough: what moves is drawn by the live strip, not by this panel.
+    st.fragment(_panel, run_every="2s" if live else None)(name, live)
+
+
+def _panel(name: str, was_live: bool) -> None:
+    with opened(name) as run:
+        live = run.status in LIVE
+        events = run.events()
+        panel = _Panel(run, in_force(run.config, events), answers(events), disabled=not live)
+        if live:
+            _buttons(panel)
+        else:
+            st.caption("This run has ended; its last settings are shown.")
+        _optimizer(panel)
+        _gradients(panel)
+        _pace(panel)
+    if was_live and not live:
+        st.rerun()  # the page's own parts change when a run ends
+
+
+def _buttons(panel: _Panel) -> None:
+    paused = panel.run.status == "paused"
+    with st.container(horizontal=True, gap="small"):
+        st.button(
+            "Resume" if paused else "Pause",
+            icon=":material/play_arrow:" if paused else ":material/pause:",
+            key=panel.key("pause"),
+            type="primary" if paused else "secondary",
+            on_click=panel.send,
+            args=("resume" if paused else "pause",),
+        )
+        st.button(
+            "Stop",
+            icon=":material/stop:",
+            key=panel.key("stop"),
+            on_click=panel.send,
+            args=("stop",),
+            help="Ends the run after the step it is in. What was recorded stays.",
+        )
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+        st.button(
+            "1 step",
+            icon=":material/skip_next:",
+            key=panel.key("one"),
+            on_click=panel.send,
+            args=("run_steps", "", 1),
+            help="Trains one step, then pauses.",
+        )
+        count = st.number_input(
+            "Steps",
+            min_value=1,
+            value=10,
+            key=panel.key("count"),
+            width=90,
+            label_visibility="collapsed",
+        )
+        st.button(
+            "steps",
+            icon=":material/fast_forward:",
+            key=panel.key("many"),
+            on_click=panel.send,
+            args=("run_steps", "", int(count)),
+            help="Trains this many steps, then pauses.",
+        )
+
+
+def _optimizer(panel: _Panel) -> None:
+    lr = _current(panel, "lr")
+    st.select_slider(
+        "Learning rate",
+        options=_LR_STEPS,
+        format_func=lambda value: f"{value:g}",
+        key=panel.prepare("lr_slider", min(_LR_STEPS, key=lambda step: _distance(step, lr))),
+        on_change=panel.changed,
+        args=("lr_slider", "lr"),
+        disabled=panel.disabled,
+    )
+    _number(panel, "lr", "Learning rate, exactly", lr, step=lr / 10 if lr else 0.001)
+    st.slider(
+        "Momentum (Adam: β₁)",
+        0.0,
+        0.99,
+        key=panel.prepare("momentum", min(_current(panel, "momentum"), 0.99)),
+        on_change=panel.changed,
+        args=("momentum", "momentum"),
+        disabled=panel.disabled,
+    )
+    _number(panel, "weight_decay", "Weight decay", _current(panel, "weight_decay"), step=0.0001)
+
+
+def _gradients(panel: _Panel) -> None:
+    st.toggle(
+        "`zero_grad()` before each backward",
+        key=panel.prepare("zero_grad", panel.controls.zero_grad),
+        on_change=panel.changed,
+        args=("zero_grad", "zero_grad"),
+        disabled=panel.disabled,
+        help="Off: optimizer.zero_grad() does nothing, and gradients of all passes pile up.",
+    )
+    st.segmented_control(
+        "Clip gradients",
+        ["off", "norm", "value"],
+        required=True,
+        key=panel.prepare("clip", panel.controls.clip),
+        on_change=panel.changed,
+        args=("clip", "clip"),
+        disabled=panel.disabled,
+        help="By the L2 norm of all gradients together, or each value by itself.",
+    )
+    _number(
+        panel, "clip_threshold", "Clip above", panel.controls.clip_threshold, step=0.1, least=1e-9
+    )
+    st.toggle(
+        "Detect anomalies",
+        key=panel.prepare("detect_anomaly", panel.controls.detect_anomaly),
+        on_change=panel.changed,
+        args=("detect_anomaly", "detect_anomaly"),
+        disabled=panel.disabled,
+        help="torch.autograd.set_detect_anomaly: names the backward function that makes a NaN "
+        "and the line that called it. Slows training to a third or less.",
+    )
+    st.segmented_control(
+        "On NaN or infinity",
+        ["pause", "continue"],
+        required=True,
+        key=panel.prepare("on_nonfinite", panel.controls.on_nonfinite),
+        on_change=panel.changed,
+        args=("on_nonfinite", "on_nonfinite"),
+        disabled=panel.disabled,
+    )
+
+
+def _pace(panel: _Panel) -> None:
+    speed = panel.controls.max_steps_per_s or 0.0
+    options = tuple(sorted({*_SPEEDS, speed}, key=lambda value: -value if value else -math.inf))
+    st.select_slider(
+        "Slow motion",
+        options=options,
+        format_func=lambda value: f"{value:g} steps/s" if value else "full speed",
+        key=panel.prepare("max_steps_per_s", speed),
+        on_change=panel.changed,
+        args=("max_steps_per_s", "max_steps_per_s"),
+        disabled=panel.disabled,
+    )
+
+
+def _number(
+    panel: _Panel, control: str, label: str, value: float, *, step: float, least: float = 0.0
+) -> None:
+    st.number_input(
+        label,
+        min_value=least,
+        step=step,
+        format="%.6g",
+        key=panel.prepare(control, float(value)),
+        on_change=panel.changed,
+        args=(control, control),
+        disabled=panel.disabled,
+    )
+
+
+def _current(panel: _Panel, control: str) -> float:
+    """The control's value, or what the optimizer of a watched script was seen to use."""
+    value = getattr(panel.controls, control)
+    if value is None:
+        seen = panel.run.series(control, max_points=2).values
+        value = float(seen[-1]) if len(seen) else 0.0
+    return float(value) if math.isfinite(value) else 0.0
+
+
+def _distance(step: float, lr: float) -> float:
+    return abs(math.log(step) - math.log(max(lr, 1e-9)))
