@@ -42,6 +42,22 @@ def selected(runs: list[RunSummary]) -> str | None:
 
 
 @contextmanager
+def current_run() -> Iterator[Run]:
+    """The run this tab looks at; the page ends with a sentence when there is none."""
+    name = st.session_state.get("run")
+    if name is None:
+        st.info("Nothing has been recorded yet: start a run on the Start page.")
+        st.stop()
+    with opened(name) as run:
+        yield run
+
+
+def is_live(run: Run) -> bool:
+    """Whether the run is still going, and so can be steered."""
+    return run.status in LIVE
+
+
+@contextmanager
 def opened(name: str) -> Iterator[Run]:
     """The run, closed afterwards; a run that cannot be read ends the page with a sentence."""
     try:

@@ -58,6 +58,17 @@ def shape(sizes: Sequence[Any]) -> str:
     return "×".join(str(size) for size in sizes) if sizes else "scalar"
 
 
+def bytes_text(count: float) -> str:
+    """``12.3 MB``, in powers of 1000; empty for nothing."""
+    if not count:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 def _row(order: int, module: dict[str, Any]) -> ModuleRow:
     parameters, trainable = int(module.get("parameters", 0)), int(module.get("trainable", 0))
     path = str(module.get("path", "")) or "(model)"

@@ -1,0 +1,104 @@
+"""What every page shares: navigation on top, run picker and steering panel at the side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from inspector.store.reader import RunSummary
+from inspector.ui import context, warm
+from inspector.ui.board import strip
+from inspector.ui.steering import steering
+
+_ASSETS = Path(__file__).parent / "assets"
+_DOTS = {
+    "running": "🟢", "paused": "🟡", "finished": "🔵", "stopped": "⚪",
+    "failed": "🔴", "crashed": "🔴", "empty": "⚪", "unreadable": "⚫",
+}  # fmt: skip
+
+# file in pages/: title, icon, whether the page looks at one run
+PAGES = {
+    "start": ("Start", ":material/rocket_launch:", False),
+    "live": ("Live", ":material/monitoring:", True),
+    "gradients": ("Gradients", ":material/trending_down:", True),
+    "activations": ("Activations", ":material/bolt:", True),
+    "updates": ("Updates", ":material/sync_alt:", True),
+    "modules": ("Modules", ":material/account_tree:", True),
+    "graph": ("Graph", ":material/hub:", True),
+    "events": ("Events", ":material/flag:", True),
+    "runs": ("Runs", ":material/history:", False),
+}
+
+
+def pages_dir() -> Path:
+    """``pages/`` beside ``app.py``: in a checkout at its root, in a wheel inside the package."""
+    package = Path(__file__).resolve().parent.parent
+    for candidate in (package / "bundle" / "pages", package.parent / "pages"):
+        if candidate.is_dir():
+            return candidate
+    raise FileNotFoundError(f"Expected the app's pages beside {package}; reinstall torch-inspector.")
+
+
+def main() -> None:
+    """Draws the frame and the page that the address names."""
+    st.set_page_config(
+        page_title="torch-inspector",
+        page_icon=str(_ASSETS / "icon.svg"),
+        layout="wide",
+        initial_sidebar_state="expanded",
+        menu_items={"About": "A live debugger for PyTorch training."},
+    )
+    warm.start()
+    pages = {
+        name: st.Page(
+            pages_dir() / f"{name}.py",
+            title=title,
+            icon=icon,
+            url_path=name,
+            default=name == "start",
+        )
+        for name, (title, icon, _) in PAGES.items()
+    }
+    st.session_state["pages"] = pages
+    page = st.navigation(list(pages.values()), position="top")
+    runs = context.summaries()
+    name = context.selected(runs)
+    if name is not None:
+        st.session_state["run"] = name
+        st.query_params["run"] = name
+    looks_at_run = any(PAGES[key][2] for key, candidate in pages.items() if candidate is page)
+    with st.sidebar:
+        _sidebar(runs, name, looks_at_run)
+    if looks_at_run and name is None:
+        _no_run(pages)
+    elif looks_at_run:
+        strip(run=str(name), key=f"strip/{name}")
+        page.run()
+    else:
+        page.run()
+
+
+def _sidebar(runs: list[RunSummary], name: str | None, looks_at_run: bool) -> None:
+    st.markdown("#### torch-inspector")
+    if not runs or name is None:
+        st.caption("Start a run; it can be steered from here.")
+        return
+    by_name = {summary.name: summary for summary in runs}
+    st.session_state["run_picker"] = name
+    st.selectbox(
+        "Run",
+        list(by_name),
+        key="run_picker",
+        format_func=lambda key: f"{_DOTS.get(by_name[key].status, '⚪')} {key}",
+        on_change=lambda: context.select(st.session_state["run_picker"]),
+        label_visibility="collapsed",
+    )
+    if looks_at_run:
+        steering(name, live=by_name[name].status in context.LIVE)
+
+
+def _no_run(pages: dict[str, object]) -> None:
+    st.info("Nothing has been recorded yet. Start a run, or call `inspector.watch(model, "
+            "optimizer)` in a script of your own.")  # fmt: skip
+    st.page_link(pages["start"], label="Go to Start", icon=":material/rocket_launch:")  # type: ignore[arg-type]

@@ -1,0 +1,26 @@
+"""The run list as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inspector.store.reader import RunSummary
+
+
+def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
+    """One row a run, in the order given."""
+    return [
+        {
+            "name": summary.name,
+            "status": summary.status,
+            "model": summary.config.get("model", "your script"),
+            "data": summary.config.get("data", ""),
+            "optimizer": summary.config.get("optimizer", ""),
+            "steps": summary.steps,
+            "created": summary.created,
+            "note": summary.reason,
+        }
+        for summary in summaries
+    ]

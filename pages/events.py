@@ -1,0 +1,42 @@
+"""Everything that happened to the run, newest first."""
+
+import dataclasses
+
+import streamlit as st
+
+from inspector.ui.context import current_run, is_live
+from inspector.ui.failure import failure_panel
+from inspector.views import events as view
+
+with current_run() as run:
+    recorded = run.events()
+    live = is_live(run)
+
+st.subheader("Events")
+failure_panel(recorded)
+titles = sorted({row.kind for row in view.rows(recorded)})
+kinds = st.pills("Show only", titles, selection_mode="multi", label_visibility="collapsed")
+
+
+@st.fragment(run_every="2s" if live else None)
+def table() -> None:
+    with current_run() as run:
+        rows = view.rows(run.events(), kinds=kinds)
+    if not rows:
+        st.info("Nothing of that kind has happened.")
+        return
+    st.dataframe(
+        [dataclasses.asdict(row) for row in rows],
+        hide_index=True,
+        height=min(38 * (len(rows) + 1), 640),
+        column_config={
+            "step": st.column_config.NumberColumn("Step", width="small", format="localized"),
+            "time": st.column_config.TextColumn("Time", width="small"),
+            "level": st.column_config.TextColumn("Level", width="small"),
+            "kind": st.column_config.TextColumn("What", width="small"),
+            "text": st.column_config.TextColumn("In words", width="large"),
+        },
+    )
+
+
+table()
