@@ -1,0 +1,190 @@
+"""What can be trained on what, in words: the sample models and data sources (stdlib only).
+
+A page lists these without importing torch; ``training/`` builds what they name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Layout = Literal["image", "table", "sequence"]
+Kind = Literal["classification", "regression", "reconstruction"]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleModel:
+    """A file of ``sample_models/``.
+
+    Attributes:
+        name: the module's name, and what ``RunConfig.model`` calls it.
+        cls: the class in it.
+        title, about: a label and one sentence.
+        takes: layouts of samples that it understands.
+        reconstructs: True if the input itself is what it is trained to give back.
+    """
+
+    name: str
+    cls: str
+    title: str
+    about: str
+    takes: tuple[Layout, ...] = ("image", "table", "sequence")
+    reconstructs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """A source of samples.
+
+    Attributes:
+        name: what ``RunConfig.data`` calls it.
+        title, about: a label and one sentence.
+        layout: image [channels, height, width], table [features], sequence [steps, features].
+        kind: what is to be predicted.
+        shape: shape of one sample with the default arguments.
+        outputs: number of classes, or of numbers to predict, with the default arguments.
+        download_bytes: size of what is fetched at the first use; 0 if nothing is.
+    """
+
+    name: str
+    title: str
+    about: str
+    layout: Layout
+    kind: Kind
+    shape: tuple[int, ...]
+    outputs: int
+    download_bytes: int = 0
+
+
+MODELS: dict[str, SampleModel] = {
+    model.name: model
+    for model in (
+        SampleModel("mlp", "MLP", "Multilayer perceptron", "Linear maps with ReLU between them."),
+        SampleModel(
+            "lenet", "LeNet", "LeNet", "Two convolutions with pooling, then two linear maps.",
+            ("image",),
+        ),
+        SampleModel("resnet", "ResNet", "Residual net", "Three residual blocks.", ("image",)),
+        SampleModel(
+            "deep_sigmoid", "DeepSigmoid", "Deep sigmoid net",
+            "Twelve sigmoid layers: the gradient vanishes.",
+        ),
+        SampleModel(
+            "rnn", "RNN", "Plain RNN", "A recurrent loop written out: the gradient explodes.",
+            ("sequence",),
+        ),
+        SampleModel(
+            "lstm", "LSTM", "LSTM", "Long short-term memory, read at its last state.",
+            ("sequence",),
+        ),
+        SampleModel(
+            "transformer", "Transformer", "Transformer",
+            "Two encoder blocks with multi-head attention written by hand.", ("sequence",),
+        ),
+        SampleModel(
+            "autoencoder", "Autoencoder", "Autoencoder",
+            "Squeezes a sample through a narrow code and paints it again.",
+            ("image", "table"), reconstructs=True,
+        ),
+        SampleModel(
+            "log_trap", "LogTrap", "Log trap",
+            "An MLP with a logarithm whose argument turns negative: NaN.",
+        ),
+        SampleModel(
+            "adaptive_depth", "AdaptiveDepth", "Adaptive depth",
+            "Decides from the data how often to apply its block: the graph differs per batch.",
+        ),
+        SampleModel(
+            "binary", "BinaryMLP", "Binary net",
+            "Binary activations with a hand-written backward (a custom autograd.Function).",
+        ),
+    )
+}  # fmt: skip
+
+TORCHVISION = (
+    "resnet18", "resnet34", "resnet50", "mobilenet_v3_small", "efficientnet_b0", "densenet121",
+    "vgg11_bn", "squeezenet1_1", "shufflenet_v2_x0_5", "convnext_tiny", "vit_b_16",
+)  # fmt: skip
+"""Some of torchvision's classifiers; ``torchvision:NAME`` takes any of them."""
+
+DATA: dict[str, DataSource] = {
+    source.name: source
+    for source in (
+        DataSource(
+            "digits", "Handwritten digits",
+            "1,797 images of 8×8 pixels that come with scikit-learn.",
+            "image", "classification", (1, 8, 8), 10,
+        ),
+        DataSource(
+            "digit_rows", "Digits, row by row",
+            "The same digits as sequences of eight rows.",
+            "sequence", "classification", (8, 8), 10,
+        ),
+        DataSource(
+            "two_moons", "Two moons", "Points in the plane on two interleaved half circles.",
+            "table", "classification", (2,), 2,
+        ),
+        DataSource(
+            "spirals", "Spirals", "Points in the plane on three interleaved spirals.",
+            "table", "classification", (2,), 3,
+        ),
+        DataSource(
+            "long_memory", "Long memory",
+            "Sequences of symbols; the class is the first one, many steps ago.",
+            "sequence", "classification", (60, 8), 8,
+        ),
+        DataSource(
+            "diabetes", "Diabetes", "442 patients, ten measurements, disease progress a year on.",
+            "table", "regression", (10,), 1,
+        ),
+        DataSource(
+            "mnist", "MNIST", "60,000 handwritten digits of 28×28 pixels.",
+            "image", "classification", (1, 28, 28), 10, 9_941_303,
+        ),
+        DataSource(
+            "fashion_mnist", "Fashion-MNIST", "60,000 pieces of clothing of 28×28 pixels.",
+            "image", "classification", (1, 28, 28), 10, 26_451_029,
+        ),
+        DataSource(
+            "cifar10", "CIFAR-10", "50,000 colour photographs of 32×32 pixels in ten classes.",
+            "image", "classification", (3, 32, 32), 10, 170_498_071,
+        ),
+        DataSource(
+            "fake_images", "Random images",
+            "Noise with random labels: nothing to learn but by heart.",
+            "image", "classification", (3, 32, 32), 10,
+        ),
+    )
+}  # fmt: skip
+
+
+def fits(model: str, data: str) -> str:
+    """Why a model cannot be trained on a data source, as one sentence; empty if it can.
+
+    Unknown names are none of its business (the builders name the choices).
+    """
+    source = DATA.get(data)
+    if source is None:
+        return ""
+    if model.startswith("torchvision:"):
+        if source.layout == "image" and source.kind == "classification":
+            return ""
+        return (
+            f"{model} classifies images, but {data} is a {source.layout} for {source.kind}; "
+            f"choose {_names('image', 'classification')}."
+        )
+    entry = MODELS.get(model)
+    if entry is None or source.layout in entry.takes:
+        return ""
+    wanted = " or ".join(entry.takes)
+    choice = ", ".join(name for name, one in DATA.items() if one.layout in entry.takes)
+    return (
+        f"{model} takes samples of layout {wanted}, but {data} has layout {source.layout} "
+        f"{source.shape}; choose {choice}, or another model."
+    )
+
+
+def _names(layout: Layout, kind: Kind) -> str:
+    return ", ".join(
+        name for name, one in DATA.items() if one.layout == layout and one.kind == kind
+    )

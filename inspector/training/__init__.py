@@ -1,0 +1,1 @@
+"""The built-in trainer: a task (model, data, loss, optimizer) and a plain loop around watch()."""

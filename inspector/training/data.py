@@ -1,0 +1,245 @@
+"""Data sources by name, and the loaders of their training and validation parts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from inspector.catalog import Kind, Layout
+from inspector.config import RunConfig
+from inspector.errors import ConfigError, DataError
+from inspector.training import downloads
+from inspector.training.downloads import Progress
+
+Batch = tuple[Tensor, Tensor]
+Loader = DataLoader[Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Samples and what is to be said about them, in memory.
+
+    Attributes:
+        inputs: [n, *shape]; float32, or uint8 which is scaled to [0, 1] batch by batch.
+        targets: [n] int64 class indices, or [n, k] float32 numbers.
+        class_names: one per class; empty unless ``kind`` is classification.
+    """
+
+    kind: Kind
+    layout: Layout
+    inputs: Tensor
+    targets: Tensor
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes, or of numbers to predict."""
+        return len(self.class_names) or int(self.targets.shape[1])
+
+
+class Examples(Dataset[Batch]):
+    """Rows of a source, fetched a batch at a time; images are enlarged to ``size`` if given."""
+
+    def __init__(self, source: Source, rows: Tensor, *, size: int = 0, echo: bool = False) -> None:
+        self.source, self.rows, self.size, self.echo = source, rows, size, echo
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        inputs, targets = self.__getitems__([index])
+        return inputs[0], targets[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        rows = self.rows[list(indices)]
+        inputs = self.source.inputs[rows]
+        if inputs.dtype == torch.uint8:
+            inputs = inputs.float() / 255
+        if self.size:
+            inputs = F.interpolate(inputs, self.size, mode="bilinear", antialias=True)
+        return inputs, inputs if self.echo else self.source.targets[rows]
+
+
+def load(name: str, args: dict[str, Any], progress: Progress | None = None) -> Source:
+    """The samples of a data source.
+
+    Args:
+        args: keyword arguments of the source, see docs/models-and-data.md.
+        progress: told what is being downloaded and how far it is (0 to 1).
+
+    Raises:
+        ConfigError: the name or an argument is unknown, or has no usable value.
+        DataError: the samples cannot be downloaded or read, or there are none.
+    """
+    if name not in _SOURCES:
+        raise ConfigError(f"There is no data named {name!r}; choose from {', '.join(_SOURCES)}.")
+    make = _SOURCES[name]
+    known = [key for key in inspect.signature(make).parameters if key != "progress"]
+    unknown = sorted(set(args) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"Data {name} has no argument {unknown[0]!r}; "
+            f"choose from {', '.join(known) or 'none (it has no arguments)'}."
+        )
+    for key, value in args.items():
+        wanted = inspect.signature(make).parameters[key].default
+        if isinstance(value, bool) or not isinstance(value, (int, type(wanted))) or value < 0:
+            raise ConfigError(
+                f"{key} of data {name} must be a number, 0 or greater, but got {value!r}."
+            )
+    extra = {"progress": progress} if "progress" in inspect.signature(make).parameters else {}
+    source = make(**args, **extra)
+    if len(source.inputs) == 0:
+        raise DataError(
+            f"Data {name} with {args or 'its defaults'} is empty; ask for more samples."
+        )
+    return source
+
+
+def loaders(
+    source: Source, config: RunConfig, *, size: int = 0, echo: bool = False
+) -> tuple[Loader, Loader]:
+    """The shuffled training part and the validation part (which may be empty).
+
+    Split and shuffling have generators of their own, seeded by ``config.seed``, so that they do
+    not depend on other uses of torch's random numbers.
+    """
+    order = torch.randperm(len(source.inputs), generator=torch.Generator().manual_seed(config.seed))
+    held_out = round(config.validation * len(order))
+    if held_out == len(order):
+        raise DataError(
+            f"Expected samples to train on, but all {len(order)} of {config.data} are held out "
+            f"by validation={config.validation}; ask for more samples or hold out fewer."
+        )
+    train = Examples(source, order[held_out:], size=size, echo=echo)
+    held = Examples(source, order[:held_out], size=size, echo=echo)
+    shuffle = torch.Generator().manual_seed(config.seed + 1)
+    return (
+        DataLoader(train, config.batch_size, shuffle=True, generator=shuffle, collate_fn=as_is),
+        DataLoader(held, max(config.batch_size, 256), collate_fn=as_is),
+    )
+
+
+def as_is(batch: Any) -> Any:
+    """Collates nothing: :class:`Examples` gives whole batches."""
+    return batch
+
+
+def _digits() -> Source:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.tensor(bunch.images / 16, dtype=torch.float32)[:, None]
+    names = tuple(str(digit) for digit in range(10))
+    return Source("classification", "image", images, torch.tensor(bunch.target).long(), names)
+
+
+def _digit_rows() -> Source:
+    digits = _digits()
+    return Source(
+        "classification", "sequence", digits.inputs[:, 0], digits.targets, digits.class_names
+    )
+
+
+def _two_moons(samples: int = 1000, noise: float = 0.15, seed: int = 0) -> Source:
+    from sklearn.datasets import make_moons
+
+    points, labels = make_moons(max(samples, 2), noise=noise, random_state=seed)
+    inputs = torch.tensor(points[:samples], dtype=torch.float32)
+    targets = torch.tensor(labels[:samples]).long()
+    return Source("classification", "table", inputs, targets, ("upper", "lower"))
+
+
+def _spirals(samples: int = 1500, noise: float = 0.05, classes: int = 3, seed: int = 0) -> Source:
+    random = np.random.default_rng(seed)
+    targets = np.arange(samples) % max(classes, 1)
+    radius = np.sqrt(random.uniform(0.01, 1, samples))
+    angle = 2 * np.pi * (radius + targets / max(classes, 1))
+    points = radius * np.stack([np.cos(angle), np.sin(angle)])
+    points += noise * random.standard_normal(points.shape)
+    names = tuple(f"arm {arm}" for arm in range(max(classes, 1)))
+    inputs = torch.tensor(points.T, dtype=torch.float32)
+    return Source("classification", "table", inputs, torch.tensor(targets).long(), names)
+
+
+def _long_memory(samples: int = 2000, length: int = 60, symbols: int = 8, seed: int = 0) -> Source:
+    if length < 1 or symbols < 2:
+        raise ConfigError(
+            f"long_memory needs length ≥ 1 and symbols ≥ 2, but got {length} and {symbols}."
+        )
+    random = torch.Generator().manual_seed(seed)
+    sequences = torch.randint(symbols, (samples, length), generator=random)
+    names = tuple(f"symbol {symbol}" for symbol in range(symbols))
+    inputs = F.one_hot(sequences, symbols).float()
+    return Source("classification", "sequence", inputs, sequences[:, 0].clone(), names)
+
+
+def _diabetes() -> Source:
+    from sklearn.datasets import load_diabetes
+
+    table, progress = load_diabetes(return_X_y=True)
+    inputs, targets = (torch.tensor(x, dtype=torch.float32) for x in (table, progress[:, None]))
+    inputs = (inputs - inputs.mean(0)) / inputs.std(0)
+    targets = (targets - targets.mean(0)) / targets.std(0)
+    return Source("regression", "table", inputs, targets)
+
+
+def _mnist(limit: int = 0, progress: Progress | None = None) -> Source:
+    return _images(downloads.mnist("MNIST", progress), limit)
+
+
+def _fashion_mnist(limit: int = 0, progress: Progress | None = None) -> Source:
+    return _images(downloads.mnist("FashionMNIST", progress), limit)
+
+
+def _cifar10(limit: int = 0, progress: Progress | None = None) -> Source:
+    return _images(downloads.cifar10(progress), limit)
+
+
+def _images(read: downloads.Images, limit: int) -> Source:
+    images, labels = (torch.from_numpy(x[: limit or None]) for x in (read.images, read.labels))
+    return Source("classification", "image", images, labels, read.class_names)
+
+
+def _fake_images(
+    samples: int = 512, size: int = 32, channels: int = 3, classes: int = 10, seed: int = 0
+) -> Source:
+    if min(size, channels, classes) < 1:
+        raise ConfigError(
+            "fake_images needs size, channels and classes of 1 or more, "
+            f"but got {size}, {channels} and {classes}."
+        )
+    random = torch.Generator().manual_seed(seed)
+    shape = (samples, channels, size, size)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=random)
+    labels = torch.randint(classes, (samples,), generator=random)
+    return Source(
+        "classification", "image", images, labels, tuple(f"class {i}" for i in range(classes))
+    )
+
+
+_SOURCES: dict[str, Callable[..., Source]] = {
+    "digits": _digits,
+    "digit_rows": _digit_rows,
+    "two_moons": _two_moons,
+    "spirals": _spirals,
+    "long_memory": _long_memory,
+    "diabetes": _diabetes,
+    "mnist": _mnist,
+    "fashion_mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+    "fake_images": _fake_images,
+}

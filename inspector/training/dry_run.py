@@ -1,0 +1,164 @@
+"""One batch through the model before the start, so that what does not fit is refused in words.
+
+Weights, buffers (the statistics of batch normalisation), gradients and random numbers are
+afterwards as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.errors import DataError, ModelError
+from inspector.training.expectations import wanted
+from inspector.training.task import Task
+
+_SHAPE_WORDS = re.compile(
+    r"shape|size|dimension|mat1|must match|unpack|expected input|Expected \d-?D|channels"
+    r"|more than 1 value|subscripts|out of range",
+    re.IGNORECASE,
+)
+
+
+def dry_run(task: Task) -> None:
+    """Feeds one batch, and where the last batch is a single sample, that one too.
+
+    Raises:
+        ModelError: a module cannot take the shape it is given (the message names the module,
+            the shape it got and the one it wants), or the output does not suit the loss.
+        DataError: a label is out of the model's range.
+        Exception: whatever else the model raises by itself.
+    """
+    size = task.config.batch_size
+    count = len(task.train_set)
+    outputs = _feed(task, min(size, count))
+    _check_outputs(task, outputs)
+    if count % size == 1:
+        _feed(task, 1)
+
+
+def _feed(task: Task, samples: int) -> Tensor:
+    inputs, targets = (x.to(task.device) for x in task.train_set.__getitems__(range(samples)))
+    with _untouched(task), _entered(task.model) as entered:
+        try:
+            outputs: Any = task.model(inputs)
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            explanation = _explain(task, entered, error, samples)
+            if explanation is None:
+                raise
+            raise ModelError(explanation) from error
+        if not isinstance(outputs, Tensor):
+            raise ModelError(
+                f"Expected {task.config.model} to return one tensor for the loss, but it returned "
+                f"{type(outputs).__name__}; return the tensor of predictions only."
+            )
+        _check_loss(task, outputs, targets)
+    return outputs
+
+
+def _check_loss(task: Task, outputs: Tensor, targets: Tensor) -> None:
+    if task.kind == "classification":
+        if outputs.ndim != 2:
+            raise ModelError(
+                f"Expected scores of shape ({len(targets)}, classes) from {task.config.model}, "
+                f"but got {tuple(outputs.shape)}; let it end in one score per class."
+            )
+    elif outputs.shape != targets.shape:
+        raise ModelError(
+            f"Expected {task.config.model} to predict numbers of shape {tuple(targets.shape)}, "
+            f"but got {tuple(outputs.shape)}; set its out_features to match the data."
+        )
+
+
+def _check_outputs(task: Task, outputs: Tensor) -> None:
+    if task.kind != "classification":
+        return
+    labels = task.train_set.source.targets
+    low, high, scores = int(labels.min()), int(labels.max()), outputs.shape[1]
+    if low < 0:
+        raise DataError(
+            f"Expected labels from 0 to {scores - 1} in {task.config.data}, but got {low} "
+            "(the loss would ignore or misread it); renumber the labels."
+        )
+    if high >= scores:
+        raise ModelError(
+            f"{task.config.model} gives {scores} scores, but {task.config.data} has labels up to "
+            f"{high}; set num_classes to {high + 1}, or leave it out of model_args."
+        )
+
+
+@contextlib.contextmanager
+def _untouched(task: Task) -> Iterator[None]:
+    """No gradients; buffers and random numbers are put back."""
+    model = task.model
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    cuda = [task.device] if task.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), torch.no_grad():
+        try:
+            yield
+        finally:
+            for name, buffer in model.named_buffers():
+                if name in buffers:
+                    buffer.copy_(buffers[name])
+
+
+Entered = list[tuple[str, nn.Module, tuple[Any, ...]]]
+
+
+@contextlib.contextmanager
+def _entered(model: nn.Module) -> Iterator[Entered]:
+    """The modules whose forward has begun and not ended, outermost first, with their inputs."""
+    entered: Entered = []
+    handles = []
+    for path, module in model.named_modules():
+
+        def enter(module: nn.Module, inputs: tuple[Any, ...], path: str = path) -> None:
+            entered.append((path, module, inputs))
+
+        def leave(*_: object) -> None:
+            entered.pop()
+
+        handles.append(module.register_forward_pre_hook(enter))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        yield entered
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _explain(task: Task, entered: Entered, error: Exception, samples: int) -> str | None:
+    """The refusal in words; None if the error is not one of shapes."""
+    if not entered:
+        return None
+    path, module, inputs = entered[-1]
+    name = f"Module {path!r}" if path else f"Model {task.config.model}"
+    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    got = " and ".join(str(tuple(tensor.shape)) for tensor in tensors) or "no tensor"
+    if samples == 1 and "more than 1 value" in str(error):
+        return (
+            f"The last batch of an epoch holds one sample ({len(task.train_set)} samples in "
+            f"batches of {task.config.batch_size}), and {name} ({type(module).__name__}) needs "
+            "more than one to normalise; change batch_size or validation."
+        )
+    want = wanted(module, tensors[0]) if tensors else None
+    if want is not None:
+        return (
+            f"{name} ({type(module).__name__}) got an input of shape {got}, but wants {want}; "
+            "change its sizes in model_args, or choose other data."
+        )
+    if _SHAPE_WORDS.search(str(error)):
+        return (
+            f"{name} ({type(module).__name__}) cannot take an input of shape {got} "
+            f"({_first_line(error)}); change its sizes in model_args, or choose other data."
+        )
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

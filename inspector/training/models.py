@@ -1,0 +1,140 @@
+"""Models by name: the sample models and torchvision's classifiers, sized to fit the data."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from types import ModuleType
+from typing import Any, cast
+
+from torch import nn
+
+from inspector import catalog
+from inspector.config import RunConfig
+from inspector.errors import ConfigError, ModelError
+from inspector.training.data import Source
+
+_Pair = tuple[int, int]
+_SMALLEST_IMAGE = {"alexnet": 64, "inception_v3": 75, "vit": 224, "maxvit": 224}
+_SMALLEST_IMAGE_OTHERWISE = 32
+_EXTRA_ARGS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+def build_model(config: RunConfig, source: Source) -> nn.Module:
+    """The model that ``config`` names, on the CPU, with sizes taken from the data.
+
+    Raises:
+        ConfigError: the name or an argument is unknown.
+        ModelError: the model cannot be trained on such data.
+        Exception: whatever the model's own constructor raises.
+    """
+    misfit = catalog.fits(config.model, config.data)
+    if misfit:
+        raise ModelError(misfit)
+    if config.model.startswith("torchvision:"):
+        return _torchvision(config, source)
+    entry = catalog.MODELS.get(config.model)
+    if entry is None:
+        raise ConfigError(
+            f"There is no model named {config.model!r}; choose one of "
+            f"{', '.join(catalog.MODELS)}, or torchvision:NAME."
+        )
+    cls = getattr(_sample(entry.name), entry.cls)
+    accepted = inspect.signature(cls).parameters
+    _refuse_unknown(config, set(accepted))
+    sizes = {name: size for name, size in sizes_of(source).items() if name in accepted}
+    model = cls(**{**sizes, **config.model_args})
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def sizes_of(source: Source) -> dict[str, int]:
+    """Constructor arguments that the data determines, by the names models use for them."""
+    sizes = {"num_classes": source.outputs, "out_features": source.outputs}
+    if source.layout == "image":
+        sizes |= {"in_channels": source.shape[0], "image_size": source.shape[1]}
+    if source.layout == "sequence":
+        return sizes | {"sequence_length": source.shape[0], "in_features": source.shape[1]}
+    return sizes | {"in_features": math.prod(source.shape)}
+
+
+def image_size(model: str, source: Source) -> int:
+    """The size to which images are enlarged for a model; 0 if they stay as they are."""
+    if not model.startswith("torchvision:"):
+        return 0
+    name = model.partition(":")[2]
+    fixed = name.startswith(("vit", "maxvit"))
+    smallest = _SMALLEST_IMAGE.get(
+        name, _SMALLEST_IMAGE.get(name.split("_")[0], _SMALLEST_IMAGE_OTHERWISE)
+    )
+    height, width = source.shape[1:]
+    if fixed:
+        return 0 if height == width == smallest else smallest
+    return smallest if min(height, width) < smallest else 0
+
+
+def _sample(name: str) -> ModuleType:
+    try:  # in a wheel the sample models lie inside the package
+        return importlib.import_module(f"inspector.bundle.sample_models.{name}")
+    except ModuleNotFoundError:
+        return importlib.import_module(f"sample_models.{name}")
+
+
+def _torchvision(config: RunConfig, source: Source) -> nn.Module:
+    import torchvision.models as zoo
+
+    name = config.model.partition(":")[2]
+    names = zoo.list_models(module=zoo)
+    if name not in names:
+        raise ConfigError(
+            f"torchvision has no classification model named {name!r}; "
+            f"choose one of {', '.join(names)}."
+        )
+    reserved = sorted({"weights", "num_classes"} & set(config.model_args))
+    if reserved:
+        raise ConfigError(
+            f"{reserved[0]} of {config.model} is set by the data; remove it from model_args."
+        )
+    args: dict[str, Any] = {**_EXTRA_ARGS.get(name, {}), **config.model_args}
+    model: nn.Module = zoo.get_model(name, weights=None, num_classes=source.outputs, **args)
+    _adapt_channels(model, config.model, source.shape[0])
+    return model
+
+
+def _adapt_channels(model: nn.Module, name: str, channels: int) -> None:
+    """Replaces the first convolution by one for images of so many channels."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            if module.in_channels == channels:
+                return
+            parent, _, attribute = path.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, _with_channels(module, channels))
+            return
+    raise ModelError(
+        f"Expected a convolution at the beginning of {name} to take {channels} channels, "
+        "but it has none; choose another model."
+    )
+
+
+def _with_channels(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
+    return nn.Conv2d(
+        channels,
+        conv.out_channels,
+        cast(_Pair, conv.kernel_size),
+        cast(_Pair, conv.stride),
+        cast(_Pair, conv.padding),
+        bias=conv.bias is not None,
+    )
+
+
+def _refuse_unknown(config: RunConfig, accepted: set[str]) -> None:
+    unknown = sorted(set(config.model_args) - accepted)
+    if unknown:
+        raise ConfigError(
+            f"Model {config.model} has no argument {unknown[0]!r}; "
+            f"choose from {', '.join(sorted(accepted))}."
+        )
