@@ -1,0 +1,99 @@
+"""What a node keeps for its backward pass: names, shapes and bytes of saved tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.graph import Node
+
+PACKED = "packed by a saved-tensor hook (checkpointing, offloading)"
+FREED = "freed"
+_RAW = "_raw_saved_"
+
+_names: dict[type, tuple[str, ...]] = {}  # the saved attributes are the same for all of a type
+
+
+def saved_tensors(node: Node, parameters: dict[int, str]) -> list[dict[str, Any]]:
+    """One record a saved tensor: ``name, shape, dtype, bytes, parameter, note``.
+
+    ``parameter`` is its name when the saved tensor is a parameter's own storage, which costs no
+    extra memory. ``note`` says why a tensor cannot be looked at: freed by an earlier backward
+    pass, changed in place since, or packed by a hook. Packed ones are never unpacked, since that
+    would run a checkpointed forward a second time.
+
+    Args:
+        parameters: name by address of the parameter's storage.
+    """
+    records = []
+    for raw_name in _raw_names(node):
+        name = raw_name.removeprefix(_RAW)
+        try:
+            raw = getattr(node, raw_name)
+        except RuntimeError:
+            records.append(_unseen(name, FREED))
+            continue
+        if isinstance(raw, (tuple, list)):
+            if _plain(raw):
+                records += _described(node, name, parameters)
+            else:
+                records += [_unseen(f"{name}[{number}]", PACKED) for number in range(len(raw))]
+        elif raw is not None:
+            records += (
+                _described(node, name, parameters) if _plain([raw]) else [_unseen(name, PACKED)]
+            )
+    return records
+
+
+def _raw_names(node: Node) -> tuple[str, ...]:
+    kind = type(node)
+    names = _names.get(kind)
+    if names is None:
+        names = _names[kind] = tuple(name for name in dir(node) if name.startswith(_RAW))
+    return names
+
+
+def _plain(raw: Any) -> bool:
+    # Versions that cannot tell whether there is a hook count as hooked.
+    return all(getattr(item, "unpack_hook", item) is None for item in raw)
+
+
+def _described(node: Node, name: str, parameters: dict[int, str]) -> list[dict[str, Any]]:
+    public = f"_saved_{name}"
+    try:
+        value = getattr(node, public if hasattr(type(node), public) else "saved_tensors")
+    except RuntimeError as error:
+        text = str(error)
+        return [_unseen(name, "changed in place" if "inplace" in text else FREED)]
+    if isinstance(value, torch.Tensor):
+        return [_record(name, value, parameters)]
+    if isinstance(value, (tuple, list)):
+        return [
+            _record(f"{name}[{number}]", item, parameters)
+            for number, item in enumerate(value)
+            if isinstance(item, torch.Tensor)
+        ]
+    return []
+
+
+def _record(name: str, tensor: torch.Tensor, parameters: dict[int, str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "shape": list(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "bytes": tensor.numel() * tensor.element_size(),
+        "parameter": parameters.get(address(tensor)),
+        "note": "",
+    }
+
+
+def _unseen(name: str, note: str) -> dict[str, Any]:
+    return {"name": name, "shape": None, "dtype": "", "bytes": 0, "parameter": None, "note": note}
+
+
+def address(tensor: torch.Tensor) -> int:
+    """Where the tensor's storage lies; 0 for tensors without one (sparse, fake)."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0
