@@ -1,6 +1,6 @@
 """Writes docs/reference.md from the docstrings of events, commands, settings and quantities.
 
-    uv run python docs/make_reference.py
+uv run python docs/make_reference.py
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def reference() -> str:
     lines += table(
         ("Key", "Title", "What it is", "What to notice"),
         [
-            (f"`{preset.key}`", preset.title, preset.description, preset.notice)
+            (f"`{preset.key}`", preset.title, preset.about, preset.notice)
             for preset in presets.PRESETS
         ],
     )

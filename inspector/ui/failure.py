@@ -12,7 +12,9 @@ from inspector.ui.context import escape
 from inspector.views.events import failure
 
 
-def failure_panel(events: Iterable[StoredEvent], *, config: dict[str, object] | None = None) -> None:
+def failure_panel(
+    events: Iterable[StoredEvent], *, config: dict[str, object] | None = None
+) -> None:
     """Nothing while all is well; ``config`` offers to run the same configuration again."""
     found = failure(events)
     if found is None:

@@ -107,8 +107,4 @@ def _distributions(kinds: Sequence[str], subject: str) -> None:
             histograms.distribution(items, title=f"{title} over steps"),
             key=f"distribution/{kind}/{subject}",
         )
-        last.plotly_chart(
-            histograms.newest(items[-1], title=title), key=f"newest/{kind}/{subject}"
-        )
-
-
+        last.plotly_chart(histograms.newest(items[-1], title=title), key=f"newest/{kind}/{subject}")

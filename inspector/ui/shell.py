@@ -37,7 +37,9 @@ def pages_dir() -> Path:
     for candidate in (package / "bundle" / "pages", package.parent / "pages"):
         if candidate.is_dir():
             return candidate
-    raise FileNotFoundError(f"Expected the app's pages beside {package}; reinstall torch-inspector.")
+    raise FileNotFoundError(
+        f"Expected the app's pages beside {package}; reinstall torch-inspector."
+    )
 
 
 def main() -> None:

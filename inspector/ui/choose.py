@@ -1,0 +1,156 @@
+"""The form that makes a configuration: model, data, optimizer, length, seed, device."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import streamlit as st
+
+from inspector import catalog
+from inspector.config import LOSSES, OPTIMIZERS, RunConfig
+from inspector.errors import InspectorError
+from inspector.ui.context import escape
+
+_DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def choose(config: RunConfig) -> RunConfig | None:
+    """The configuration as filled in, or None while a value cannot be used (the form says why)."""
+    # A new version gives all widgets new keys, so that a loaded preset fills them afresh.
+    version = st.session_state.get("draft_version", 0)
+    what, how, where = st.columns(3, gap="medium")
+    with what:
+        fields = _what(config, version)
+    with how:
+        fields |= _how(config, version)
+    with where:
+        fields |= _where(config, version)
+    try:
+        made = dataclasses.replace(config, **fields)
+    except InspectorError as error:
+        st.error(escape(str(error)), icon=":material/block:")
+        return None
+    misfit = catalog.fits(made.model, made.data)
+    if misfit:
+        st.warning(escape(misfit), icon=":material/info:")
+    return made
+
+
+def _what(config: RunConfig, version: int) -> dict[str, Any]:
+    models = [*catalog.MODELS, *(f"torchvision:{name}" for name in catalog.TORCHVISION)]
+    model = st.selectbox(
+        "Model",
+        models if config.model in models else [*models, config.model],
+        index=models.index(config.model) if config.model in models else len(models),
+        format_func=_model_title,
+        accept_new_options=True,
+        key=f"model/{version}",
+        help="A sample model, or torchvision:NAME for any of torchvision's classifiers.",
+    )
+    data = st.selectbox(
+        "Data",
+        list(catalog.DATA),
+        index=list(catalog.DATA).index(config.data),
+        format_func=lambda name: catalog.DATA[name].title,
+        key=f"data/{version}",
+    )
+    source = catalog.DATA[data]
+    size = f" Fetches {source.download_bytes / 1e6:.0f} MB once." if source.download_bytes else ""
+    st.caption(source.about + size)
+    validation = st.slider(
+        "Held out for validation", 0.0, 0.9, config.validation, 0.05, key=f"validation/{version}"
+    )
+    kept = {"model_args": config.model_args} if model == config.model else {"model_args": {}}
+    kept |= {"data_args": config.data_args} if data == config.data else {"data_args": {}}
+    return {"model": model, "data": data, "validation": validation, **kept}
+
+
+def _how(config: RunConfig, version: int) -> dict[str, Any]:
+    optimizer = st.selectbox(
+        "Optimizer",
+        OPTIMIZERS,
+        index=OPTIMIZERS.index(config.optimizer),
+        format_func=lambda name: "SGD" if name == "sgd" else name.capitalize(),
+        key=f"optimizer/{version}",
+    )
+    lr = st.number_input("Learning rate", 0.0, None, config.lr, format="%.6g", key=f"lr/{version}")
+    momentum = st.number_input(
+        "Momentum",
+        0.0,
+        0.999,
+        config.momentum,
+        key=f"momentum/{version}",
+        help="For Adam and AdamW this is β₁, and 0 means PyTorch's default of 0.9.",
+    )
+    decay = st.number_input(
+        "Weight decay", 0.0, None, config.weight_decay, format="%.6g", key=f"decay/{version}"
+    )
+    loss = st.selectbox(
+        "Loss",
+        LOSSES,
+        index=LOSSES.index(config.loss),
+        format_func=lambda name: "suited to the task" if name == "auto" else name,
+        key=f"loss/{version}",
+    )
+    return {
+        "optimizer": optimizer,
+        "lr": lr,
+        "momentum": momentum,
+        "weight_decay": decay,
+        "loss": loss,
+    }
+
+
+def _where(config: RunConfig, version: int) -> dict[str, Any]:
+    batch = st.number_input("Batch size", 1, None, config.batch_size, key=f"batch/{version}")
+    by_steps = st.segmented_control(
+        "Length in",
+        ["epochs", "steps"],
+        default="steps" if config.steps else "epochs",
+        required=True,
+        key=f"unit/{version}",
+    )
+    length = st.number_input(
+        by_steps.capitalize(),
+        1,
+        None,
+        (config.steps or 1000) if by_steps == "steps" else config.epochs,
+        key=f"{by_steps}/{version}",
+    )
+    seed = st.number_input("Seed", 0, None, config.seed, key=f"seed/{version}")
+    device = st.selectbox(
+        "Device",
+        _DEVICES if config.device in _DEVICES else (*_DEVICES, config.device),
+        index=_DEVICES.index(config.device) if config.device in _DEVICES else len(_DEVICES),
+        key=f"device/{version}",
+        help="auto takes CUDA when there is one, else MPS, else the CPU.",
+    )
+    child = st.toggle(
+        "Train in a process of its own",
+        not config.in_process,
+        key=f"child/{version}",
+        help="A crash of the training then leaves the app alive. Recommended with CUDA.",
+    )
+    pause = st.toggle(
+        "Pause at the first NaN or infinity",
+        config.controls.on_nonfinite == "pause",
+        key=f"pause/{version}",
+    )
+    on_steps = by_steps == "steps"
+    return {
+        "batch_size": batch,
+        "steps": length if on_steps else None,
+        "epochs": config.epochs if on_steps else length,
+        "seed": seed,
+        "device": device,
+        "in_process": not child,
+        "controls": dataclasses.replace(
+            config.controls, on_nonfinite="pause" if pause else "continue"
+        ),
+    }
+
+
+def _model_title(name: str) -> str:
+    entry = catalog.MODELS.get(name)
+    return entry.title if entry else name

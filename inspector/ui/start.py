@@ -1,0 +1,99 @@
+"""The first screen: what is loaded, Start, a gallery of presets, and everything to choose."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from inspector import catalog
+from inspector.config import OPTIMIZERS, RunConfig
+from inspector.presets import DEFAULT, PRESETS, Preset
+from inspector.ui import context, runs
+from inspector.ui.choose import choose
+
+_COLUMNS = 4
+_OPTIMIZER_NAMES = dict(
+    zip(OPTIMIZERS, ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad"), strict=True)
+)
+
+
+def start_page() -> None:
+    """Draws the page."""
+    config = _draft()
+    _running()
+    with st.container(border=True, key="loaded"):
+        left, right = st.columns([3, 1], vertical_alignment="center", gap="large")
+        with left:
+            _loaded(config)
+        with right:
+            pressed = st.button(
+                "Start", type="primary", icon=":material/play_arrow:", width="stretch", key="start"
+            )
+    if pressed:
+        runs.start_and_watch(config)
+    with st.expander("Choose model, data and optimizer", icon=":material/tune:"):
+        changed = choose(config)
+        if changed is not None and changed != config:
+            st.session_state["draft"] = changed
+            st.rerun()
+    st.subheader("Presets")
+    for first in range(0, len(PRESETS), _COLUMNS):
+        columns = st.columns(_COLUMNS)
+        for column, preset in zip(columns, PRESETS[first : first + _COLUMNS], strict=False):
+            with column:
+                _card(preset, loaded=preset.config == config)
+
+
+def _draft() -> RunConfig:
+    draft: RunConfig = st.session_state.setdefault("draft", DEFAULT.config)
+    return draft
+
+
+def _running() -> None:
+    """A line to the run that is going, so that a second tab finds it."""
+    for summary in context.summaries():
+        if summary.status in context.LIVE:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f":green-badge[{summary.status}] **{context.escape(summary.name)}**",
+                            width="content")  # fmt: skip
+                if st.button("Watch it", key=f"watch/{summary.name}", icon=":material/visibility:"):
+                    runs.watch(summary.name)
+
+
+def _loaded(config: RunConfig) -> None:
+    model, data = catalog.MODELS.get(config.model), catalog.DATA.get(config.data)
+    model_title = model.title if model else config.model.removeprefix("torchvision:")
+    data_title = data.title if data else config.data
+    st.markdown(f"### {context.escape(model_title)} on {context.escape(data_title.lower())}")
+    about = [entry.about for entry in (model, data) if entry]
+    st.markdown(context.escape(" ".join(about)))
+    length = f"{config.steps:,} steps" if config.steps else f"{config.epochs} epochs"
+    parts = [
+        f"{_OPTIMIZER_NAMES[config.optimizer]}, learning rate {config.lr:g}",
+        f"batches of {config.batch_size}",
+        length,
+        f"seed {config.seed}",
+        "device chosen automatically" if config.device == "auto" else config.device,
+    ]
+    st.caption(context.escape(" · ".join(parts)))
+
+
+def _card(preset: Preset, *, loaded: bool) -> None:
+    with st.container(border=True, height=190, key=f"card-{preset.key}"):
+        with st.container(height=128, border=False, gap="small"):
+            st.markdown(f"**{preset.title}**")
+            st.caption(preset.about)
+        st.button(
+            "Loaded" if loaded else "Load",
+            key=f"load/{preset.key}",
+            disabled=loaded,
+            width="stretch",
+            on_click=_load,
+            args=(preset,),
+            help=preset.notice,
+        )
+
+
+def _load(preset: Preset) -> None:
+    st.session_state["draft"] = preset.config
+    # The form below starts again from what was loaded.
+    st.session_state["draft_version"] = st.session_state.get("draft_version", 0) + 1
