@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +9,15 @@ from pathlib import Path
 import streamlit as st
 
 from inspector.errors import StoreError
+from inspector.server import settings
 from inspector.store.reader import Run, RunSummary, list_runs
 
-RUNS_DIR_VARIABLE = "TORCH_INSPECTOR_RUNS_DIR"
 LIVE = ("running", "paused")
 
 
 def runs_dir() -> Path:
-    """The folder whose runs the app shows: ``$TORCH_INSPECTOR_RUNS_DIR`` or ``runs``."""
-    return Path(os.environ.get(RUNS_DIR_VARIABLE) or "runs")
+    """The folder whose runs the app shows, as the server was told at its start."""
+    return settings.current().runs_dir
 
 
 def summaries() -> list[RunSummary]:

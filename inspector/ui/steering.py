@@ -20,9 +20,10 @@ from inspector.store.reader import Run
 from inspector.ui.context import LIVE, escape, opened, runs_dir
 from inspector.views.controls import answers, in_force
 
-_LR_STEPS = tuple(
-    float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 1.5, 2, 3, 5, 7)
-) + (10.0,)
+_LR_STEPS = (
+    *(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 1.5, 2, 3, 5, 7)),
+    10.0,
+)
 _SPEEDS = (0.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 
 
