@@ -116,7 +116,8 @@ def _describe(
         for position, node in enumerate(found.nodes)
         if (variable := leaf_of(node)) is not None
     }
-    owners = _owners(found, leaves, names, tags)
+    known_owners = _owners(found, leaves, names, tags)
+    owners = [owner or Owner(None, 0, "", 0) for owner in known_owners]
     for position, (node, owner) in enumerate(zip(found.nodes, owners, strict=True)):
         record = _operation(position, node, owner)
         if position in leaves:
@@ -138,7 +139,7 @@ def _describe(
     document["saved_bytes"] = sum(record["saved_bytes"] for record in document["nodes"])
     _renumber_calls(document["nodes"])
     document["modules"] = _modules(document["nodes"], model)
-    document["notes"] += _notes(document, tagged=any(o.file or o.module for o in owners))
+    document["notes"] += _notes(document, tagged=None not in known_owners)
 
 
 def _operation(position: int, node: Node, owner: Owner) -> dict[str, Any]:
@@ -166,8 +167,8 @@ def _owners(
     leaves: dict[int, torch.Tensor],
     names: dict[int, list[str]],
     tags: GraphTags | None,
-) -> list[Owner]:
-    """The owner of each node; a leaf belongs to the module that holds the parameter."""
+) -> list[Owner | None]:
+    """The owner of each node or None; a leaf belongs to the module that holds the parameter."""
     nowhere = Owner(None, 0, "", 0)
     owners: list[Owner | None] = []
     for position, node in enumerate(found.nodes):
@@ -180,7 +181,7 @@ def _owners(
     for producer, consumer in found.edges:
         if producer in leaves and owners[consumer] is None:
             owners[consumer] = owners[producer]
-    return [owner or nowhere for owner in owners]
+    return owners
 
 
 def _parameter_names(model: nn.Module) -> dict[int, list[str]]:
