@@ -299,3 +299,10 @@ def scope_of(quantity: str) -> Scope:
     """Scope of a quantity; names that the package does not know are the user's run scalars."""
     known = QUANTITIES.get(quantity)
     return known.scope if known else "run"
+
+ABSENT_BITS = 0x7FC0AB5E
+"""The float32 bit pattern (a NaN with a payload of our own) of *not measured at this step*.
+
+The store tells it apart from a NaN that was measured. Arithmetic does not keep the payload: fill
+it in last (``inspector.store.layout.ABSENT`` is the number).
+"""
