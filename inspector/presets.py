@@ -33,7 +33,9 @@ PRESETS: tuple[Preset, ...] = (
         "A small multilayer perceptron reads 8×8 digits.",
         "Both losses fall and accuracy passes 95 %. Raise the learning rate tenfold and watch "
         "the gradient norm; then turn zero_grad off and count the backward passes piling up.",
-        RunConfig(model="mlp", data="digits", lr=0.05, epochs=200),
+        RunConfig(
+            model="mlp", data="digits", lr=0.05, epochs=200, controls=Controls(max_steps_per_s=40.0)
+        ),
     ),
     Preset(
         "convolution",
@@ -41,7 +43,14 @@ PRESETS: tuple[Preset, ...] = (
         "A LeNet reads the same digits through two convolutions.",
         "Fewer parameters, a higher accuracy. In the heat map the convolutions have the larger "
         "gradients: each weight is used at every pixel.",
-        RunConfig(model="lenet", data="digits", optimizer="adam", lr=2e-3, epochs=60),
+        RunConfig(
+            model="lenet",
+            data="digits",
+            optimizer="adam",
+            lr=2e-3,
+            epochs=60,
+            controls=Controls(max_steps_per_s=40.0),
+        ),
     ),
     Preset(
         "vanishing",
@@ -49,15 +58,28 @@ PRESETS: tuple[Preset, ...] = (
         "Twelve sigmoid layers in a row try to learn the digits.",
         "In the gradient heat map every layer further from the loss is darker, by about a "
         "factor of ten: the first layers receive nothing, and the loss stays where it began.",
-        RunConfig(model="deep_sigmoid", data="digits", lr=0.1, epochs=60),
+        RunConfig(
+            model="deep_sigmoid",
+            data="digits",
+            lr=0.1,
+            epochs=60,
+            controls=Controls(max_steps_per_s=40.0),
+        ),
     ),
     Preset(
         "exploding",
         "Exploding gradient",
-        "A plain recurrent network has to remember a symbol over 60 steps.",
-        "The gradient norm jumps by many powers of ten. Switch on clipping by norm with a "
-        "threshold of 1 and watch the share of clipped steps and the update ratio.",
-        RunConfig(model="rnn", data="long_memory", lr=0.01, epochs=40),
+        "A plain recurrent network has to remember a symbol over 30 steps.",
+        "Just as the loss begins to fall the gradient norm jumps a thousandfold, and what was "
+        "learnt is gone. Start again with clipping by norm at 1: the same net learns it all.",
+        RunConfig(
+            model="rnn",
+            data="long_memory",
+            data_args={"length": 30},
+            lr=0.05,
+            epochs=40,
+            controls=Controls(max_steps_per_s=30.0),
+        ),
     ),
     Preset(
         "memory",
@@ -72,6 +94,7 @@ PRESETS: tuple[Preset, ...] = (
             optimizer="adam",
             lr=0.01,
             epochs=40,
+            controls=Controls(max_steps_per_s=20.0),
         ),
     ),
     Preset(
@@ -88,7 +111,14 @@ PRESETS: tuple[Preset, ...] = (
         "A transformer reads each digit as eight rows.",
         "Queries and keys have smaller gradients than values. The autograd graph shows what "
         "einsum really does: permute, reshape, bmm.",
-        RunConfig(model="transformer", data="digit_rows", optimizer="adamw", lr=2e-3, epochs=40),
+        RunConfig(
+            model="transformer",
+            data="digit_rows",
+            optimizer="adamw",
+            lr=2e-3,
+            epochs=40,
+            controls=Controls(max_steps_per_s=40.0),
+        ),
     ),
     Preset(
         "autoencoder",
@@ -96,20 +126,28 @@ PRESETS: tuple[Preset, ...] = (
         "Digits go through a code of eight numbers and are painted again.",
         "There is no accuracy, only the distance between picture and copy. The narrow code "
         "sets how far it falls.",
-        RunConfig(model="autoencoder", data="digits", optimizer="adam", lr=2e-3, epochs=100),
+        RunConfig(
+            model="autoencoder",
+            data="digits",
+            optimizer="adam",
+            lr=2e-3,
+            epochs=100,
+            controls=Controls(max_steps_per_s=40.0),
+        ),
     ),
     Preset(
         "nan",
         "NaN on the way",
-        "A network ends in a logarithm whose argument nobody guards.",
+        "A network takes a logarithm whose argument nobody guards.",
         "All is well at first. Then one score turns negative, its logarithm is NaN, and the "
         "banner names the step and the module. Turn detect_anomaly on to see the line.",
         RunConfig(
             model="log_trap",
             data="digits",
             lr=0.02,
+            loss="nll",
             epochs=60,
-            controls=Controls(on_nonfinite="pause"),
+            controls=Controls(on_nonfinite="pause", max_steps_per_s=20.0),
         ),
     ),
     Preset(
@@ -118,7 +156,14 @@ PRESETS: tuple[Preset, ...] = (
         "A network applies its block as often as the data asks for.",
         "Capture the autograd graph at different steps: its depth differs. One block, used "
         "several times, gathers the gradients of all its uses.",
-        RunConfig(model="adaptive_depth", data="spirals", optimizer="adam", lr=5e-3, epochs=100),
+        RunConfig(
+            model="adaptive_depth",
+            data="spirals",
+            optimizer="adam",
+            lr=5e-3,
+            epochs=100,
+            controls=Controls(max_steps_per_s=40.0),
+        ),
     ),
     Preset(
         "binary",
@@ -126,7 +171,14 @@ PRESETS: tuple[Preset, ...] = (
         "Activations are only +1 or -1; a custom autograd function makes up the derivative.",
         "It learns although its true derivative is zero. Look for StraightThroughSign in the "
         "autograd graph, and at the share of gradients it lets through.",
-        RunConfig(model="binary", data="digits", optimizer="adam", lr=2e-3, epochs=60),
+        RunConfig(
+            model="binary",
+            data="digits",
+            optimizer="adam",
+            lr=2e-3,
+            epochs=60,
+            controls=Controls(max_steps_per_s=40.0),
+        ),
     ),
     Preset(
         "regression",
@@ -135,7 +187,13 @@ PRESETS: tuple[Preset, ...] = (
         "The training loss goes on falling while the validation loss turns and rises: 350 "
         "patients are learnt by heart. Raise the weight decay while it runs.",
         RunConfig(
-            model="mlp", data="diabetes", optimizer="adam", lr=2e-3, batch_size=32, epochs=150
+            model="mlp",
+            data="diabetes",
+            optimizer="adam",
+            lr=2e-3,
+            batch_size=32,
+            epochs=150,
+            controls=Controls(max_steps_per_s=40.0),
         ),
     ),
     Preset(

@@ -1,4 +1,4 @@
-"""An MLP with a trap: it ends in a logarithm, and nothing keeps its argument above zero.
+"""An MLP with a trap: a logarithm, and nothing keeps its argument above zero.
 
 At the start the argument is near 1 and all is well. Training lowers the scores of the wrong
 classes, that is, it pushes their arguments down, until one of them is negative: log → NaN.
@@ -25,4 +25,5 @@ class LogTrap(nn.Module):
         nn.init.zeros_(self.fc2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.score(self.fc2(self.relu(self.fc1(self.flatten(x)))))
+        scores = self.score(self.fc2(self.relu(self.fc1(self.flatten(x)))))
+        return torch.log_softmax(scores, dim=1)

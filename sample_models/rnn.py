@@ -21,7 +21,7 @@ class RNNCell(nn.Module):
 
 class RNN(nn.Module):
     def __init__(
-        self, in_features: int = 8, hidden: int = 64, gain: float = 2.0, num_classes: int = 8
+        self, in_features: int = 8, hidden: int = 64, gain: float = 1.3, num_classes: int = 8
     ) -> None:
         super().__init__()
         self.hidden = hidden
