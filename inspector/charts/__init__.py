@@ -1,0 +1,1 @@
+"""Chart specifications: what is drawn, with which title, unit and hover; pure data."""

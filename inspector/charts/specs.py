@@ -1,0 +1,203 @@
+"""One frozen dataclass for each kind of live chart.
+
+A specification names the quantities that a chart needs; titles, units and hover texts come from
+``quantities.py``. It travels to the browser as JSON, and comes back in the subscription.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from inspector.errors import ConfigError
+from inspector.quantities import QUANTITIES, SeriesKey, scope_of
+
+Reading = Literal["newest", "mean", "share"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a line chart: a series and its label in the legend."""
+
+    quantity: str
+    subject: str = ""
+    label: str = ""
+
+    @property
+    def key(self) -> SeriesKey:
+        return SeriesKey(self.quantity, scope_of(self.quantity), self.subject)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineChart:
+    """Lines over steps.
+
+    Attributes:
+        id: name of the chart, unique on its board; also the key of its toggles in the browser.
+        log: whether it starts with a logarithmic axis (the viewer can switch).
+        smooth: weight of the past in the exponential moving average drawn over the raw line,
+            in [0, 1); 0 draws the raw line only.
+        wide: takes two columns of the board.
+        about: hover text of the title.
+    """
+
+    kind: ClassVar[str] = "line"
+    id: str
+    title: str
+    unit: str = ""
+    lines: tuple[Line, ...]
+    log: bool = False
+    smooth: float = 0.0
+    wide: bool = False
+    height: int = 220
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixChart:
+    """A heat map: subjects (rows, first on top) × steps.
+
+    Attributes:
+        by: ``module`` combines the parameters of each module (root of the sum of squares).
+        subjects: the rows in order, or empty for all that were recorded.
+        log: logarithmic colours.
+    """
+
+    kind: ClassVar[str] = "matrix"
+    id: str
+    title: str
+    quantity: str
+    unit: str = ""
+    by: Literal["subject", "module"] = "subject"
+    subjects: tuple[str, ...] = ()
+    log: bool = False
+    wide: bool = True
+    height: int = 0
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A single number: the newest value, or the mean of the points on screen as it is or in %."""
+
+    kind: ClassVar[str] = "number"
+    id: str
+    title: str
+    quantity: str
+    unit: str = ""
+    reading: Reading = "newest"
+    about: str = ""
+
+
+Chart = LineChart | MatrixChart | Number
+_KINDS: dict[str, type[LineChart] | type[MatrixChart] | type[Number]] = {
+    cls.kind: cls for cls in (LineChart, MatrixChart, Number)
+}
+
+
+def lines(
+    *quantities: str | Line,
+    id: str = "",  # noqa: A002
+    title: str = "",
+    smooth: float = 0.0,
+    wide: bool = False,
+    height: int = 220,
+) -> LineChart:
+    """A line chart of quantities of the run, or of :class:`Line` objects."""
+    drawn = tuple(item if isinstance(item, Line) else Line(item) for item in quantities)
+    if not drawn:
+        raise ConfigError("A line chart needs one quantity or more, but got none.")
+    known = [QUANTITIES.get(line.quantity) for line in drawn]
+    first = known[0]
+    labelled = tuple(
+        line if line.label else dataclasses.replace(line, label=_label(line, len(drawn)))
+        for line in drawn
+    )
+    return LineChart(
+        id=id or "+".join(f"{line.quantity}/{line.subject}".rstrip("/") for line in drawn),
+        title=title or (first.title if first else drawn[0].quantity),
+        unit=first.unit if first else "",
+        lines=labelled,
+        log=all(item is not None and item.log for item in known),
+        smooth=smooth,
+        wide=wide,
+        height=height,
+        about=" ".join(item.about for item in known if item),
+    )
+
+
+def matrix(
+    quantity: str,
+    *,
+    id: str = "",  # noqa: A002
+    title: str = "",
+    by: Literal["subject", "module"] = "subject",
+    subjects: tuple[str, ...] = (),
+    wide: bool = True,
+) -> MatrixChart:
+    """A heat map of a quantity over all its subjects and steps."""
+    known = QUANTITIES.get(quantity)
+    return MatrixChart(
+        id=id or f"matrix/{quantity}/{by}",
+        title=title or (known.title if known else quantity),
+        quantity=quantity,
+        unit=known.unit if known else "",
+        by=by,
+        subjects=subjects,
+        log=bool(known and known.log),
+        wide=wide,
+        about=known.about if known else "",
+    )
+
+
+def number(
+    quantity: str,
+    *,
+    id: str = "",  # noqa: A002
+    title: str = "",
+    reading: Reading = "newest",
+) -> Number:
+    """A single number of the run."""
+    known = QUANTITIES.get(quantity)
+    return Number(
+        id=id or f"number/{quantity}/{reading}",
+        title=title or (known.title if known else quantity),
+        quantity=quantity,
+        unit=known.unit if known else "",
+        reading=reading,
+        about=known.about if known else "",
+    )
+
+
+def to_dict(chart: Chart) -> dict[str, Any]:
+    """The specification as JSON-able fields, with its ``kind``."""
+    return {"kind": chart.kind, **dataclasses.asdict(chart)}
+
+
+def from_dict(fields: dict[str, Any]) -> Chart:
+    """The specification that :func:`to_dict` wrote.
+
+    Raises:
+        ConfigError: the fields are not those of a chart.
+    """
+    fields = dict(fields)
+    cls = _KINDS.get(str(fields.pop("kind", "")))
+    if cls is None:
+        raise ConfigError(f"Expected a chart of kind {', '.join(_KINDS)}, but got {fields!r:.80}.")
+    try:
+        if "lines" in fields:
+            fields["lines"] = tuple(Line(**line) for line in fields["lines"])
+        if "subjects" in fields:
+            fields["subjects"] = tuple(str(subject) for subject in fields["subjects"])
+        return cls(**fields)
+    except TypeError as error:
+        raise ConfigError(f"Expected the fields of a {cls.kind} chart, but got {error}.") from error
+
+
+def _label(line: Line, count: int) -> str:
+    known = QUANTITIES.get(line.quantity)
+    name = known.title if known else line.quantity
+    if not line.subject:
+        return name
+    return line.subject if count > 1 else f"{name} of {line.subject}"

@@ -1,0 +1,1 @@
+"""The app's own server parts: security gate, live WebSocket route, bundled assets, launcher."""

@@ -1,0 +1,363 @@
+// A board: many charts in one element, over one subscription.
+
+import { connection, Points } from "./connection.js"
+import { number, percent, quantity } from "./format.js"
+import { LineChart } from "./lines.js"
+import { MatrixChart } from "./matrix.js"
+import { mix, readTheme } from "./theme.js"
+
+const THEME_CHECK_MS = 400
+const NEAR_PX = 6
+const LIVE = new Set(["running", "paused"])
+const remembered = new Map() // viewer's toggles, kept over pages
+
+let count = 0
+
+export class Board {
+  constructor(root) {
+    this.root = root
+    this.id = `inspector-${++count}`
+    this.zoom = null
+    this.markers = []
+    this.state = null
+    this.cards = []
+    this.theme = readTheme(root)
+    this.element = make("div", "board")
+    this.top = make("div", "numbers")
+    this.grid = make("div", "grid")
+    this.reset = make("button", "reset", "Reset zoom")
+    this.reset.hidden = true
+    this.reset.onclick = () => this.setZoom(null)
+    this.notice = make("div", "notice")
+    this.notice.hidden = true
+    this.tip = make("div", "tip")
+    this.tip.hidden = true
+    this.element.append(this.notice, this.reset, this.top, this.grid, this.tip)
+    root.append(this.element)
+    this.observer = new ResizeObserver(() => this.#resize())
+    this.observer.observe(this.element)
+    this.timer = setInterval(() => this.#followTheme(), THEME_CHECK_MS)
+  }
+
+  /** Called at every script run: charts keep their state unless the subscription changed. */
+  update(data, setTriggerValue) {
+    this.trigger = setTriggerValue
+    this.#followTheme()
+    const wanted = JSON.stringify([data.run, data.charts, data.max_points])
+    if (wanted === this.wanted) return
+    const sameRun = this.data?.run === data.run
+    this.wanted = wanted
+    this.data = data
+    if (!sameRun) this.zoom = null
+    this.markers = []
+    this.state = null
+    this.#build()
+    if (this.connected) connection.renew(this.connected)
+    else this.connected = connection.add(this)
+  }
+
+  destroy() {
+    clearInterval(this.timer)
+    this.observer.disconnect()
+    if (this.connected) connection.remove(this.connected)
+    for (const card of this.cards) card.chart?.destroy()
+    this.element.remove()
+  }
+
+  // What the connection asks for and tells.
+
+  subscription() {
+    this.markers = []
+    return { run: this.data.run, charts: this.data.charts, max_points: this.data.max_points }
+  }
+
+  news({ charts = [], state, markers }) {
+    for (const [place, line, update] of charts) {
+      const card = this.cards[place]
+      card.points[line]?.apply(update)
+      card.dirty = true
+    }
+    if (state) this.state = state
+    if (markers) {
+      this.markers = this.markers.concat(markers.map(([step, kind, level, text]) => ({ step, kind, level, text })))
+    }
+    if (state || markers) for (const card of this.cards) card.dirty = true
+    if (charts.length) this.moved = true
+    this.problem("")
+  }
+
+  offline(flag) {
+    this.element.classList.toggle("offline", flag)
+    this.#note(flag ? "The connection to the app is lost; trying again." : "")
+  }
+
+  problem(message) {
+    this.#note(message)
+  }
+
+  newest() {
+    const out = {}
+    for (const card of this.cards) out[card.spec.id] = card.points[0]?.size ? card.points[0].planes[0]?.[card.points[0].size - 1] : undefined
+    return out
+  }
+
+  paint() {
+    // The common range of steps moves with every point, so all charts follow.
+    for (const card of this.cards) {
+      if (card.dirty) this.#paintCard(card)
+      else if (this.moved) card.chart?.rescale()
+      card.dirty = false
+    }
+    this.moved = false
+  }
+
+  // What the charts ask for.
+
+  range() {
+    let [min, max] = [Infinity, -Infinity]
+    for (const { points } of this.cards) {
+      for (const { size, steps } of points) {
+        if (!size) continue
+        min = Math.min(min, steps[0])
+        max = Math.max(max, steps[size - 1])
+      }
+    }
+    if (min > max) return [0, 1]
+    return min === max ? [min - 0.5, max + 0.5] : [min, max]
+  }
+
+  setZoom(zoom) {
+    this.zoom = zoom
+    this.reset.hidden = !zoom
+    for (const card of this.cards) card.chart?.rescale()
+  }
+
+  markersShown(plot) {
+    const { min, max } = plot.scales.x
+    return this.markers.filter((marker) => marker.step >= min && marker.step <= max)
+  }
+
+  remembered(chart, option, otherwise) {
+    return remembered.get(`${chart}/${option}`) ?? otherwise
+  }
+
+  remember(chart, option, value) {
+    remembered.set(`${chart}/${option}`, value)
+  }
+
+  select(value) {
+    this.trigger?.("select", value)
+  }
+
+  hover(chart, plot) {
+    const { left, top, idx } = plot.cursor
+    // Charts that only follow the cursor show no tooltip of their own.
+    if (!plot.over.matches(":hover")) return
+    if (left < 0 || idx === null || idx === undefined) return this.tooltip(null)
+    const lines = [{ text: `step ${plot.data[0][idx]}`, muted: true }]
+    for (const point of chart.at(idx)) {
+      if (!point) continue
+      const spread = point.span ? `  (${number(point.span[0])} … ${number(point.span[1])})` : ""
+      lines.push({ swatch: point.colour, text: point.label, value: quantity(point.value, chart.spec.unit) + spread })
+      if (point.bad) lines.push({ text: `${number(point.bad)} non-finite`, colour: this.theme.danger })
+    }
+    for (const marker of this.markersShown(plot)) {
+      if (Math.abs(plot.valToPos(marker.step, "x") - left) <= NEAR_PX) lines.push({ text: marker.text, marker: marker.level })
+    }
+    const box = plot.over.getBoundingClientRect()
+    this.tooltip(lines, { clientX: box.left + left, clientY: box.top + top })
+  }
+
+  /** Shows lines of text beside a point of the window, or nothing. */
+  tooltip(lines, at) {
+    this.tip.hidden = !lines
+    if (!lines) return
+    this.tip.replaceChildren(...lines.slice(0, 14).map((line) => this.#tipLine(line)))
+    const frame = this.element.getBoundingClientRect()
+    const width = this.tip.offsetWidth
+    const x = at.clientX - frame.left
+    const y = at.clientY - frame.top + 14
+    this.tip.style.left = `${Math.max(0, x + 16 + width > frame.width ? x - 16 - width : x + 16)}px`
+    this.tip.style.top = `${Math.max(0, Math.min(y, frame.height - this.tip.offsetHeight))}px`
+  }
+
+  #tipLine({ text, value, swatch, colour, strong, muted, marker, note }) {
+    const line = make("div", strong ? "strong" : muted ? "muted" : "")
+    if (swatch) {
+      const dot = make("i", "swatch")
+      dot.style.background = swatch
+      line.append(dot)
+    }
+    if (marker) line.classList.add("event", marker)
+    line.append(make("span", "", text))
+    if (value !== undefined) line.append(make("b", "", value))
+    if (note) line.append(make("span", "muted", ` ${note}`))
+    if (colour) line.style.color = colour
+    return line
+  }
+
+  #build() {
+    for (const card of this.cards) {
+      card.chart?.destroy()
+      card.element.remove()
+    }
+    this.cards = this.data.charts.map((spec) => this.#card(spec))
+    this.top.replaceChildren(...this.cards.filter((card) => card.spec.kind === "number").map((card) => card.element))
+    this.grid.replaceChildren(...this.cards.filter((card) => card.spec.kind !== "number").map((card) => card.element))
+  }
+
+  #card(spec) {
+    const element = make("section", `card ${spec.kind}${spec.wide ? " wide" : ""}`)
+    const points = (spec.lines ?? [null]).map(() => new Points())
+    const card = { spec, element, points, dirty: true }
+    if (spec.kind === "number") return Object.assign(card, this.#numberParts(spec, element))
+    const head = make("header")
+    const title = make("h3", "", spec.title)
+    title.title = spec.about ?? ""
+    if (spec.unit && spec.unit !== "0/1") title.append(make("small", "", spec.unit === "B" ? "bytes" : spec.unit))
+    const legend = make("div", "legend")
+    const tools = make("div", "tools")
+    head.append(title, legend, tools)
+    const body = make("div", "body")
+    body.style.minHeight = `${spec.kind === "line" ? spec.height : 112}px`
+    const empty = make("p", "empty")
+    element.append(head, body, empty)
+    card.legend = legend
+    card.emptyText = empty
+    card.chart = new (spec.kind === "line" ? LineChart : MatrixChart)(spec, points, this, body)
+    if (spec.kind === "line") this.#toggles(card, tools)
+    return card
+  }
+
+  #toggles(card, tools) {
+    const add = (option, text, hint) => {
+      const button = make("button", "toggle", text)
+      button.title = hint
+      button.setAttribute("aria-pressed", card.chart[option])
+      button.onclick = () => {
+        card.chart.set(option, !card.chart[option])
+        button.setAttribute("aria-pressed", card.chart[option])
+      }
+      tools.append(button)
+    }
+    if (card.spec.smooth > 0) add("smooth", "smooth", "Moving average over the raw line")
+    add("log", "log", "Logarithmic axis")
+  }
+
+  #numberParts(spec, element) {
+    const value = make("div", "value", "–")
+    const title = make("div", "label", spec.title)
+    element.title = spec.about ?? ""
+    element.hidden = true
+    element.append(title, value)
+    return { value }
+  }
+
+  #paintCard(card) {
+    if (card.spec.kind === "number") return this.#paintNumber(card)
+    const { chart } = card
+    card.emptyText.hidden = !chart.empty
+    card.element.classList.toggle("without", chart.empty)
+    if (chart.empty) {
+      card.emptyText.textContent = this.#emptySentence(card.spec)
+      return
+    }
+    chart.paint()
+    if (card.spec.kind === "line") this.#paintLegend(card)
+    else this.#paintBar(card)
+  }
+
+  #paintLegend(card) {
+    const several = card.spec.lines.length > 1
+    const entries = card.spec.lines.map((line, place) => {
+      const entry = make("span", "entry")
+      const dot = make("i", "swatch")
+      dot.style.background = card.chart.colour(place)
+      const newest = card.chart.newest(place)
+      const value = make("b", "", newest === undefined ? "–" : quantity(newest, card.spec.unit))
+      if (Number.isNaN(newest)) value.className = "bad"
+      entry.append(dot)
+      if (several) entry.append(make("span", "", line.label))
+      entry.append(value)
+      return entry
+    })
+    card.legend.replaceChildren(...entries)
+  }
+
+  #paintBar(card) {
+    const bar = card.chart.bar
+    if (!bar) return
+    const unit = card.spec.unit
+    const text = (value) => (bar.log ? power(value) : quantity(value, unit === "L2" ? "" : unit))
+    const strip = make("i", "ramp")
+    strip.style.background = `linear-gradient(90deg, ${bar.stops.join(",")})`
+    const parts = [make("span", "", text(bar.low)), strip, make("span", "", text(bar.high))]
+    if (bar.bad) {
+      const dot = make("i", "swatch square")
+      dot.style.background = bar.nonfinite
+      parts.push(dot, make("span", "", "NaN or ∞"))
+    }
+    card.legend.replaceChildren(...parts)
+  }
+
+  #paintNumber(card) {
+    const [points] = card.points
+    card.element.hidden = !points.size
+    if (!points.size) return
+    const values = points.planes[0].subarray(0, points.size)
+    const finite = values.slice(-100).filter(Number.isFinite)
+    const mean = finite.reduce((sum, value) => sum + value, 0) / finite.length
+    const { reading, unit } = card.spec
+    card.value.textContent = reading === "share" ? percent(mean)
+      : quantity(reading === "mean" ? mean : values[values.length - 1], unit, 3)
+  }
+
+  #emptySentence(spec) {
+    const what = spec.title.charAt(0).toLowerCase() + spec.title.slice(1)
+    if (!this.state) return ""
+    if (LIVE.has(this.state.status)) return `Waiting for the first value of ${what}.`
+    if (this.state.status === "empty") return "This run has recorded nothing yet: it shows as soon as its first step is done."
+    return `This run recorded no ${what}.`
+  }
+
+  #note(message) {
+    this.notice.hidden = !message
+    this.notice.textContent = message
+  }
+
+  #resize() {
+    for (const card of this.cards) card.chart?.resize()
+  }
+
+  #followTheme() {
+    const theme = readTheme(this.root)
+    if (theme.key === this.theme.key && this.themed) return
+    this.themed = true
+    this.theme = theme
+    const style = this.element.style
+    style.setProperty("--muted", theme.muted)
+    style.setProperty("--faint", mix(theme.text, theme.background, 0.06))
+    style.setProperty("--danger", theme.danger)
+    style.setProperty("--warning", theme.warning)
+    style.setProperty("--good", theme.good)
+    for (const card of this.cards) {
+      card.chart?.rebuild()
+      card.dirty = true
+    }
+    this.paint()
+  }
+}
+
+/** An element with a class and text; text is never markup. */
+export function make(tag, className = "", text = "") {
+  const element = document.createElement(tag)
+  if (className) element.className = className
+  if (text !== "") element.textContent = text
+  return element
+}
+
+function power(value) {
+  const exponent = Math.log10(value)
+  if (Number.isInteger(exponent) && Math.abs(exponent) > 2) return `10${[...String(exponent)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("")}`
+  return number(value, 2)
+}

@@ -1,0 +1,308 @@
+// A line chart: raw line, smoothed line, min/max band, event markers, non-finite marks.
+
+import uPlot from "./vendor/uPlot.esm.js"
+import { stepTick, tick } from "./format.js"
+import { alpha } from "./theme.js"
+
+const VALUE = 0, LOW = 1, HIGH = 2, BAD = 3
+const STEP_INCREMENTS = [1, 2, 5, 10, 20, 25, 50].concat(
+  Array.from({ length: 8 }, (_, power) => [1, 2, 2.5, 5].map((m) => m * 10 ** (power + 2))).flat(),
+)
+const MARKER_COLOURS = { critical: "danger", warning: "warning", note: "primary" }
+
+export class LineChart {
+  /** `board` gives theme, markers, range() and zoom; `points` has one Points per line. */
+  constructor(spec, points, board, host) {
+    this.spec = spec
+    this.points = points
+    this.board = board
+    this.host = host
+    this.log = board.remembered(spec.id, "log", spec.log)
+    this.smooth = board.remembered(spec.id, "smooth", spec.smooth > 0)
+    this.plot = null
+  }
+
+  get empty() {
+    return this.points.every((points) => !points.size)
+  }
+
+  set(option, on) {
+    this[option] = on
+    this.board.remember(this.spec.id, option, on)
+    this.rebuild()
+  }
+
+  rebuild() {
+    this.plot?.destroy()
+    this.plot = null
+    this.paint()
+  }
+
+  destroy() {
+    this.plot?.destroy()
+    this.plot = null
+  }
+
+  paint() {
+    if (this.empty) return
+    const data = this.#data()
+    if (!this.plot) this.plot = new uPlot(this.#options(), data, this.host)
+    else this.plot.setData(data, false)
+    this.rescale()
+  }
+
+  /** Applies the board's common range or zoom; the y axis follows what is inside. */
+  rescale() {
+    const [min, max] = this.board.zoom ?? this.board.range()
+    this.plot?.setScale("x", { min, max })
+  }
+
+  resize() {
+    const width = Math.floor(this.host.clientWidth)
+    if (this.plot && width > 0 && width !== this.plot.width) {
+      this.plot.setSize({ width, height: this.spec.height })
+    }
+  }
+
+  /** Values of all lines at the cursor's index, for the tooltip. */
+  at(index) {
+    const step = this.plot.data[0][index]
+    return this.spec.lines.map((line, place) => {
+      const points = this.points[place]
+      const at = find(points, step)
+      if (at < 0) return null
+      const [low, high] = [points.planes[LOW][at], points.planes[HIGH][at]]
+      return {
+        label: line.label,
+        colour: this.#colour(place),
+        value: points.planes[VALUE][at],
+        span: low < high ? [low, high] : null,
+        bad: points.planes[BAD][at],
+      }
+    })
+  }
+
+  newest(place) {
+    const points = this.points[place]
+    return points.size ? points.planes[VALUE][points.size - 1] : undefined
+  }
+
+  colour(place) {
+    return this.#colour(place)
+  }
+
+  #colour(place) {
+    const palette = this.board.theme.palette
+    return palette[place % palette.length]
+  }
+
+  // uPlot's columns: x, then for every line value, smoothed, low, high.
+  #data() {
+    const same = this.points.every((points) => sameSteps(points, this.points[0]))
+    const tables = this.points.map((points) => this.#columns(points))
+    if (same) return [tables[0][0], ...tables.flatMap((table) => table.slice(1))]
+    const filled = tables.filter((table) => table[0].length)
+    const joined = uPlot.join(filled, filled.map((table) => table.map(() => 2)))
+    // A line without points still needs its columns.
+    const columns = joined.slice(1)
+    const blank = () => new Array(joined[0].length).fill(null)
+    return [joined[0], ...tables.flatMap((table) =>
+      table.slice(1).map(() => (table[0].length ? columns.shift() : blank())))]
+  }
+
+  #columns(points) {
+    const { size } = points
+    const shown = (plane) => {
+      const source = points.planes[plane]
+      const out = new Array(size)
+      for (let i = 0; i < size; i++) {
+        const value = source[i]
+        out[i] = Number.isFinite(value) && (!this.log || value > 0) ? value : null
+      }
+      return out
+    }
+    const steps = Array.from(points.steps.subarray(0, size))
+    if (!size) return [steps, [], [], [], []]
+    const values = shown(VALUE)
+    const smoothed = this.smooth ? average(values, this.#weight()) : values.map(() => null)
+    const banded = differs(points)
+    const none = () => new Array(size).fill(null)
+    return [steps, values, smoothed, banded ? shown(LOW) : none(), banded ? shown(HIGH) : none()]
+  }
+
+  #weight() {
+    return this.spec.smooth || 0.9
+  }
+
+  #options() {
+    const { board, spec } = this
+    const font = `12px ${board.theme.font}`
+    const axis = {
+      font, stroke: () => board.theme.muted, size: 26,
+      grid: { stroke: () => board.theme.grid, width: 1 },
+      ticks: { show: false },
+    }
+    const series = [{}]
+    const bands = []
+    spec.lines.forEach((line, place) => {
+      const base = series.length
+      const faded = () => this.smooth && this.#canSmooth(place)
+      series.push(
+        {
+          label: line.label, width: 1.6, spanGaps: false,
+          stroke: () => alpha(this.#colour(place), faded() ? 0.35 : 1),
+          points: { show: (u, i) => this.#sparse(u, i), size: 5 },
+        },
+        { label: "smooth", width: 2.2, stroke: () => this.#colour(place), points: { show: false } },
+        { label: "low", width: 0, points: { show: false } },
+        { label: "high", width: 0, points: { show: false } },
+      )
+      bands.push({ series: [base + 3, base + 2], fill: () => alpha(this.#colour(place), 0.18) })
+    })
+    return {
+      width: Math.max(120, Math.floor(this.host.clientWidth)),
+      height: spec.height,
+      padding: [8, 10, 0, 0],
+      legend: { show: false },
+      series, bands,
+      scales: {
+        x: { time: false },
+        y: { distr: this.log ? 3 : 1, range: (u, min, max) => span(min, max, this.log) },
+      },
+      axes: [
+        { ...axis, incrs: STEP_INCREMENTS, space: 60, values: (u, ticks) => ticks.map(stepTick) },
+        {
+          ...axis,
+          size: (u, labels) => 14 + 6.8 * Math.max(3, ...(labels ?? []).map((text) => text.length)),
+          space: 34,
+          values: (u, ticks) => ticks.map((value) => tick(value, spec.unit)),
+        },
+      ],
+      cursor: {
+        sync: { key: board.id, scales: ["x", null], setSeries: false,
+          filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } },
+        drag: { x: true, y: false, setScale: false },
+        points: { size: 7, width: 2 },
+        bind: { dblclick: () => () => board.setZoom(null) },
+      },
+      hooks: {
+        draw: [(u) => this.#drawMarks(u)],
+        setSelect: [(u) => this.#selected(u)],
+        setCursor: [(u) => board.hover(this, u)],
+      },
+    }
+  }
+
+  #canSmooth(place) {
+    return this.points[place].size > 8
+  }
+
+  // Dots only where points are few, such as one validation loss an epoch.
+  #sparse(u, index) {
+    const points = this.points[(index - 1) >> 2]
+    return (index - 1) % 4 === 0 && points.size > 0 && points.size < 40
+  }
+
+  #selected(u) {
+    if (u.select.width < 4) return
+    const edges = [u.select.left, u.select.left + u.select.width].map((x) => u.posToVal(x, "x"))
+    u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false)
+    if (edges[1] - edges[0] >= 1) this.board.setZoom(edges)
+  }
+
+  #drawMarks(u) {
+    const { ctx } = u
+    const { left, top, width, height } = u.bbox
+    const ratio = devicePixelRatio
+    ctx.save()
+    ctx.beginPath()
+    ctx.rect(left, top - 6 * ratio, width, height + 12 * ratio)
+    ctx.clip()
+    for (const marker of this.board.markersShown(u)) {
+      const x = Math.round(u.valToPos(marker.step, "x", true)) + 0.5
+      ctx.strokeStyle = alpha(this.board.theme[MARKER_COLOURS[marker.level]], 0.75)
+      ctx.lineWidth = ratio
+      ctx.setLineDash([4 * ratio, 3 * ratio])
+      ctx.beginPath()
+      ctx.moveTo(x, top)
+      ctx.lineTo(x, top + height)
+      ctx.stroke()
+    }
+    ctx.setLineDash([])
+    this.#drawNonFinite(u)
+    ctx.restore()
+  }
+
+  #drawNonFinite(u) {
+    const { ctx } = u
+    const { top, height } = u.bbox
+    const size = 5 * devicePixelRatio
+    ctx.fillStyle = this.board.theme.danger
+    for (const points of this.points) {
+      const bad = points.planes[BAD]
+      let drawn = -Infinity
+      for (let i = 0; i < points.size; i++) {
+        if (!bad[i]) continue
+        const x = Math.round(u.valToPos(points.steps[i], "x", true))
+        if (x - drawn < size) continue
+        drawn = x
+        ctx.fillRect(x - devicePixelRatio / 2, top, devicePixelRatio, height)
+        ctx.beginPath()
+        ctx.moveTo(x - size, top + height)
+        ctx.lineTo(x + size, top + height)
+        ctx.lineTo(x, top + height - 1.8 * size)
+        ctx.fill()
+      }
+    }
+  }
+}
+
+function span(min, max, log) {
+  if (min === null || max === null) return log ? [0.1, 1] : [0, 1]
+  if (log) {
+    if (min <= 0) min = max > 0 ? max / 1e6 : 0.1
+    if (max <= min) max = min * 1.0001
+    const room = Math.max((max / min) ** 0.06, 1.25)
+    return [min / room, max * room]
+  }
+  if (min === max) return min === 0 ? [-1, 1] : [min - Math.abs(min) * 0.1, max + Math.abs(max) * 0.1]
+  const room = (max - min) * 0.06
+  return [min >= 0 && min - room < 0 ? 0 : min - room, max + room]
+}
+
+function average(values, weight) {
+  let sum = 0, mass = 0
+  return values.map((value) => {
+    if (value === null) return null
+    sum = weight * sum + (1 - weight) * value
+    mass = weight * mass + (1 - weight)
+    return sum / mass
+  })
+}
+
+function differs(points) {
+  const [low, high] = [points.planes[LOW], points.planes[HIGH]]
+  for (let i = 0; i < points.size; i++) if (low[i] < high[i]) return true
+  return false
+}
+
+function sameSteps(a, b) {
+  if (a === b) return true
+  if (a.size !== b.size) return false
+  for (let i = 0; i < a.size; i++) if (a.steps[i] !== b.steps[i]) return false
+  return true
+}
+
+/** Index of a step, or -1. */
+function find(points, step) {
+  let [low, high] = [0, points.size - 1]
+  while (low <= high) {
+    const middle = (low + high) >> 1
+    if (points.steps[middle] === step) return middle
+    if (points.steps[middle] < step) low = middle + 1
+    else high = middle - 1
+  }
+  return -1
+}
+
+export { find }

@@ -1,0 +1,143 @@
+// The status strip: how the run is doing, in one slim row above every page.
+
+import { connection, Points } from "./connection.js"
+import { make } from "./board.js"
+import { count, duration, number } from "./format.js"
+import { readTheme } from "./theme.js"
+
+const WORDS = { running: "Running", paused: "Paused", finished: "Finished", stopped: "Stopped",
+  failed: "Failed", crashed: "Crashed", empty: "Empty", unreadable: "Unreadable" }
+const RECENT = 50
+
+export class Strip {
+  constructor(root) {
+    this.root = root
+    this.state = null
+    this.element = make("div", "strip")
+    this.badge = make("span", "badge")
+    this.steps = make("span", "fact steps")
+    this.track = make("div", "track")
+    this.fill = make("i", "fill")
+    this.track.append(this.fill)
+    this.facts = make("div", "facts")
+    this.controls = make("div", "controls")
+    this.banner = make("div", "banner")
+    this.banner.setAttribute("role", "alert")
+    this.banner.hidden = true
+    const row = make("div", "row")
+    row.append(this.badge, this.steps, this.track, this.facts, this.controls)
+    this.element.append(row, this.banner)
+    root.append(this.element)
+    this.timer = setInterval(() => this.#theme(), 400)
+    this.#theme()
+  }
+
+  update(data) {
+    const wanted = JSON.stringify(data)
+    if (wanted === this.wanted) return
+    this.wanted = wanted
+    this.data = data
+    this.points = Object.fromEntries(data.charts.map((chart) => [chart.quantity, new Points()]))
+    this.state = null
+    if (this.connected) connection.renew(this.connected)
+    else this.connected = connection.add(this)
+  }
+
+  destroy() {
+    clearInterval(this.timer)
+    if (this.connected) connection.remove(this.connected)
+    this.element.remove()
+  }
+
+  subscription() {
+    return { run: this.data.run, charts: this.data.charts }
+  }
+
+  news({ charts = [], state }) {
+    for (const [place, , update] of charts) this.points[this.data.charts[place].quantity].apply(update)
+    if (state) this.state = state
+    this.dirty = true
+  }
+
+  offline(flag) {
+    this.element.classList.toggle("offline", flag)
+    this.#banner(flag ? "The connection to the app is lost; trying again." : "", "warning")
+    if (!flag) this.dirty = true
+  }
+
+  problem(message) {
+    this.#banner(message, "danger")
+  }
+
+  newest() {
+    return {}
+  }
+
+  paint() {
+    if (!this.dirty || !this.state) return
+    this.dirty = false
+    const { status, step, total_steps: total, controls, nonfinite, problem } = this.state
+    this.badge.textContent = WORDS[status] ?? status
+    this.badge.dataset.status = status
+    const done = Math.max(step, this.#lastStep()) + 1
+    this.steps.textContent = total ? `step ${count(done)} / ${count(total)}` : `step ${count(done)}`
+    this.track.hidden = !total
+    if (total) this.fill.style.transform = `scaleX(${Math.min(1, done / total)})`
+    this.#paintFacts(status, done, total)
+    this.controls.replaceChildren(...controls.map(([name, value]) => {
+      const chip = make("span", "chip", `${name} `)
+      chip.append(make("b", "", value))
+      return chip
+    }))
+    if (problem) this.#banner(problem, "danger")
+    else if (nonfinite) this.#banner(`Step ${nonfinite[0]}: ${nonfinite[1]}`, "danger")
+    else this.#banner("", "")
+  }
+
+  #paintFacts(status, done, total) {
+    const facts = []
+    const epoch = this.#newest("epoch")
+    if (epoch !== undefined) facts.push(["epoch", number(epoch, 3)])
+    const stepTime = this.#mean("step_time")
+    if (status === "running" && stepTime > 0) {
+      if (total) facts.push(["left", duration((total - done) * stepTime)])
+      facts.push(["steps/s", number(1 / stepTime, 3)])
+      const samples = this.#mean("samples_per_s")
+      if (samples > 0) facts.push(["samples/s", count(samples)])
+    }
+    this.facts.replaceChildren(...facts.map(([name, value]) => {
+      const fact = make("span", "fact")
+      fact.append(make("b", "", value), make("span", "", ` ${name}`))
+      return fact
+    }))
+  }
+
+  #lastStep() {
+    return Math.max(-1, ...Object.values(this.points).map((points) => points.last ?? -1))
+  }
+
+  #newest(quantity) {
+    const points = this.points[quantity]
+    return points?.size ? points.planes[0][points.size - 1] : undefined
+  }
+
+  #mean(quantity) {
+    const points = this.points[quantity]
+    if (!points?.size) return undefined
+    const recent = points.planes[0].subarray(Math.max(0, points.size - RECENT), points.size).filter(Number.isFinite)
+    return recent.reduce((sum, value) => sum + value, 0) / recent.length
+  }
+
+  #banner(text, level) {
+    this.banner.hidden = !text
+    this.banner.textContent = text
+    this.banner.dataset.level = level
+  }
+
+  #theme() {
+    const theme = readTheme(this.root)
+    if (theme.key === this.key) return
+    this.key = theme.key
+    for (const name of ["muted", "danger", "warning", "good"]) this.element.style.setProperty(`--${name}`, theme[name])
+  }
+}

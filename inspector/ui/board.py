@@ -1,0 +1,99 @@
+"""Live charts on a page: ``board`` and ``strip``, updated in place over the app's own WebSocket.
+
+A script run only says which run and which charts; the numbers never pass through Streamlit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from inspector.charts.specs import Chart, number, to_dict
+from inspector.server.assets import PREFIX
+
+_ASSETS = Path(__file__).parent / "assets"
+_HTML = '<div class="inspector"></div>'
+_STRIP_QUANTITIES = ("epoch", "step_time", "samples_per_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A row of a heat map that was clicked; ``step`` is None for a click on its label."""
+
+    chart: str
+    quantity: str
+    subject: str
+    step: int | None
+
+
+def _loader(view: str) -> str:
+    """The script of a component: it loads the bundled module, once per tab."""
+    return f"""export default function (component) {{
+  const address = new URL("{PREFIX}/live.js", location.origin).href
+  let [gone, cleanup] = [false, null]
+  import(address).then((module) => {{ if (!gone) cleanup = module.{view}(component) }})
+  return () => {{ gone = true; cleanup?.() }}
+}}
+"""
+
+
+def _css() -> str:
+    names = ("vendor/uPlot.min.css", "live.css")
+    return "\n".join((_ASSETS / name).read_text("utf-8") for name in names)
+
+
+_board = st.components.v2.component(
+    "torch_inspector_board", html=_HTML, css=_css(), js=_loader("board")
+)
+_strip = st.components.v2.component(
+    "torch_inspector_strip", html=_HTML, css=_css(), js=_loader("strip")
+)
+
+
+def board(
+    charts: Sequence[Chart], *, run: str, key: str, max_points: int = 2000
+) -> Selection | None:
+    """Draws charts of a run, live where it is going on.
+
+    Args:
+        charts: what is drawn, see ``inspector.charts``.
+        run: name of the run.
+        key: keeps zoom and toggles over script runs; unique on the page.
+        max_points: most points of a line before it is thinned (minimum and maximum are kept).
+
+    Returns:
+        The heat-map row that was clicked just now, else None.
+    """
+    data = {
+        "run": run,
+        "charts": [to_dict(chart) for chart in charts],
+        "max_points": max_points,
+    }
+    result = _board(key=key, data=data, on_select_change=_nothing)
+    return _selection(result.select)
+
+
+def strip(*, run: str, key: str) -> None:
+    """Draws the slim row with the run's state, progress, speed, controls and warnings."""
+    charts = [to_dict(number(quantity)) for quantity in _STRIP_QUANTITIES]
+    _strip(key=key, data={"run": run, "charts": charts})
+
+
+def _selection(value: Any) -> Selection | None:
+    if not isinstance(value, dict):
+        return None
+    step = value.get("step")
+    return Selection(
+        chart=str(value.get("chart", "")),
+        quantity=str(value.get("quantity", "")),
+        subject=str(value.get("subject", "")),
+        step=int(step) if isinstance(step, (int, float)) else None,
+    )
+
+
+def _nothing() -> None:
+    """The trigger needs a callback; the value is read from the result."""

@@ -1,0 +1,120 @@
+"""How a run is doing, in one small value for the status strip, and its events as markers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from inspector.commands import Controls
+from inspector.events import Level, NonFinite, RunFailed, StoredEvent
+from inspector.store.reader import Run
+from inspector.views.controls import in_force
+from inspector.views.events import TITLES
+
+MARKED = frozenset(
+    {
+        "command_applied", "nonfinite", "run_failed", "checkpoint_saved", "probe_failed",
+        "step_skipped", "telemetry_dropped",
+    }
+)  # fmt: skip
+MOST_MARKERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """An event as a vertical line on every chart."""
+
+    seq: int
+    step: int
+    kind: str
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What the status strip shows.
+
+    Attributes:
+        status: the reader's status, or ``unreadable``.
+        step: last completed step, or -1.
+        controls: label and value of every control that differs from its default.
+        nonfinite: step and sentence of the first non-finite value, or None.
+        problem: why the run failed or cannot be read, else empty.
+    """
+
+    status: str
+    step: int = -1
+    total_steps: int | None = None
+    controls: tuple[tuple[str, str], ...] = ()
+    nonfinite: tuple[int, str] | None = None
+    problem: str = ""
+
+
+class StateKeeper:
+    """Keeps markers and state up to date from the events as they come."""
+
+    def __init__(self) -> None:
+        self.markers: tuple[Marker, ...] = ()
+        self._commands: list[StoredEvent] = []
+        self._nonfinite: tuple[int, str] | None = None
+        self._problem = ""
+        self._seq = 0
+
+    def take(self, events: Iterable[StoredEvent]) -> None:
+        """Takes events in; those it already has are left out."""
+        new = []
+        for stored in events:
+            if stored.seq <= self._seq:
+                continue
+            self._seq = stored.seq
+            event = stored.event
+            if event.kind == "command_applied":
+                self._commands.append(stored)
+            elif isinstance(event, NonFinite) and self._nonfinite is None:
+                self._nonfinite = (stored.step, event.text)
+            elif isinstance(event, RunFailed):
+                self._problem = event.text
+            if event.kind in MARKED:
+                title = TITLES.get(event.kind, event.kind)
+                text = f"{title} at step {stored.step}: {event.text}"
+                new.append(Marker(stored.seq, stored.step, event.kind, event.level, text))
+        if new:
+            self.markers = (*self.markers, *new)[-MOST_MARKERS:]
+
+    def state(self, run: Run) -> RunState:
+        """The state now; cheap enough for four times a second."""
+        beat = run.heartbeat
+        return RunState(
+            status=run.status,
+            step=beat.step if beat else -1,
+            total_steps=beat.total_steps if beat else None,
+            controls=_differences(in_force(run.config, self._commands)),
+            nonfinite=self._nonfinite,
+            problem=self._problem,
+        )
+
+
+def _differences(controls: Controls) -> tuple[tuple[str, str], ...]:
+    """Controls that differ from their defaults, in words."""
+    shown: list[tuple[str, str]] = []
+    for name, label in (("lr", "lr"), ("momentum", "momentum"), ("weight_decay", "weight decay")):
+        value = getattr(controls, name)
+        if value is not None and (value or name == "lr"):
+            shown.append((label, f"{value:.4g}"))
+    if not controls.zero_grad:
+        shown.append(("zero_grad", "off"))
+    if controls.clip != "off":
+        shown.append(("clip", f"{controls.clip} {controls.clip_threshold:.4g}"))
+    if controls.detect_anomaly:
+        shown.append(("detect_anomaly", "on"))
+    if controls.max_steps_per_s is not None:
+        shown.append(("slow motion", f"{controls.max_steps_per_s:.4g} steps/s"))
+    return tuple(shown)
+
+
+def to_dict(state: RunState) -> dict[str, Any]:
+    """JSON-able fields for the browser."""
+    return dataclasses.asdict(state)
