@@ -1,0 +1,1 @@
+"""Measuring one model while it trains: hooks, statistics, schedules. Knows nothing of the store."""

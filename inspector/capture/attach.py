@@ -1,0 +1,96 @@
+"""One removable handle for everything that is hung on a model and its optimizers."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class Attachment:
+    """Undoes in reverse order whatever was attached through it; ``remove()`` twice is safe.
+
+    Models and optimizers are held weakly, so that watching keeps nothing alive.
+    """
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def forward_hook(self, module: torch.nn.Module, hook: Callable[..., None]) -> ToggledHook:
+        """A forward hook; raises what ``register_forward_hook`` raises (ScriptModules refuse)."""
+        handle = module.register_forward_hook(hook)
+        self._undo.append(handle.remove)
+        return ToggledHook(module, handle.id, hook)
+
+    def step_hooks(
+        self,
+        optimizer: torch.optim.Optimizer,
+        before: Callable[..., None],
+        after: Callable[..., None],
+    ) -> None:
+        """Hooks around ``optimizer.step()``."""
+        self._undo.append(optimizer.register_step_pre_hook(before).remove)
+        self._undo.append(optimizer.register_step_post_hook(after).remove)
+
+    def replace_method(self, owner: object, name: str, function: Callable[..., Any]) -> None:
+        """Shadows a method by an instance attribute, until removal."""
+        previous = vars(owner).get(name)
+        setattr(owner, name, function)
+        reference = weakref.ref(owner)
+
+        def restore() -> None:
+            target = reference()
+            if target is None or vars(target).get(name) is not function:
+                return
+            if previous is None:
+                delattr(target, name)
+            else:
+                setattr(target, name, previous)
+
+        self._undo.append(restore)
+
+    def on_remove(self, undo: Callable[[], None]) -> None:
+        self._undo.append(undo)
+
+    def remove(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+
+class ToggledHook:
+    """A forward hook that can leave the module for a while, so that it then costs nothing."""
+
+    __slots__ = ("_hook", "_hooks", "_key")
+
+    def __init__(self, module: torch.nn.Module, key: int, hook: Callable[..., None]) -> None:
+        self._hooks: weakref.ref[Any] = weakref.ref(module._forward_hooks)
+        self._key = key
+        self._hook = hook
+
+    def switch(self, on: bool) -> None:
+        hooks = self._hooks()
+        if hooks is None:
+            return
+        if on:
+            hooks[self._key] = self._hook
+        else:
+            hooks.pop(self._key, None)
+
+
+class Inert:
+    """Base of our hooks: copying or pickling a watched module copies a hook that does nothing.
+
+    The copy is a method of the standard library that takes anything and returns None, so that a
+    pickled model loads where this package is not installed.
+    """
+
+    __slots__ = ()
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Callable[..., None]:
+        return contextlib.nullcontext().__exit__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (contextlib.nullcontext(), "__exit__")

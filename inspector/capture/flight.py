@@ -1,0 +1,162 @@
+"""A finished step whose numbers may still be on their way from the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from inspector.capture.activations import ModuleStatistics, combine
+from inspector.capture.gradients import total
+from inspector.capture.measured import Measured, ModuleColumns, Table
+from inspector.capture.nonfinite import Onset, bad_loss, first_bad, first_nonfinite
+from inspector.capture.transfer import ABSENT, Scalar, Shipment
+from inspector.quantities import SeriesKey
+
+
+@dataclass(slots=True)
+class ParameterCells:
+    """Per-parameter numbers of a step; one list each, ``ABSENT`` where there is none."""
+
+    norm: list[Scalar]
+    largest: list[Scalar]
+    nonfinite: list[Scalar]
+    received: list[Scalar]
+    before: list[Scalar]
+    change: list[Scalar]
+    after: list[Scalar]
+
+    def lists(self) -> list[list[Scalar]]:
+        return [
+            self.norm, self.largest, self.nonfinite, self.received,
+            self.before, self.change, self.after,
+        ]  # fmt: skip
+
+
+@dataclass(slots=True)
+class Flight:
+    """Raw cells of one step, and how to read them once they have landed."""
+
+    step: int
+    full: bool
+    remote: bool
+    names: list[str] = field(default_factory=list)
+    scalars: list[Scalar] = field(default_factory=list)
+    entries: list[list[Scalar]] = field(default_factory=list)
+    output_gradients: list[list[Scalar]] = field(default_factory=list)
+    parameters: ParameterCells | None = None
+    parameter_keys: tuple[SeriesKey, ...] = ()
+    parameter_names: tuple[str, ...] = ()
+    owners: tuple[str | None, ...] = ()
+    columns: ModuleColumns | None = None
+    module_types: tuple[tuple[str, str], ...] = ()
+    scale: Scalar = 1.0
+    received_scale: Scalar = 1.0
+    found_inf: Scalar = 0.0
+    scaled: bool = False
+    careful: set[int] = field(default_factory=set)
+    _factors: list[Scalar] = field(default_factory=list)
+    _shipment: Shipment | None = None
+
+    def put(self, name: str, value: Scalar | None) -> None:
+        if value is not None:
+            self.names.append(name)
+            self.scalars.append(value)
+
+    def depart(self) -> None:
+        """Starts the one copy to the host, where numbers are on a device."""
+        self._factors = [self.scale, self.received_scale, self.found_inf]
+        if self.remote:
+            cells = [self.scalars, self._factors, *self.entries, *self.output_gradients]
+            if self.parameters is not None:
+                cells += self.parameters.lists()
+            self._shipment = Shipment(cells)
+
+    def ready(self) -> bool:
+        return self._shipment is None or self._shipment.ready()
+
+    def land(self) -> Measured:
+        """The step's numbers; waits for the device if :meth:`ready` is False."""
+        if self._shipment is not None:
+            self._shipment.land()
+        measured = Measured(step=self.step, full=self.full)
+        scalars = measured.scalars
+        for name, value in zip(self.names, self.scalars, strict=True):
+            scalars[name] = float(value)
+        scale, received_scale, found_inf = (float(factor) for factor in self._factors)
+        nonfinite = 0.0
+        if self.scaled:
+            scalars["grad_scale"] = scale
+        if found_inf > 0:
+            measured.skipped = "GradScaler found non-finite gradients"
+        statistics = None
+        if self.columns is not None and self.entries:
+            statistics = combine(self.entries, self.columns.size)
+            self.careful = statistics.careful
+            measured.modules = self.columns.table(statistics, self._output_gradients(scale))
+            nonfinite += float(statistics.nonfinite.sum())
+        if self.parameters is not None:
+            measured.parameters = self._parameter_table(scalars, scale, received_scale)
+            nonfinite += sum(float(c) for c in self.parameters.nonfinite if c != ABSENT)
+        if self.full:
+            scalars["nonfinite"] = nonfinite
+        measured.onset = self._onset(scalars, statistics)
+        return measured
+
+    def _output_gradients(self, scale: float) -> np.ndarray:
+        assert self.columns is not None
+        squares = np.zeros(self.columns.size)
+        seen = np.zeros(self.columns.size, dtype=bool)
+        for column, norm in self.output_gradients:
+            squares[int(column)] += float(norm) ** 2
+            seen[int(column)] = True
+        return np.where(seen, np.sqrt(squares) / scale, ABSENT)
+
+    def _parameter_table(
+        self, scalars: dict[str, float], scale: float, received_scale: float
+    ) -> Table:
+        assert self.parameters is not None
+        cells = self.parameters
+        unclipped = total(cells.norm)  # type: ignore[arg-type]
+        received = total(cells.received)  # type: ignore[arg-type]
+        if unclipped != ABSENT:
+            scalars["total_grad_norm"] = unclipped / scale
+        if received != ABSENT:
+            scalars["clipped_grad_norm"] = received / received_scale
+            if unclipped != ABSENT:
+                change = unclipped / scale > received / received_scale * (1 + 1e-5)
+                scalars["clipped"] = float(change)
+        before, moved = total(cells.before), total(cells.change)  # type: ignore[arg-type]
+        if before > 0 and moved != ABSENT:
+            scalars["total_update_ratio"] = moved / before
+        table = np.array(cells.lists(), dtype=np.float64)
+        absent = table == ABSENT
+        table[0:2] /= scale
+        table[3] /= received_scale
+        with np.errstate(all="ignore"):
+            ratio = table[5] / table[4]
+        no_ratio = absent[5] | absent[4] | (table[4] == 0)
+        values = np.concatenate((table[0:4].ravel(), table[6], ratio)).astype(np.float32)
+        present = ~np.concatenate((absent[0:4].ravel(), absent[6], no_ratio))
+        return Table(self.parameter_keys, values, present)
+
+    def _onset(
+        self, scalars: dict[str, float], statistics: ModuleStatistics | None
+    ) -> Onset | None:
+        if statistics is not None and statistics.nonfinite.any():
+            entry = next(e for e in self.entries if float(e[6]) > 0)
+            path, type_name = self.module_types[int(entry[0])]
+            return Onset("activation", path, type_name, count=int(entry[6]))
+        if (onset := bad_loss(scalars.get("loss"))) is not None:
+            return onset
+        if self.parameters is None:
+            return None
+        cells = self.parameters
+        if not self.scaled and (bad := first_bad(cells.nonfinite)) is not None:  # type: ignore[arg-type]
+            return Onset(
+                "gradient", self.owners[bad], "", self.parameter_names[bad],
+                int(cells.nonfinite[bad]),
+            )  # fmt: skip
+        if (bad := first_nonfinite(cells.after)) is not None:  # type: ignore[arg-type]
+            return Onset("parameter", self.owners[bad], "", self.parameter_names[bad], 1)
+        return None

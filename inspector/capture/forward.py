@@ -1,0 +1,264 @@
+"""The forward side: hooks on modules, their outputs' statistics, and the gradients of outputs."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.capture import modules
+from inspector.capture.activations import (
+    bounds_of,
+    main_tensor,
+    measure_output,
+    tensors_in,
+    why_unmeasurable,
+)
+from inspector.capture.attach import Attachment, ToggledHook
+from inspector.capture.hooks import ModuleHook, OutputGradient
+from inspector.capture.measured import ModuleColumns
+from inspector.capture.modules import ModuleRecord
+from inspector.capture.reductions import norms, values_of
+from inspector.capture.transfer import Scalar
+
+
+class ForwardProbe:
+    """Measures outputs of the modules that make them, in training passes only.
+
+    The first full step looks at every module: shapes, call order, and which containers return
+    something that no module inside them returned. Afterwards only leaf modules, those
+    containers, and modules with parameters of their own keep their hooks.
+
+    Attributes:
+        entries: one list of numbers for each measured call since the last step.
+        output_gradients: ``[column, norm]`` for each output gradient since the last step.
+        full: whether outputs are measured in this step.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        attachment: Attachment,
+        *,
+        on_forward: Callable[[], None],
+        on_gradient: Callable[[], None],
+        on_failure: Callable[[str, Exception], None],
+        charge: Callable[[int], None],
+    ) -> None:
+        self.records: list[ModuleRecord] = []
+        self.entries: list[list[Scalar]] = []
+        self.output_gradients: list[list[Scalar]] = []
+        self.full = True
+        self.remote = False
+        self.blind = ""
+        self._model = weakref.ref(model)
+        self._on_forward = on_forward
+        self._on_gradient = on_gradient
+        self._on_failure = on_failure
+        self._charge = charge
+        self._hooks: list[ModuleHook] = []
+        self._toggles: list[tuple[ModuleHook, ToggledHook]] = []
+        self._root: ToggledHook | None = None
+        self._measured: list[ModuleHook] = []
+        self._columns: ModuleColumns | None = None
+        self._boundary = OutputGradient(self, -1)
+        self._discovering = True
+        self._calls = 0
+        self._inner_outputs: list[tuple[weakref.ref[Tensor], int]] = []
+        self._has_trained = False
+        self._phase = 0
+        self._mark = (0, 0)
+        self._attach(model, attachment)
+
+    def _attach(self, model: torch.nn.Module, attachment: Attachment) -> None:
+        for module, record in modules.walk(model):
+            self.records.append(record)
+            if record.badge and module is not model:
+                continue
+            hook = ModuleHook(self, record, is_root=module is model)
+            hook.bounds = bounds_of(module)
+            try:
+                toggle = attachment.forward_hook(module, hook)
+            except RuntimeError:  # a ScriptModule refuses
+                record.badge = modules.SCRIPTED
+                if module is model:
+                    self.blind = modules.SCRIPTED
+                continue
+            self._hooks.append(hook)
+            if module is model:
+                self._root = toggle
+            else:
+                self._toggles.append((hook, toggle))
+
+    # ------------------------------------------------------------ called by the hooks
+
+    def on_forward(self, hook: ModuleHook, args: Any, output: Any) -> None:
+        """One call of one module; never raises."""
+        started = time.perf_counter_ns()
+        try:
+            self._observe(hook, args, output)
+        except Exception as error:
+            self._on_failure("activations", error)
+        self._charge(started)
+
+    def on_output_gradient(self, column: int, gradient: Tensor) -> None:
+        """The gradient of one module's output has arrived; never raises."""
+        started = time.perf_counter_ns()
+        try:
+            if not torch.is_grad_enabled() and not _transformed():  # create_graph differentiates
+                self._on_gradient()
+                if self.full and column >= 0 and (values := values_of(gradient)) is not None:
+                    self.output_gradients.append([float(column), *norms([values])])
+        except Exception as error:
+            self._on_failure("output gradients", error)
+        self._charge(started)
+
+    def _observe(self, hook: ModuleHook, args: Any, output: Any) -> None:
+        if _transformed():
+            return
+        if torch._C._current_graph_task_id() != -1:  # recomputed by a checkpoint
+            if hook.phase == self._phase or not self.full:
+                self._watch_gradient(hook, output)
+                return
+        elif not self._is_training():
+            return
+        else:
+            hook.phase = self._phase
+            self._on_forward()
+        if self._discovering:
+            self._discover(hook, args, output)
+        if self.full and hook.column >= 0:
+            tensor = main_tensor(output)
+            if tensor is not None and tensor.numel() and not why_unmeasurable(tensor):
+                self.remote |= not tensor.is_cpu
+                self.entries.append(measure_output(hook.column, tensor, hook.bounds, hook.careful))
+        self._watch_gradient(hook, output)
+
+    def _is_training(self) -> bool:
+        model = self._model()
+        if model is None:
+            return False
+        if model.training:
+            self._has_trained = True
+        return model.training or not self._has_trained
+
+    def _watch_gradient(self, hook: ModuleHook, output: Any) -> None:
+        """Tensor hooks on graph-made outputs only: on a leaf they would stay for ever."""
+        if hook.is_root:
+            for tensor in tensors_in(output):
+                if tensor.grad_fn is not None:
+                    tensor.register_hook(self._boundary)  # type: ignore[no-untyped-call]
+        if self.full and hook.column >= 0:
+            main = main_tensor(output)
+            if main is not None and main.grad_fn is not None:
+                main.register_hook(hook.gradient)  # type: ignore[no-untyped-call]
+
+    def _discover(self, hook: ModuleHook, args: Any, output: Any) -> None:
+        record = hook.record
+        if record.call_index < 0:
+            record.fill(self._calls, args, output)
+        self._calls += 1
+        tensor = main_tensor(output)
+        if tensor is None:
+            record.badge = record.badge or "its output holds no tensor"
+            return
+        if hook.column < 0 and self.full and not (record.container and self._is_inner(tensor)):
+            self._adopt(hook, tensor)
+        if not tensor.is_inference():
+            self._inner_outputs.append((weakref.ref(tensor), tensor._version))
+
+    def _is_inner(self, tensor: Tensor) -> bool:
+        """Whether a module inside has returned this very tensor, unchanged since."""
+        if tensor.is_inference():
+            return False
+        version = tensor._version
+        return any(seen() is tensor and then == version for seen, then in self._inner_outputs)
+
+    def _adopt(self, hook: ModuleHook, tensor: Tensor) -> None:
+        if reason := why_unmeasurable(tensor):
+            hook.record.badge = hook.record.badge or reason
+            return
+        hook.column = hook.gradient.column = len(self._measured)
+        self._measured.append(hook)
+        self._columns = None
+
+    # ------------------------------------------------------------ called by the observer
+
+    @property
+    def columns(self) -> ModuleColumns:
+        """The module series so far; the same object until a module joins."""
+        if self._columns is None:
+            self._columns = ModuleColumns(
+                [hook.record.path for hook in self._measured],
+                [hook.bounds is not None for hook in self._measured],
+            )
+        return self._columns
+
+    @property
+    def types(self) -> tuple[tuple[str, str], ...]:
+        """Path and class name by column."""
+        return tuple((hook.record.path, hook.record.type) for hook in self._measured)
+
+    def end_backward(self, *, received: bool, discard: bool) -> None:
+        """A backward pass ended. What a pass without parameter gradients left is dropped."""
+        if received:
+            self._phase += 1
+            self._mark = (len(self.entries), len(self.output_gradients))
+        elif discard:
+            del self.entries[self._mark[0] :], self.output_gradients[self._mark[1] :]
+
+    def drop_finished_passes(self) -> None:
+        """Forgets passes whose gradients were thrown away by ``zero_grad``."""
+        del self.entries[: self._mark[0]], self.output_gradients[: self._mark[1]]
+        self._mark = (0, 0)
+
+    def take(self) -> tuple[list[list[Scalar]], list[list[Scalar]]]:
+        """Hands over the step's entries and output gradients."""
+        taken = self.entries, self.output_gradients
+        self.entries, self.output_gradients, self._mark = [], [], (0, 0)
+        return taken
+
+    def be_careful(self, columns: set[int]) -> None:
+        """From now on only these modules' variances are computed the slow way."""
+        for column, hook in enumerate(self._measured):
+            hook.careful = column in columns
+
+    def end_discovery(self) -> bool:
+        """After the first full step with a forward pass; True when the records are complete."""
+        if not self._discovering or not self._calls:
+            return False
+        self._discovering = False
+        self._inner_outputs.clear()
+        kept = [(hook, toggle) for hook, toggle in self._toggles if self._stays(hook)]
+        for hook, toggle in self._toggles:
+            if not self._stays(hook):
+                toggle.switch(False)
+        self._toggles = kept
+        return True
+
+    def _stays(self, hook: ModuleHook) -> bool:
+        return hook.column >= 0 or hook.record.call_index < 0
+
+    def switch(self, *, full: bool, root: bool) -> None:
+        """Puts the hooks on for a full step; the root's is also there when asked for."""
+        if full != self.full:
+            for _, toggle in self._toggles:
+                toggle.switch(full)
+        self.full = full
+        if self._root is not None:
+            self._root.switch(full or root)
+
+    def silence(self) -> None:
+        """Hooks that live on in copies or on tensors do nothing from now on."""
+        for hook in self._hooks:
+            hook.silence()
+        self._boundary.probe = None
+
+
+def _transformed() -> bool:
+    """Whether vmap, grad or another function transform is running: no values exist then."""
+    return torch._C._functorch.peek_interpreter_stack() is not None

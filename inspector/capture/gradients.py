@@ -1,0 +1,70 @@
+"""Gradient statistics of all parameters at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from inspector.capture.reductions import (
+    largest,
+    measurable,
+    nonfinite_counts,
+    norms,
+    spread,
+    values_of,
+)
+from inspector.capture.transfer import ABSENT, Scalar
+
+
+@dataclass(slots=True)
+class GradientStatistics:
+    """One list per statistic, one entry per parameter; ``ABSENT`` where there is no gradient.
+
+    Attributes:
+        norm: L2 norms, as found (scaled if a GradScaler scaled the loss).
+        largest: largest absolute values.
+        nonfinite: numbers of NaN and infinite values.
+    """
+
+    norm: list[Scalar] = field(default_factory=list)
+    largest: list[Scalar] = field(default_factory=list)
+    nonfinite: list[Scalar] = field(default_factory=list)
+
+
+def gradients_of(parameters: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
+    """Positions of the parameters that have a measurable gradient, and those gradients, dense."""
+    positions: list[int] = []
+    gradients: list[Tensor] = []
+    for position, parameter in enumerate(parameters):
+        gradient = values_of(parameter.grad) if measurable(parameter.grad) else None  # type: ignore[arg-type]
+        if gradient is not None:
+            positions.append(position)
+            gradients.append(gradient)
+    return positions, gradients
+
+
+def measure_gradients(parameters: Sequence[Tensor]) -> GradientStatistics:
+    """Norm, largest value and non-finite count of every gradient as it is now."""
+    positions, gradients = gradients_of(parameters)
+    size = len(parameters)
+    most = [largest(gradient) for gradient in gradients]
+    counts = nonfinite_counts(gradients, most)
+    return GradientStatistics(
+        norm=spread(norms(gradients), positions, size),
+        largest=spread(most, positions, size),
+        nonfinite=spread(counts, positions, size),
+    )
+
+
+def measure_norms(parameters: Sequence[Tensor]) -> list[Scalar]:
+    """L2 norm of every gradient as it is now."""
+    positions, gradients = gradients_of(parameters)
+    return spread(norms(gradients), positions, len(parameters))
+
+
+def total(values: Sequence[float]) -> float:
+    """L2 norm of everything together, from the norms of the parts; ABSENT when there are none."""
+    there = [value for value in values if value != ABSENT]
+    return sum(value * value for value in there) ** 0.5 if there else ABSENT

@@ -1,0 +1,95 @@
+"""The numbers of one finished step, as they leave the capture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from inspector.capture.activations import ModuleStatistics
+from inspector.capture.nonfinite import Onset
+from inspector.quantities import SeriesKey
+
+PARAMETER_QUANTITIES = (
+    "grad_norm",
+    "grad_max",
+    "grad_nonfinite",
+    "grad_norm_clipped",
+    "weight_norm",
+    "update_ratio",
+)
+MODULE_QUANTITIES = (
+    "activation_mean",
+    "activation_std",
+    "activation_zeros",
+    "activation_saturated",
+    "activation_nonfinite",
+    "output_grad_norm",
+)
+
+
+@dataclass(slots=True)
+class Table:
+    """One row of a group: ``values`` (float32) of the series ``keys``.
+
+    ``present`` is False where a quantity could not be had in this step. The keys are the same
+    tuple object in every step, as long as nothing joins.
+    """
+
+    keys: tuple[SeriesKey, ...]
+    values: np.ndarray
+    present: np.ndarray
+
+
+@dataclass(slots=True)
+class Measured:
+    """A step's numbers: ``scalars`` by quantity, and the tables of a fully measured step."""
+
+    step: int
+    full: bool
+    scalars: dict[str, float] = field(default_factory=dict)
+    parameters: Table | None = None
+    modules: Table | None = None
+    onset: Onset | None = None
+    skipped: str = ""
+
+
+def parameter_keys(names: Sequence[str]) -> tuple[SeriesKey, ...]:
+    return tuple(
+        SeriesKey(quantity, "parameter", name)
+        for quantity in PARAMETER_QUANTITIES
+        for name in names
+    )
+
+
+class ModuleColumns:
+    """Which module series exist: every quantity, but saturation only where there are bounds."""
+
+    def __init__(self, paths: Sequence[str], bounded: Sequence[bool]) -> None:
+        self.size = len(paths)
+        picked = [
+            (quantity, position)
+            for quantity in MODULE_QUANTITIES
+            for position in range(self.size)
+            if quantity != "activation_saturated" or bounded[position]
+        ]
+        self.keys = tuple(SeriesKey(q, "module", paths[i]) for q, i in picked)
+        rows = [MODULE_QUANTITIES.index(q) * self.size + i for q, i in picked]
+        self._select = np.array(rows, dtype=np.intp)
+
+    def table(self, statistics: ModuleStatistics, gradient: np.ndarray) -> Table:
+        """``gradient`` holds output-gradient norms, negative where there is none."""
+        seen = statistics.count > 0
+        values = np.concatenate(
+            (
+                statistics.mean,
+                statistics.std,
+                statistics.zeros,
+                statistics.saturated,
+                statistics.nonfinite,
+                gradient,
+            )
+        )
+        there = np.concatenate((seen, seen & ~statistics.lost, seen, seen, seen, ~(gradient < 0)))
+        return Table(self.keys, values[self._select].astype(np.float32), there[self._select])

@@ -1,0 +1,127 @@
+"""What is known of each module: path, shapes, call order, and why it cannot be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn.parameter import is_lazy
+
+from inspector.capture.activations import tensors_in
+from inspector.capture.parameters import plain
+
+NEVER_RAN = "never called"
+COMPILED = "inside torch.compile: not visible; watch the model before compiling to see it"
+SCRIPTED = "compiled by torch.jit: its inside is not visible"
+NOT_CALLED = "its parameters are used, but it is not called as a module"
+
+
+@dataclass(slots=True)
+class ModuleRecord:
+    """One module of the watched model, filled in by its first training call.
+
+    Attributes:
+        column: position among the modules that have statistics, or -1.
+        call_index: position in call order, or -1 before the first call.
+        badge: why numbers are missing; empty when all is well.
+    """
+
+    path: str
+    type: str
+    parameters: int
+    trainable: int
+    bytes: int
+    own_parameters: tuple[str, ...]
+    container: bool
+    column: int = -1
+    call_index: int = -1
+    inputs: list[list[int]] = field(default_factory=list)
+    outputs: list[list[int]] = field(default_factory=list)
+    dtype: str = ""
+    output_bytes: int = 0
+    badge: str = ""
+
+    def fill(self, call_index: int, args: Any, output: Any) -> None:
+        """Notes shapes and order of a call."""
+        self.call_index = call_index
+        self.inputs = [list(t.shape) for t in tensors_in(args)]
+        outputs = list(tensors_in(output))
+        self.outputs = [list(t.shape) for t in outputs]
+        if outputs:
+            self.dtype = str(outputs[0].dtype).removeprefix("torch.")
+        self.output_bytes = sum(t.numel() * t.element_size() for t in outputs if not t.is_sparse)
+
+    def row(self, gradients: frozenset[str]) -> dict[str, Any]:
+        """The module's row in the ``modules`` document."""
+        badge = self.badge
+        if not badge and self.call_index < 0:
+            used = any(name in gradients for name in self.own_parameters)
+            badge = NOT_CALLED if used else NEVER_RAN
+        return {
+            "path": self.path,
+            "type": self.type,
+            "call_index": self.call_index,
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "dtype": self.dtype,
+            "parameters": self.parameters,
+            "trainable": self.trainable,
+            "bytes": self.bytes,
+            "output_bytes": self.output_bytes,
+            "badge": badge,
+        }
+
+
+def walk(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, ModuleRecord]]:
+    """Every module once, in registration order, with a fresh record.
+
+    A compiled module stands for the module it wraps. What lies inside compiled or scripted
+    modules carries the reason in its badge: forward hooks there would not run.
+    """
+    opaque: dict[str, str] = {}
+    for path, module in model.named_modules():
+        if path.rpartition(".")[2] == "_orig_mod":
+            continue
+        record = _describe(plain(path), module)
+        above = (why for prefix, why in opaque.items() if path.startswith(prefix))
+        record.badge = next(above, "")
+        if not record.badge and (why := _opacity(module)):
+            opaque[path + "." if path else ""] = why
+            if why is SCRIPTED or module._compiled_call_impl is not None:
+                record.badge = why
+        yield module, record
+
+
+def document(records: list[ModuleRecord], gradients: frozenset[str]) -> list[dict[str, Any]]:
+    """Rows in call order; modules that were never called come last, in registration order."""
+    called = sorted((r for r in records if r.call_index >= 0), key=lambda r: r.call_index)
+    rest = [r for r in records if r.call_index < 0]
+    return [record.row(gradients) for record in (*called, *rest)]
+
+
+def _describe(path: str, module: torch.nn.Module) -> ModuleRecord:
+    own = [(f"{path}.{n}" if path else n) for n, _ in module.named_parameters(recurse=False)]
+    tensors = [p for p in module.parameters() if not is_lazy(p)]
+    return ModuleRecord(
+        path=path,
+        type=type(getattr(module, "_orig_mod", module)).__name__,
+        parameters=sum(p.numel() for p in tensors),
+        trainable=sum(p.numel() for p in tensors if p.requires_grad),
+        bytes=sum(p.numel() * p.element_size() for p in tensors),
+        own_parameters=tuple(own),
+        container=next(iter(module.children()), None) is not None,
+    )
+
+
+def _opacity(module: torch.nn.Module) -> str:
+    if isinstance(module, torch.jit.ScriptModule):
+        return SCRIPTED
+    if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+        return COMPILED
+    return ""
+
+
+def _is_wrapped(path: str) -> bool:
+    return path.split(".")[-1] == "_orig_mod"

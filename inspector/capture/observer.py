@@ -1,0 +1,413 @@
+"""Watches one model and its optimizers and hands over every step's numbers.
+
+Order of events in a step::
+
+    forward             on_forward for each module       statistics inside the hook
+    backward            on_output_gradient               the first one queues on_backward_end
+      end of backward   on_backward_end                  gradients: unclipped, maybe scaled
+    optimizer.step()    before_step                      clipping; gradients as received
+                        after_step                       updates; listener.measured, .boundary
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from inspector.capture import modules as module_records
+from inspector.capture.attach import Attachment
+from inspector.capture.clock import Clock
+from inspector.capture.flight import Flight, ParameterCells
+from inspector.capture.forward import ForwardProbe
+from inspector.capture.measured import Measured, parameter_keys
+from inspector.capture.nonfinite import NonFiniteWatch
+from inspector.capture.parameters import ParameterSet, collect
+from inspector.capture.schedule import Schedule
+from inspector.capture.stepping import OptimizerProbe, find_scaler, scale_of
+from inspector.capture.transfer import ABSENT, Scalar, scalar
+from inspector.commands import Clip
+
+_REFRESH_STEPS = 50
+_REFERENCES = 8
+
+
+class Listener(Protocol):
+    """Who receives what is observed."""
+
+    def on_measured(self, measured: Measured) -> None:
+        """A step's numbers; on CUDA a step or two after :meth:`on_boundary` of that step."""
+
+    def on_boundary(self) -> None:
+        """The step is over and the next has not begun; may block to pause training."""
+
+    def on_described(self) -> None:
+        """Module or parameter documents have changed."""
+
+    def on_scheduled(self, probe: str, every: int, reason: str) -> None:
+        """A probe is measured more seldom or more often from now on."""
+
+    def on_skipped(self, reason: str) -> None:
+        """Gradients were made, but the optimizer did not step."""
+
+    def on_failed(self, probe: str, error: Exception) -> None:
+        """One of our own probes raised and is off from now on."""
+
+
+class Observer:
+    """Attaches to a model and its optimizers at once; :meth:`close` leaves nothing behind.
+
+    Attributes:
+        clip, clip_threshold, zero_grad: the controls that act on gradients.
+        full: whether the step that runs now is measured fully.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        listener: Listener,
+        *,
+        schedule: Schedule,
+        scaler: Any = None,
+    ) -> None:
+        self.clip: Clip = "off"
+        self.clip_threshold = 1.0
+        self.zero_grad = True
+        self.clock = Clock()
+        self.schedule = schedule
+        self.closed = False
+        self._listener = listener
+        self._scaler = scaler
+        self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
+        self._attachment = Attachment()
+        self._failed: set[str] = set()
+        self._task: int | None = None
+        self._gradients_then: list[tuple[int | None, int]] = []
+        self._scalars: dict[str, Scalar] = {}
+        self._held: Flight | None = None
+        self._flights: deque[Flight] = deque()
+        self._nonfinite = NonFiniteWatch()
+        self.forward = ForwardProbe(
+            model,
+            self._attachment,
+            on_forward=self._release_held,
+            on_gradient=self._on_gradient,
+            on_failure=self._fail,
+            charge=self.clock.spend,
+        )
+        for position, optimizer in enumerate(optimizers):
+            self._attach_optimizer(position, optimizer)
+        self._model = weakref.ref(model, lambda _: self.close())
+        self._adopt(collect(model, optimizers))
+        self.full = True
+        self._schedule_step()
+
+    # ------------------------------------------------------------ attaching
+
+    def _attach_optimizer(self, position: int, optimizer: torch.optim.Optimizer) -> None:
+        self._attachment.step_hooks(
+            optimizer,
+            partial(self._on_before_step, position),
+            partial(self._on_after_step, position),
+        )
+        inherited = vars(optimizer).get("zero_grad") or type(optimizer).zero_grad.__get__(
+            weakref.proxy(optimizer)
+        )
+        self._attachment.replace_method(
+            optimizer, "zero_grad", partial(self._on_zero_grad, position, inherited)
+        )
+
+    def _adopt(self, parameters: ParameterSet) -> None:
+        """Measures these parameters from now on."""
+        self.parameters = parameters
+        self._keys = parameter_keys(parameters.names)
+        self._remote = any(not t.is_cpu for t in parameters.tensors)
+        self._references: list[Tensor] = list(parameters.tensors)
+        optimizers = [reference() for reference in self._optimizers]
+        ours = [
+            {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for optimizer in optimizers
+            if optimizer is not None
+        ]
+        self._probes: list[OptimizerProbe] = []
+        left = list(range(len(parameters.tensors)))
+        for number in reversed(range(len(ours))):  # the first one also gets what nobody steps
+            mine = left if number == 0 else [
+                i for i in left if id(parameters.tensors[i]) in ours[number]
+            ]  # fmt: skip
+            left = [i for i in left if i not in set(mine)] if number else []
+            optimizer = optimizers[number]
+            assert optimizer is not None
+            tensors = [parameters.tensors[i] for i in mine]
+            self._probes.insert(0, OptimizerProbe(optimizer, tensors, mine))
+
+    def close(self) -> None:
+        """Removes everything; the numbers of finished steps are still handed over."""
+        if self.closed:
+            return
+        self.closed = True
+        self._attachment.remove()
+        self.forward.silence()
+        self._release_held()
+        while self._flights:
+            self._land(self._flights.popleft())
+        self._probes = []
+        self._references = []
+
+    # ------------------------------------------------------------ numbers from the script
+
+    def record(self, scalars: dict[str, Scalar]) -> None:
+        """Adds to the step that runs, or to the one just finished if nothing came since."""
+        kept: dict[str, Scalar] = {
+            name: scalar(value.detach().reshape(())) if isinstance(value, Tensor) else value
+            for name, value in scalars.items()
+        }
+        flight = self._held
+        if flight is None:
+            self._scalars.update(kept)
+            return
+        for name, value in kept.items():
+            flight.put(name, value)
+        self._release_held()
+
+    # ------------------------------------------------------------ backward
+
+    def _on_gradient(self) -> None:
+        """The first gradient of a backward pass asks the engine to call at its end."""
+        if self._task is not None:
+            return
+        self._task = torch._C._current_graph_task_id()
+        self._gradients_then = [_state(p) for p in self._references]
+        torch.autograd.Variable._execution_engine.queue_callback(self._on_backward_end)  # type: ignore[attr-defined]
+
+    def _on_backward_end(self) -> None:
+        started = time.perf_counter_ns()
+        try:
+            self._task = None
+            if self.closed:
+                return
+            now = [_state(p) for p in self._references]
+            received = now != self._gradients_then
+            self.forward.end_backward(received=received, discard=len(self._probes) == 1)
+            if received:
+                fresh = all(g is None for g, _ in self._gradients_then)
+                for probe in self._probes:
+                    if fresh:
+                        probe.passes = 0
+                    probe.on_backward_end(self.full, self.clip, self.clip_threshold)
+        except Exception as error:
+            self._fail("gradients", error)
+        self.clock.spend(started)
+
+    # ------------------------------------------------------------ optimizer
+
+    def _on_zero_grad(self, position: int, inherited: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.closed:
+            return inherited(*args, **kwargs)
+        if not self.zero_grad:
+            return None
+        probe = self._probes[position]
+        if probe.passes and probe.unstepped:
+            self._note_skip(probe)
+            if len(self._probes) == 1:
+                self.forward.drop_finished_passes()
+        probe.on_zero_grad()
+        return inherited(*args, **kwargs)
+
+    def _note_skip(self, probe: OptimizerProbe) -> None:
+        if self._scaler is not None:
+            self._listener.on_skipped("GradScaler found non-finite gradients")
+        elif any(isinstance(c, float) and c > 0 for c in probe.nonfinite_now()):
+            self._listener.on_skipped("the gradients were non-finite, and zero_grad came instead")
+
+    def _on_before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
+        started = time.perf_counter_ns()
+        try:
+            self._release_held()
+            if self._scaler is None and self.clock.step < 3:
+                self._scaler = find_scaler()
+            closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+            probe = self._probes[position]
+            probe.scale = scale_of(self._scaler)
+            probe.before_step(
+                optimizer, closure is not None, self.full, self.clip, self.clip_threshold
+            )
+        except Exception as error:
+            self._fail("updates", error)
+        self.clock.spend(started)
+
+    def _on_after_step(self, position: int, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        started = time.perf_counter_ns()
+        try:
+            self._probes[position].after_step(self.full)
+        except Exception as error:
+            self._fail("updates", error)
+        if position == 0:
+            try:
+                self._finish_step(optimizer)
+            except Exception as error:
+                self._fail("step", error)
+        self.clock.spend(started)
+        if position == 0:
+            self._listener.on_boundary()
+
+    # ------------------------------------------------------------ the end of a step
+
+    def _finish_step(self, optimizer: Any) -> None:
+        flight = self._gather(optimizer)
+        wall, own = self.clock.tick()
+        self.schedule.note(self.full, wall, own)
+        if wall:
+            flight.put("step_time", wall)
+            flight.put("overhead", own / wall)
+        if self.full and self.forward.end_discovery():
+            self._listener.on_described()
+        if self._scalars:
+            for name, value in self._scalars.items():
+                flight.put(name, value)
+            self._scalars = {}
+            self._send(flight)
+        else:
+            self._held = flight
+        self._schedule_step()
+
+    def _gather(self, optimizer: Any) -> Flight:
+        first = self._probes[0]
+        flight = Flight(self.clock.step, self.full, self._remote or self.forward.remote)
+        group = optimizer.param_groups[0]
+        flight.put("lr", _number(group.get("lr")))
+        if "momentum" in group:
+            flight.put("momentum", _number(group["momentum"]))
+        elif "betas" in group:
+            flight.put("momentum", _number(group["betas"][0]))
+        flight.put("weight_decay", _number(group.get("weight_decay")))
+        if first.total_norm is not None and not self.full:
+            flight.put("total_grad_norm", first.total_norm)
+        if first.passes:
+            flight.put("backward_passes", float(first.passes))
+        flight.scaled = first.scale is not None
+        flight.scale = 1.0 if first.scale is None else first.scale
+        flight.received_scale = 1.0 if first.received_scale is None else first.received_scale
+        flight.found_inf = 0.0 if first.found_inf is None else first.found_inf
+        flight.entries, flight.output_gradients = self.forward.take()
+        if self.full:
+            flight.parameters = self._parameter_cells()
+            flight.parameter_keys = self._keys
+            flight.parameter_names = self.parameters.names
+            flight.owners = self.parameters.owners
+            flight.columns = self.forward.columns
+            flight.module_types = self.forward.types
+        for probe in self._probes[:1]:
+            probe.forget_step()
+        return flight
+
+    def _parameter_cells(self) -> ParameterCells:
+        size = len(self.parameters.tensors)
+        if len(self._probes) == 1:
+            return self._probes[0].cells()
+        blank: list[list[Scalar]] = [[ABSENT] * size for _ in range(7)]
+        joined = ParameterCells(*blank)
+        for probe in self._probes:
+            for whole, part in zip(joined.lists(), probe.cells().lists(), strict=True):
+                for position, value in zip(probe.positions, part, strict=True):
+                    whole[position] = value
+        return joined
+
+    def _release_held(self) -> None:
+        if self._held is not None:
+            flight, self._held = self._held, None
+            self._send(flight)
+
+    def _send(self, flight: Flight) -> None:
+        flight.depart()
+        self._flights.append(flight)
+        self.receive()
+
+    def receive(self) -> None:
+        """Hands over the steps whose numbers have arrived; never waits for a device."""
+        while self._flights and self._flights[0].ready():
+            self._land(self._flights.popleft())
+
+    def _land(self, flight: Flight) -> None:
+        try:
+            measured = flight.land()
+            if flight.entries:
+                self.forward.be_careful(flight.careful)
+            measured.onset = self._nonfinite.update(measured.onset, thorough=flight.full)
+        except Exception as error:
+            self._fail("step", error)
+            return
+        self._listener.on_measured(measured)
+
+    def set_every(self, every: int) -> None:
+        """Measures every N steps from the next step on; 0 keeps to the budget by itself."""
+        self.schedule.set_every(every)
+        self._schedule_step()
+
+    @property
+    def backward_passes(self) -> int:
+        """Backward passes that are piled up in the gradients."""
+        return self._probes[0].passes if self._probes else 0
+
+    def _schedule_step(self) -> None:
+        step = self.clock.step
+        spacing = self.schedule.review()
+        if spacing is not None:
+            self._listener.on_scheduled(
+                "modules and parameters", spacing, f"to keep within {self.schedule.budget:.0%}"
+            )
+        if step % _REFRESH_STEPS == 1:
+            self._refresh()
+        self.full = self.schedule.is_full(step)
+        self.forward.switch(full=self.full, root=self._held is not None)
+
+    def _refresh(self) -> None:
+        """Follows replaced, added and lately initialized parameters."""
+        model = self._model()
+        optimizers = [reference() for reference in self._optimizers]
+        if model is None or any(optimizer is None for optimizer in optimizers):
+            return
+        if not self.parameters.matches(model, optimizers):
+            self._adopt(collect(model, optimizers))
+            self._listener.on_described()
+        with_gradient = [p for p in self.parameters.tensors if p.grad is not None]
+        if with_gradient:
+            stride = max(1, len(with_gradient) // _REFERENCES)
+            self._references = with_gradient[::stride][: _REFERENCES + 1]
+
+    def _fail(self, probe: str, error: Exception) -> None:
+        """Switches a failing probe off; reports it once."""
+        if probe in self._failed:
+            return
+        self._failed.add(probe)
+        self._listener.on_failed(probe, error)
+
+    # ------------------------------------------------------------ documents
+
+    def modules_document(self) -> dict[str, Any]:
+        """The ``modules`` document."""
+        trained = frozenset(
+            name
+            for name, tensor in zip(self.parameters.names, self.parameters.tensors, strict=True)
+            if tensor.grad is not None
+        )
+        return {"modules": module_records.document(self.forward.records, trained)}
+
+
+def _state(parameter: Tensor) -> tuple[int | None, int]:
+    """Identity and version of a gradient: changes when a backward pass adds to it."""
+    gradient = parameter.grad
+    return (None, 0) if gradient is None else (id(gradient), gradient._version)
+
+
+def _number(value: Any) -> Scalar | None:
+    if isinstance(value, Tensor):
+        return scalar(value.detach())
+    return None if value is None else float(value)

@@ -1,0 +1,165 @@
+"""Applies commands between two steps and answers each with an event."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from inspector.capture.observer import Observer
+from inspector.capture.pace import Pace
+from inspector.capture.settings import CannotSet, OptimizerSettings, current
+from inspector.commands import Command, Controls
+from inspector.errors import CommandError
+from inspector.events import CommandApplied, CommandRefused, Event, Paused, Resumed
+
+_SETTINGS = ("lr", "momentum", "weight_decay")
+
+
+class Steering:
+    """What is in force, and how it is changed.
+
+    Attributes:
+        controls: the controls in force during the step that runs.
+        pace: whether training may go on.
+        graph_wanted: the autograd graph of the next step was asked for.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        observer: Observer,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.controls = Controls()
+        self.pace = Pace()
+        self.graph_wanted = False
+        self.heeds_stop = False
+        self._observer = observer
+        self._emit = emit
+        self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
+        self._settings = [OptimizerSettings(optimizer) for optimizer in optimizers]
+        self._anomaly = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
+
+    def start(self, controls: Controls) -> None:
+        """Puts the first controls in force, without events."""
+        default = Controls()
+        for name in Controls.__slots__:
+            value = getattr(controls, name)
+            if value != getattr(default, name):
+                self._set(name, value)
+
+    def restore(self) -> None:
+        """Gives back what is process-wide."""
+        mode, check_nan = self._anomaly
+        if torch.is_anomaly_enabled() != mode:
+            torch.autograd.set_detect_anomaly(mode, check_nan)  # type: ignore[no-untyped-call]
+
+    def apply(self, command: Command) -> None:
+        """Applies one command, or refuses it; never raises."""
+        try:
+            self._emit(getattr(self, f"_do_{command.name}")(command))
+        except (CommandError, CannotSet) as error:
+            self._refuse(command, str(error))
+        except Exception as error:
+            self._refuse(command, f"{type(error).__name__}: {error}")
+
+    def pause(self, reason: str) -> None:
+        """Holds training at this boundary."""
+        if not self.pace.paused:
+            self.pace.pause(reason)
+            self._emit(Paused(reason=reason))
+
+    def _refuse(self, command: Command, reason: str) -> None:
+        self._emit(
+            CommandRefused(
+                command_id=command.id, name=_title(command), requested=command.value, reason=reason
+            )
+        )
+
+    def _do_set(self, command: Command) -> Event:
+        effective, note = self._set(command.control, command.value)
+        return _applied(command, effective, note)
+
+    def _do_pause(self, command: Command) -> Event:
+        answer = _applied(command)
+        if not self.pace.paused:
+            self._emit(answer)
+            self.pace.pause("command")
+            return Paused(reason="command")
+        return answer
+
+    def _do_resume(self, command: Command) -> Event:
+        return self._resume(command, None)
+
+    def _do_run_steps(self, command: Command) -> Event:
+        return self._resume(command, command.value)
+
+    def _resume(self, command: Command, steps: int | None) -> Event:
+        was_paused = self.pace.paused
+        self.pace.resume(steps)
+        answer = _applied(command, steps)
+        if was_paused:
+            self._emit(answer)
+            return Resumed()
+        return answer
+
+    def _do_stop(self, command: Command) -> Event:
+        self.pace.stop()
+        note = "" if self.heeds_stop else "waiting for the script to look at watch.should_stop"
+        return _applied(command, note=note)
+
+    def _do_capture_graph(self, command: Command) -> Event:
+        self.graph_wanted = True
+        return _applied(command, note="taken from the next step's loss")
+
+    def _set(self, name: str, value: Any) -> tuple[Any, str]:
+        """The value in force and a note; raises CommandError or CannotSet."""
+        controls = self.controls.with_value(name, value)
+        effective, note = getattr(controls, name), ""
+        if name in _SETTINGS:
+            effective, note = self._set_optimizers(name, effective)
+        elif name == "clip":
+            self._observer.clip = controls.clip
+        elif name == "clip_threshold":
+            self._observer.clip_threshold = controls.clip_threshold
+        elif name == "zero_grad":
+            self._observer.zero_grad = controls.zero_grad
+        elif name == "detect_anomaly":
+            torch.autograd.set_detect_anomaly(controls.detect_anomaly)  # type: ignore[no-untyped-call]
+        elif name == "max_steps_per_s":
+            self.pace.limit(controls.max_steps_per_s)
+        elif name == "capture_every":
+            self._observer.set_every(controls.capture_every)
+        self.controls = controls
+        return effective, note
+
+    def _set_optimizers(self, name: str, value: float | None) -> tuple[float | None, str]:
+        notes: list[str] = []
+        refused: list[str] = []
+        optimizers = [o for reference in self._optimizers if (o := reference()) is not None]
+        for optimizer, settings in zip(optimizers, self._settings, strict=True):
+            try:
+                _, note = settings.apply(optimizer, name, value)
+                notes += [note] if note and note not in notes else []
+            except CannotSet as error:
+                refused.append(str(error))
+        if len(refused) == len(optimizers):
+            raise CannotSet(" ".join(refused))
+        return current(optimizers[0], name), "; ".join(notes + refused)
+
+
+def _title(command: Command) -> str:
+    return command.control or command.name
+
+
+def _applied(command: Command, effective: Any = None, note: str = "") -> CommandApplied:
+    return CommandApplied(
+        command_id=command.id,
+        name=_title(command),
+        requested=command.value,
+        effective=effective,
+        note=note,
+    )

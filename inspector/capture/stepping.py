@@ -1,0 +1,168 @@
+"""Everything about one optimizer: its gradients before and after clipping, and its updates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.capture.flight import ParameterCells
+from inspector.capture.gradients import (
+    GradientStatistics,
+    measure_gradients,
+    measure_norms,
+)
+from inspector.capture.transfer import ABSENT, Scalar, scalar
+from inspector.capture.updates import UpdateProbe, UpdateStatistics
+from inspector.commands import Clip
+
+_SCALER_STEP = torch.amp.GradScaler.step.__code__
+
+
+class OptimizerProbe:
+    """Measures the parameters of one optimizer around its step.
+
+    Attributes:
+        positions: places of its parameters in the :class:`ParameterSet`.
+        passes: backward passes since the last ``zero_grad()``.
+        gradients: statistics at the end of the last backward pass, None before it.
+        received: gradient norms as the optimizer received them.
+        updates: update statistics of the last step.
+        total_norm: global gradient norm found by the clipping control, unscaled, if it ran.
+        late: the gradients were first seen before the step, so perhaps already clipped.
+        scale: the factor inside ``gradients``; None when the loss was not scaled.
+        received_scale: the factor inside ``received``: fused optimizers unscale by themselves.
+        found_inf: non-zero when a fused optimizer skips the step.
+        unstepped: gradients have come since the last step.
+        inside_step: ``optimizer.step()`` is running, perhaps calling a closure.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], positions: list[int]
+    ) -> None:
+        self.parameters = tuple(parameters)
+        self.positions = positions
+        self.passes = 0
+        self.gradients: GradientStatistics | None = None
+        self.received: list[Scalar] = []
+        self.updates: UpdateStatistics | None = None
+        self.total_norm: Scalar | None = None
+        self.late = False
+        self.scale: Scalar | None = None
+        self.received_scale: Scalar | None = None
+        self.found_inf: Scalar | None = None
+        self.unstepped = False
+        self.inside_step = False
+        self._update_probe = UpdateProbe(parameters)
+        self._optimized = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def on_backward_end(self, full: bool, clip: Clip, threshold: float) -> None:
+        """Measures the gradients before anybody clips them."""
+        self.passes += 1
+        self.unstepped = True
+        self.late = False
+        if full:
+            self.gradients = measure_gradients(self.parameters)
+        if self.inside_step:  # a closure: the optimizer takes these gradients from here
+            self._clip(clip, threshold)
+            if full:
+                self.received = measure_norms(self.parameters)
+
+    def before_step(
+        self, optimizer: Any, has_closure: bool, full: bool, clip: Clip, threshold: float
+    ) -> None:
+        self.inside_step = True
+        self.total_norm = None
+        factor = getattr(optimizer, "grad_scale", None)
+        self.received_scale = None if factor is None else scalar(factor.detach())
+        found = getattr(optimizer, "found_inf", None)
+        self.found_inf = None if found is None else scalar(found.detach())
+        if full and not has_closure and self.gradients is None:
+            self.gradients = measure_gradients(self.parameters)
+            self.late = True
+        if not has_closure:
+            self._clip(clip, threshold, factor)
+            if full:
+                self.received = measure_norms(self.parameters)
+        if full:
+            self._update_probe.before_step()
+
+    def after_step(self, full: bool) -> None:
+        self.inside_step = False
+        self.unstepped = False
+        self.updates = self._update_probe.after_step() if full else None
+
+    def on_zero_grad(self) -> None:
+        self.passes = 0
+        self.gradients = None
+
+    def forget_step(self) -> None:
+        """Ends the step; gradients that stay (no ``zero_grad``) are measured anew next time."""
+        self.gradients = None
+        self.received = []
+        self.updates = None
+        self.total_norm = None
+
+    def nonfinite_now(self) -> list[Scalar]:
+        """Non-finite counts of the gradients measured last."""
+        return [] if self.gradients is None else self.gradients.nonfinite
+
+    def cells(self) -> ParameterCells:
+        """The step's numbers, one entry per parameter of this optimizer."""
+        size = len(self.parameters)
+        gradients = self.gradients or GradientStatistics()
+        updates = self.updates or UpdateStatistics()
+        return ParameterCells(
+            *(
+                part or [ABSENT] * size
+                for part in (
+                    gradients.norm,
+                    gradients.largest,
+                    gradients.nonfinite,
+                    self.received,
+                    updates.before,
+                    updates.change,
+                    updates.after,
+                )
+            )
+        )
+
+    def _clip(self, clip: Clip, threshold: float, scale: Tensor | None = None) -> None:
+        if clip == "off":
+            return
+        parameters = [p for p in self._optimized if p.grad is not None]
+        if not parameters:
+            return
+        if clip == "value":
+            bound = threshold if scale is None else threshold * float(scale)
+            torch.nn.utils.clip_grad_value_(parameters, bound)
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if scale is not None:
+            norm = norm / scale
+        torch.nn.utils.clip_grads_with_norm_(parameters, threshold, norm)
+        self.total_norm = scalar(norm.detach())
+
+
+def find_scaler() -> Any:
+    """The GradScaler whose ``step`` is calling the optimizer right now, if there is one."""
+    frame = sys._getframe(1)
+    for _ in range(10):
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+        if frame.f_code is _SCALER_STEP:
+            return frame.f_locals.get("self")
+    return None
+
+
+def scale_of(scaler: Any) -> Scalar | None:
+    """The scaler's present factor without waiting for the device; None when it does not scale."""
+    if scaler is None or not scaler.is_enabled():
+        return None
+    factor = getattr(scaler, "_scale", None)
+    return None if factor is None else scalar(factor.detach())

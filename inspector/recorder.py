@@ -1,0 +1,327 @@
+"""The meeting of capture and store: writes rows and events, takes commands, holds training.
+
+Everything here runs in the training thread, at the step boundary, except the small thread that
+looks for commands. A fault of ours never reaches the training script.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inspector.capture.measured import Measured, Table
+from inspector.capture.memory import device_bytes, resident_bytes
+from inspector.capture.nonfinite import Onset
+from inspector.capture.observer import Observer
+from inspector.capture.schedule import Schedule
+from inspector.capture.snapshot import GraphSnapshot
+from inspector.capture.steering import Steering
+from inspector.capture.transfer import Scalar
+from inspector.commands import Command, Controls
+from inspector.events import (
+    CommandRefused,
+    Event,
+    GraphCaptured,
+    NonFinite,
+    ProbeFailed,
+    RunStarted,
+    ScheduleChanged,
+    StepSkipped,
+)
+from inspector.quantities import SeriesKey
+from inspector.store.control import ControlReader
+from inspector.store.layout import ABSENT, BLOBS, F32
+from inspector.store.writer import Writer
+
+_POLL_SECONDS = 0.05
+_BEAT_SECONDS = 0.5
+_SLOW_SECONDS = 0.25
+
+
+class RunColumns:
+    """The run's own series: one growing tuple of keys, with gaps where nothing was measured."""
+
+    def __init__(self) -> None:
+        self.keys: tuple[SeriesKey, ...] = ()
+        self._blank = np.zeros(0, dtype=np.float32)
+        self._column: dict[str, int] = {}
+        self._places: dict[tuple[str, ...], list[int]] = {}
+
+    def row(self, scalars: dict[str, float]) -> tuple[tuple[SeriesKey, ...], F32]:
+        """Keys and values of one step; the keys stay the same object until a name is new."""
+        names = tuple(scalars)
+        places = self._places.get(names)
+        if places is None:
+            new = [name for name in names if name not in self._column]
+            self._column.update({name: len(self.keys) + i for i, name in enumerate(new)})
+            self.keys += tuple(SeriesKey(name) for name in new)
+            self._blank = np.full(len(self.keys), ABSENT, dtype=np.float32)
+            places = self._places[names] = [self._column[name] for name in names]
+        values = self._blank.copy()
+        values[places] = list(scalars.values())
+        return self.keys, values
+
+
+class Recorder:
+    """Records one rank of a run; see :func:`inspector.watching.watch` for the arguments."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        run_path: Path,
+        *,
+        rank: int = 0,
+        every: int = 0,
+        scaler: Any = None,
+        controls: Controls | None = None,
+        total_steps: int | None = None,
+        environment: dict[str, Any] | None = None,
+    ) -> None:
+        self.closed = False
+        self._run_path = run_path
+        self._total_steps = total_steps
+        self._context: dict[str, float] = {}
+        self._scalars = RunColumns()
+        self._next_beat = self._next_slow = 0.0
+        self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self._inbox: deque[Command] = deque()
+        self._arrived = threading.Event()
+        self._done = threading.Event()
+        self.writer = Writer(run_path, rank=rank, meta={"device": str(self._device)})
+        self._graphs = GraphSnapshot(model)
+        self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
+        self.steering = Steering(optimizers, self.observer, self.event)
+        self.event(RunStarted(device=str(self._device)))
+        if environment is not None:
+            self.writer.document("environment", 0, environment)
+        self.on_described()
+        first = controls or Controls()
+        self.steering.start(first if every == 0 else first.with_value("capture_every", every))
+        self._reader = ControlReader(run_path)
+        self._beat("running")
+        threading.Thread(target=self._listen, name="inspector-commands", daemon=True).start()
+
+    # ------------------------------------------------------------ from the script
+
+    @property
+    def step(self) -> int:
+        """The step that runs now, 0-based."""
+        return self.observer.clock.step
+
+    def event(self, event: Event) -> None:
+        self.writer.event(self.step, event)
+
+    def record(self, loss: Scalar | None, scalars: dict[str, Scalar]) -> None:
+        """Adds numbers to the step; takes the loss's graph when one was asked for."""
+        if isinstance(loss, Tensor) and self._graphs.armed:
+            self._take_graph(loss)
+        for name in ("epoch", "samples"):
+            if name in scalars:
+                self._context[name] = float(scalars.pop(name))
+        if loss is not None:
+            scalars["loss"] = loss
+        if scalars:
+            self.observer.record(scalars)
+
+    def validation(self, scalars: dict[str, float]) -> None:
+        """One row of the group ``validation``, at the last finished step."""
+        keys = tuple(SeriesKey(name) for name in scalars)
+        self.writer.append("validation", max(0, self.step - 1), keys, list(scalars.values()))
+
+    def close(self, last: Event | None = None) -> None:
+        """Ends recording and gives back everything that was attached or changed."""
+        if self.closed:
+            return
+        self.closed = True
+        self._done.set()
+        self.observer.close()
+        self.steering.restore()
+        self._graphs.disarm()
+        if last is not None:
+            self.event(last)
+        self._beat("finished")
+        self.writer.close()
+
+    # ------------------------------------------------------------ from the observer
+
+    def on_measured(self, measured: Measured) -> None:
+        scalars = measured.scalars
+        now = time.monotonic()
+        if now >= self._next_slow:
+            self._next_slow = now + _SLOW_SECONDS
+            self._slow_scalars(scalars)
+        if "epoch" in self._context:
+            scalars["epoch"] = self._context["epoch"]
+        if "samples" in self._context and (seconds := scalars.get("step_time")):
+            scalars["samples_per_s"] = self._context["samples"] / seconds
+        self.writer.append("scalar", measured.step, *self._scalars.row(scalars))
+        for group, table in (("parameter", measured.parameters), ("module", measured.modules)):
+            if table is not None and table.keys:
+                self.writer.append(group, measured.step, table.keys, _with_absent(table))
+        if measured.skipped:
+            self.writer.event(measured.step, StepSkipped(reason=measured.skipped))
+        if measured.onset is not None:
+            self._report(measured.step, measured.onset)
+
+    def on_boundary(self) -> None:
+        """Between two steps; a fault here is ours, and must not stop the script."""
+        try:
+            self._attend()
+        except Exception as error:
+            self.on_failed("boundary", error)
+
+    def on_described(self) -> None:
+        """Stores what is known of modules and parameters."""
+        observer = self.observer
+        self.writer.document("modules", self.step, observer.modules_document())
+        self.writer.document("parameters", self.step, observer.parameters.document())
+
+    def on_scheduled(self, probe: str, every: int, reason: str) -> None:
+        self.event(ScheduleChanged(probe=probe, every=every, reason=reason))
+
+    def on_skipped(self, reason: str) -> None:
+        self.event(StepSkipped(reason=reason))
+
+    def on_failed(self, probe: str, error: Exception) -> None:
+        trace = "".join(traceback.format_exception(error))
+        message = f"{type(error).__name__}: {error}"
+        self.event(ProbeFailed(probe=probe, error=message, traceback=trace))
+
+    # ------------------------------------------------------------ rows and events
+
+    def _slow_scalars(self, scalars: dict[str, float]) -> None:
+        if (resident := resident_bytes()) is not None:
+            scalars["memory"] = resident
+        if (allocated := device_bytes(self._device)) is not None:
+            scalars["gpu_memory"] = allocated
+
+    def _report(self, step: int, onset: Onset) -> None:
+        pauses = self.steering.controls.on_nonfinite == "pause"
+        self.writer.event(
+            step,
+            NonFinite(
+                where=onset.where,
+                module=onset.module,
+                module_type=onset.module_type,
+                parameter=onset.parameter,
+                count=onset.count,
+                policy="paused" if pauses else "continues",
+            ),
+        )
+        if pauses:
+            self.steering.pause("nonfinite")
+
+    # ------------------------------------------------------------ the boundary
+
+    def _attend(self) -> None:
+        steering = self.steering
+        if self._inbox or steering.pace.engaged or self._graphs.armed:
+            self._finish_graph()
+            if steering.pace.step_done():
+                steering.pause("steps_done")
+            self._take_commands()
+            self._hold()
+        every = steering.controls.graph_every
+        if steering.graph_wanted or (every and self.step % every == 0):
+            steering.graph_wanted = False
+            self._arm_graph()
+        if time.monotonic() >= self._next_beat:
+            self._beat("running")
+
+    def _take_commands(self) -> None:
+        while self._inbox:
+            self.steering.apply(self._inbox.popleft())
+
+    def _hold(self) -> None:
+        """Waits while training is paused or slowed down; commands are heard all the time."""
+        pace = self.steering.pace
+        held = False
+        while not self.closed and (pace.paused or pace.wait() > 0):
+            held = True
+            self._arrived.clear()
+            if not self._inbox:
+                self._arrived.wait(_BEAT_SECONDS if pace.paused else min(pace.wait(), 0.1))
+            self.observer.receive()
+            self._take_commands()
+            if pace.paused or time.monotonic() >= self._next_beat:
+                self._beat("paused" if pace.paused else "running")
+        pace.began()
+        if held:
+            self.observer.clock.restart()
+            self._beat("running")
+
+    def _beat(self, state: str) -> None:
+        self._next_beat = time.monotonic() + _BEAT_SECONDS
+        self.writer.heartbeat(
+            self.step,
+            state,
+            total_steps=self._total_steps,
+            epoch=self._context.get("epoch"),
+            controls=_as_dict(self.steering.controls),
+            stopping=self.steering.pace.stopped,
+        )
+
+    def _listen(self) -> None:
+        """The command thread: looks into the control file, hands over at the boundary."""
+        while not self._done.wait(_POLL_SECONDS):
+            for command in self._reader.poll():
+                self._inbox.append(command)
+                self._arrived.set()
+            for refused in self._reader.refused:
+                self.event(
+                    CommandRefused(command_id=refused.id, name="command", reason=refused.reason)
+                )
+            self._reader.refused.clear()
+        self._reader.close()
+
+    # ------------------------------------------------------------ the autograd graph
+
+    def _arm_graph(self) -> None:
+        try:
+            self._graphs.arm()
+        except Exception as error:
+            self.on_failed("autograd graph", error)
+
+    def _take_graph(self, loss: Tensor) -> None:
+        try:
+            self._graphs.take(loss, self.step, self.observer.backward_passes)
+        except Exception as error:
+            self._graphs.disarm()
+            self.on_failed("autograd graph", error)
+
+    def _finish_graph(self) -> None:
+        if not self._graphs.armed:
+            return
+        try:
+            taken = self._graphs.finish()
+        except Exception as error:
+            self._graphs.disarm()
+            self.on_failed("autograd graph", error)
+            return
+        if taken is None:
+            return
+        document, dot = taken
+        step = int(document.get("step", self.step))
+        if dot is not None:
+            (self._run_path / BLOBS / f"graph-{step}.torchviz.dot").write_text(dot, "utf-8")
+        self.writer.document("graph", step, document)
+        self.event(GraphCaptured(nodes=len(document["nodes"])))
+
+
+def _with_absent(table: Table) -> F32:
+    table.values[~table.present] = ABSENT
+    return table.values
+
+
+def _as_dict(controls: Controls) -> dict[str, Any]:
+    return {name: getattr(controls, name) for name in Controls.__slots__}

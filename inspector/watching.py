@@ -1,0 +1,249 @@
+"""``watch()``: one line that makes any training loop visible and steerable."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+import traceback
+import weakref
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.capture.transfer import Scalar
+from inspector.commands import Controls
+from inspector.errors import InspectorError
+from inspector.events import Event, Frame, RunFailed, RunFinished
+from inspector.recorder import Recorder
+from inspector.store.layout import create_run
+
+
+class Watch:
+    """The handle of a watched training; a context manager.
+
+    Leaving a ``with`` block by an exception ends the run as failed; the exception goes on.
+    """
+
+    def __init__(self, recorder: Recorder, path: Path) -> None:
+        self._recorder = recorder
+        self.run_path = path
+        _open.add(self)
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run: that of its directory."""
+        return self.run_path.name
+
+    @property
+    def step(self) -> int:
+        """The optimizer step that runs now, 0-based; as many are completed."""
+        return self._recorder.step
+
+    @property
+    def controls(self) -> Controls:
+        """What is in force now."""
+        return self._recorder.steering.controls
+
+    @property
+    def should_stop(self) -> bool:
+        """True after a stop command: leave the loop, please."""
+        steering = self._recorder.steering
+        steering.heeds_stop = True
+        return steering.pace.stopped
+
+    def record(
+        self, *, loss: Tensor | float | None = None, **scalars: Tensor | float | int
+    ) -> None:
+        """Adds numbers to the step: before ``optimizer.step()`` or right after it.
+
+        Tensors must hold one element; they are not waited for. ``epoch`` (passes completed, may
+        be fractional) and ``samples`` (in the batch) stay in force until they are given again.
+        Give the loss before ``backward()`` where you can: then its autograd graph can be shown
+        with gradients.
+        """
+        if not self._recorder.closed:
+            self._recorder.record(loss, dict(scalars))
+
+    def validation(self, **scalars: Tensor | float) -> None:
+        """Records numbers of a pass over held-out data, such as ``val_loss``."""
+        if not self._recorder.closed:
+            self._recorder.validation({name: float(value) for name, value in scalars.items()})
+
+    def event(self, event: Event) -> None:
+        """Stores an event at the present step."""
+        if not self._recorder.closed:
+            self._recorder.event(event)
+
+    def failed(self, error: BaseException, *, phase: str = "") -> None:
+        """Ends the run as failed; only the user's own frames are kept apart from the traceback."""
+        self._end(_failure(error, phase))
+
+    def close(self, reason: str = "") -> None:
+        """Ends the run: ``completed``, ``stopped``, or ``closed``; a second call does nothing.
+
+        Model, optimizer and process-wide switches are then as they were found.
+        """
+        if not reason:
+            reason = "stopped" if self._recorder.steering.pace.stopped else "completed"
+        self._end(RunFinished(reason=reason))
+
+    def _end(self, last: Event) -> None:
+        _open.discard(self)
+        self._recorder.close(last)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt):
+            self.close("stopped")
+        else:
+            self.failed(error)
+
+
+def watch(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    *,
+    run_dir: str | Path = "runs",
+    name: str | None = None,
+    every: int = 0,
+    loss_fn: Any = None,
+    loader: Iterable[Any] | None = None,
+    scaler: Any = None,
+    kind: str = "watched",
+    config: dict[str, Any] | None = None,
+    controls: Controls | None = None,
+    total_steps: int | None = None,
+) -> Watch:
+    """Records a training as a run under ``run_dir`` and lets it be steered from outside.
+
+    A step is a completed ``optimizer.step()``; with several optimizers, one of the first.
+
+    Args:
+        model: the module whose modules and parameters are shown.
+        optimizer: what steps its parameters.
+        name: name of the run; made unique. The script's name and the time when left out.
+        every: measure modules and parameters every so many steps; 0 measures as often as keeps
+            the cost of watching within 3 %.
+        loss_fn, loader: what computes the loss and yields the batches, for the diagnosis.
+        scaler: the GradScaler, so that gradients are unscaled from the first step on. Without
+            it, it is found at the first step.
+        kind, config: kept in ``run.json``.
+        controls: what is in force at the first step.
+        total_steps: how many steps there will be, for the progress bar.
+
+    Raises:
+        StoreError: the run directory cannot be written.
+        InspectorError: ``optimizer`` is empty or not an optimizer.
+    """
+    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+    if not optimizers or not all(isinstance(o, torch.optim.Optimizer) for o in optimizers):
+        raise InspectorError(
+            f"watch() expects an optimizer or a sequence of them, but got {optimizer!r:.80}."
+        )
+    script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    if name is None:
+        name = f"{Path(script).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    content = {"kind": kind, "config": config or {}, "script": script}
+    rank, path = _place(Path(run_dir), name, content)
+    recorder = Recorder(
+        model,
+        optimizers,
+        path,
+        rank=rank,
+        every=every,
+        scaler=scaler,
+        controls=controls,
+        total_steps=total_steps,
+        environment=_environment(),
+    )
+    return Watch(recorder, path)
+
+
+def _place(run_dir: Path, name: str, content: dict[str, Any]) -> tuple[int, Path]:
+    """This process's rank and the run directory; ranks of one job share it."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, create_run(run_dir, name, content)
+    rank = distributed.get_rank()
+    shared = [str(create_run(run_dir, name, content)) if rank == 0 else ""]
+    distributed.broadcast_object_list(shared, src=0)
+    return rank, Path(shared[0])
+
+
+def _environment() -> dict[str, Any]:
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
+        "platform": platform.platform(),
+        "torch_inspector": _version(),
+        "command": sys.argv,
+        "pid": os.getpid(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("torch-inspector")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _failure(error: BaseException, phase: str) -> RunFailed:
+    return RunFailed(
+        error=type(error).__name__,
+        message=str(error),
+        phase=phase,
+        frames=user_frames(error),
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def user_frames(error: BaseException) -> tuple[Frame, ...]:
+    """The frames of an exception that are the user's own: not PyTorch's, Python's or ours."""
+    foreign = (
+        str(Path(torch.__file__).parent),
+        str(Path(__file__).parent),
+        str(Path(os.__file__).parent),
+        "<frozen",
+    )
+    return tuple(
+        Frame(frame.filename, frame.lineno or 0, frame.name, frame.line or "")
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(foreign)
+    )
+
+
+_open: weakref.WeakSet[Watch] = weakref.WeakSet()
+
+
+def _close_at_exit() -> None:
+    error = getattr(sys, "last_value", None)
+    for handle in list(_open):
+        if isinstance(error, Exception):
+            handle.failed(error)
+        else:
+            handle.close()
+
+
+atexit.register(_close_at_exit)
