@@ -1,0 +1,219 @@
+"""What the batches look like: scale of the inputs, targets and classes, and their order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+from inspector.capture.examine_neighbours import Sample
+from inspector.capture.examine_targets import TargetFacts
+
+_FINGERPRINT = 8  # values that tell batches apart
+_BATCHES = 2000  # fingerprints remembered
+_INPUT_PASSES = 16
+
+
+class DataFacts:
+    """Inputs, targets and the order of batches, from hooks and from the loader's data set."""
+
+    def __init__(self, loader: Any) -> None:
+        self._inputs: dict[str, Any] = {}
+        self._input_passes = 0
+        self._targets = TargetFacts()
+        self._sample = Sample()
+        self._batches: dict[tuple[float, ...], int] = {}
+        self._repeats = 0
+        self._follows_first_order = 0
+        self._previous: int | None = None
+        self._last_step = -1
+        self._batch_tensor: Tensor | None = None
+        self._loader = _describe_loader(loader)
+        self._whole: TargetFacts | None = None
+        self._examine_dataset(loader)
+
+    def _examine_dataset(self, loader: Any) -> None:
+        dataset = getattr(loader, "dataset", None)
+        if dataset is None:
+            return
+        inputs, targets = _tensors_of(dataset)
+        if targets is None or len(targets) < 2:
+            return
+        size = self._loader.get("batch_size") or 32
+        self._whole = TargetFacts()
+        for start in range(0, min(len(targets), 200 * size), size):
+            self._whole.add(targets[start : start + size], None)
+        if inputs is not None and len(inputs) == len(targets):
+            picked = torch.arange(0, len(targets), max(len(targets) // 512, 1))[:512]
+            self._sample.add(inputs[picked], targets[picked])
+
+    # ------------------------------------------------------------------ batches
+
+    @property
+    def wants_order(self) -> bool:
+        """Whether the order of batches is not known exactly from the loader."""
+        return self._loader.get("order") is None
+
+    @property
+    def wants_targets(self) -> bool:
+        return not self._targets.enough
+
+    def batch(self, inputs: Tensor, step: int) -> None:
+        """Notes a training batch, to see whether batches return in the same order."""
+        if inputs.numel() == 0 or inputs.is_cuda or inputs.is_sparse:
+            return
+        mark = _fingerprint(inputs)
+        position = self._batches.get(mark)
+        if position is None:
+            if len(self._batches) < _BATCHES:
+                position = len(self._batches)
+                self._batches[mark] = position
+        elif step != self._last_step:
+            self._repeats += 1
+            expected = None if self._previous is None else self._previous + 1
+            self._follows_first_order += position == expected or position == 0
+        self._previous = position
+        self._last_step = step
+
+    def inputs(self, inputs: Tensor, entry: tuple[str, Tensor | None]) -> None:
+        """Statistics of what the first operation with parameters receives."""
+        operation, received = entry
+        self._batch_tensor = inputs.detach()[:64].cpu() if not self._sample.full else None
+        if self._input_passes >= _INPUT_PASSES:
+            return
+        values = received if received is not None else inputs
+        self._input_passes += 1
+        facts = _scale(values.detach())
+        facts["operation"] = operation
+        facts["raw_nonfinite"] = _nonfinite(inputs)
+        previous = self._inputs
+        facts["nonfinite"] = facts.get("nonfinite", 0) + previous.get("nonfinite", 0)
+        facts["raw_nonfinite"] += previous.get("raw_nonfinite", 0)
+        facts["largest_rms"] = max(facts.get("rms", 0.0), previous.get("largest_rms", 0.0))
+        self._inputs = facts
+
+    def targets(self, targets: Tensor, outputs: Tensor, step: int) -> None:
+        """A training batch's targets, beside the outputs that they are compared with."""
+        if self._targets.enough or step < 0:
+            return
+        if not self._targets.new_step(step):
+            return
+        self._targets.add(targets.detach(), outputs.detach())
+        if self._whole is None and self._batch_tensor is not None:
+            count = len(self._batch_tensor)
+            if targets.dim() and len(targets) >= count:
+                self._sample.add(self._batch_tensor, targets.detach()[:count].cpu())
+        self._batch_tensor = None
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "inputs": self._inputs,
+            "targets": self._targets.document(),
+            "dataset": self._whole.document() if self._whole is not None else {},
+            "neighbours": self._sample.document(),
+            "order": {
+                **self._loader,
+                "batches_seen": len(self._batches),
+                "repeated": self._repeats,
+                "in_first_order": self._follows_first_order,
+            },
+        }
+
+
+def _describe_loader(loader: Any) -> dict[str, Any]:
+    if not isinstance(loader, DataLoader):
+        return {"loader": "" if loader is None else type(loader).__name__}
+    facts: dict[str, Any] = {"loader": "DataLoader", "batch_size": loader.batch_size}
+    sampler: Any = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    if isinstance(sampler, RandomSampler):
+        facts["order"] = "random"
+    elif isinstance(sampler, SequentialSampler):
+        facts["order"] = "sequential"
+    facts["sampler"] = type(sampler).__name__
+    facts["weighted"] = isinstance(sampler, WeightedRandomSampler)
+    if hasattr(loader.dataset, "__len__"):
+        facts["samples"] = len(loader.dataset)
+    try:
+        facts["batches"] = len(loader)
+    except TypeError:  # the data set is a stream
+        facts["batches"] = None
+    return facts
+
+
+def _tensors_of(dataset: Any) -> tuple[Tensor | None, Tensor | None]:
+    """Inputs and targets where the data set holds them as tensors or lists; nothing is loaded."""
+    if isinstance(dataset, Subset):
+        inputs, targets = _tensors_of(dataset.dataset)
+        indices = torch.as_tensor(list(dataset.indices), dtype=torch.long)
+        return (
+            None if inputs is None else inputs[indices],
+            None if targets is None else targets[indices],
+        )
+    if isinstance(dataset, TensorDataset):
+        tensors = dataset.tensors
+        if len(tensors) == 2:
+            return tensors[0].detach().cpu(), tensors[1].detach().cpu()
+        return None, None
+    for name in ("targets", "labels"):
+        kept = getattr(dataset, name, None)
+        if isinstance(kept, Tensor):
+            return None, kept.detach().cpu()
+        if isinstance(kept, list) and kept and isinstance(kept[0], int):
+            return None, torch.tensor(kept)
+    return None, None
+
+
+def _fingerprint(inputs: Tensor) -> tuple[float, ...]:
+    """A few values from the middle of the batch and its shape."""
+    flat = inputs.detach().reshape(-1)
+    stride = max(flat.numel() // _FINGERPRINT, 1)
+    picked = flat[stride // 2 :: stride][:_FINGERPRINT]
+    spread = float(flat[: 1 << 14].sum()) if not flat.is_complex() else 0.0
+    return (len(inputs) if inputs.dim() else 0, spread, *picked.tolist())
+
+
+def _nonfinite(values: Tensor) -> int:
+    if not values.dtype.is_floating_point:
+        return 0
+    return int((~torch.isfinite(values)).sum())
+
+
+def _scale(values: Tensor) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "shape": list(values.shape),
+        "dtype": str(values.dtype).removeprefix("torch."),
+    }
+    if not values.dtype.is_floating_point or values.numel() < 2 or values.dim() < 1:
+        return facts
+    flat = values.float()
+    facts["nonfinite"] = _nonfinite(flat)
+    flat = torch.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)
+    std, mean = torch.std_mean(flat)
+    facts |= {
+        "mean": float(mean),
+        "std": float(std),
+        "rms": float(flat.square().mean().sqrt()),
+        "min": float(flat.min()),
+        "max": float(flat.max()),
+    }
+    if values.dim() >= 2 and len(values) >= 8:
+        features = flat.movedim(1, -1).flatten(0, -2) if values.dim() == 4 else flat.flatten(1)
+        spread, centre = torch.std_mean(features, 0)
+        varying = spread > 1e-12
+        if bool(varying.any()):
+            spread, centre = spread[varying], centre[varying].abs()
+            facts["features"] = int(varying.sum())
+            facts["offset"] = float((centre / spread).median())
+            facts["feature_std_ratio"] = float(spread.max() / spread.median())
+            facts["feature_std_median"] = float(spread.median())
+            facts["feature_std_max"] = float(spread.max())
+    return facts

@@ -1,0 +1,256 @@
+"""What the autograd graph of the model's output tells: which operation feeds which.
+
+It is walked inside the forward hook, while the values that autograd saved for the backward pass
+are still there. So functional calls (``F.relu``) are seen as well as modules.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_LIMIT = 3000  # nodes; beyond this only the part near the output is known
+VIEWS = {
+    "View", "UnsafeView", "ReshapeAlias", "Reshape", "Transpose", "Permute", "T", "Squeeze",
+    "Unsqueeze", "Clone", "ToCopy", "Alias", "AsStrided", "Slice", "Select",
+}  # fmt: skip
+_POOLS = {"MaxPool2DWithIndices", "AvgPool2D", "MaxPool1D"}
+_NORMS = {"NativeBatchNorm", "CudnnBatchNorm"}
+_NORMALISED = (*_NORMS, "NativeLayerNorm", "NativeGroupNorm")
+_DROPOUTS = {"NativeDropout", "FusedDropout", "Mul"}
+_ACTIVATIONS = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
+_TANH_LIMIT = 0.97
+_SIGMOID_LIMIT = 0.015
+_INPUT_OF = {"Addmm": 1, "Mm": 0, "Convolution": 0, "ConvolutionOverrideable": 0, "Linear": 0}
+
+
+def base_name(node: Any) -> str:
+    """``Relu`` of ``ReluBackward0``."""
+    name = str(node.name()).rpartition("::")[2]
+    return name.partition("Backward")[0]
+
+
+def inputs_of(node: Any) -> list[Any]:
+    return [following for following, _ in node.next_functions]
+
+
+def through(node: Any, names: set[str]) -> Any:
+    """Follows first inputs as long as the node is one of ``names``."""
+    while node is not None and base_name(node) in names:
+        following = inputs_of(node)
+        if base_name(node) == "Mul" and following[1:2] != [None]:
+            break  # a product of two results is no dropout mask
+        node = following[0] if following else None
+    return node
+
+
+def walk(root: Any, limit: int = _LIMIT) -> Iterator[Any]:
+    """Every node once, from the result towards the inputs."""
+    seen, queue = {root}, deque([root])
+    while queue and len(seen) < limit:
+        node = queue.popleft()
+        yield node
+        for following in inputs_of(node):
+            if following is not None and following not in seen:
+                seen.add(following)
+                queue.append(following)
+
+
+def saved(node: Any, name: str) -> Tensor | None:
+    """A tensor that autograd saved; None when it was freed or overwritten."""
+    try:
+        value = getattr(node, f"_saved_{name}", None)
+    except RuntimeError:
+        return None
+    return value if isinstance(value, Tensor) else None
+
+
+def parameter_id(node: Any) -> int | None:
+    """The parameter that an operation has as a direct (or transposed) input."""
+    for following in inputs_of(node):
+        leaf = through(following, VIEWS) if following is not None else None
+        if leaf is not None and hasattr(leaf, "variable"):
+            return id(leaf.variable)
+    return None
+
+
+class GraphFacts:
+    """Activation functions with their dead or saturated units, and neighbouring linear modules."""
+
+    def __init__(self, owners: dict[int, tuple[str, str]]) -> None:
+        self._owners = owners
+        self._pairs: dict[tuple[str, str], list[int]] = {}
+        self._linear: list[str] = []
+        self._units: dict[str, _Units] = {}
+        self._finished: dict[str, dict[str, Any]] = {}
+        self._softmax_in_model: list[str] = []
+
+    def examine(self, output: Tensor, step: int) -> None:
+        if output.grad_fn is None:
+            return
+        for position, node in enumerate(walk(output.grad_fn)):
+            name = base_name(node)
+            if name in _ACTIVATIONS:
+                self._activation(node, _ACTIVATIONS[name], position, step)
+            elif name in _INPUT_OF and step < 2:
+                self._linear_operation(node)
+
+    # ------------------------------------------------------------------ linear after linear
+
+    def _linear_operation(self, node: Any) -> None:
+        path = self._owner(node)
+        if path is None:
+            return
+        if path not in self._linear:
+            self._linear.append(path)
+        source = inputs_of(node)[_INPUT_OF[base_name(node)]]
+        source = through(source, VIEWS | _NORMS | _DROPOUTS)
+        if source is None or base_name(source) not in _INPUT_OF:
+            return
+        first = self._owner(source)
+        if first is not None and first != path and not _grouped(node) and not _grouped(source):
+            self._pairs[first, path] = _widths(source, node)
+
+    def _owner(self, node: Any) -> str | None:
+        parameter = parameter_id(node)
+        known = self._owners.get(parameter) if parameter is not None else None
+        return known[0] if known else None
+
+    def _owner_below(self, node: Any, depth: int = 12) -> str | None:
+        """The module whose operation feeds ``node``, as far as one chain of inputs tells."""
+        pending = [node]
+        for _ in range(depth):
+            if not pending:
+                return None
+            current = pending.pop(0)
+            path = self._owner(current)
+            if path is not None:
+                return path
+            pending += [n for n in inputs_of(current) if n is not None]
+        return None
+
+    # ------------------------------------------------------------------ activations
+
+    def _activation(self, node: Any, function: str, position: int, step: int) -> None:
+        result = saved(node, "result")
+        source = next((n for n in inputs_of(node) if n is not None), None)
+        if result is None or source is None or result.dim() < 2 or result.numel() == 0:
+            return
+        path = self._owner_below(through(source, VIEWS | _POOLS))
+        key = f"{path}>{function}" if path is not None else f"?{position}>{function}"
+        units = self._units.get(key)
+        if units is None or units.width != _unit_view(result).shape[1]:
+            units = self._units[key] = _Units(path, function, _unit_view(result).shape[1], step)
+        units.add(result.detach(), step)
+
+    def end_burst(self) -> None:
+        """Closes the window over which a unit that never fires counts as dead."""
+        for key, units in self._units.items():
+            if units.passes >= 4:
+                self._finished[key] = units.row()
+        self._units = {}
+
+    def entry_input(self, output: Tensor) -> tuple[str, Tensor | None]:
+        """The first operation with parameters that meets the data, and what it receives.
+
+        Normalisation inside ``forward`` is thereby taken into account. The operation is empty
+        when none is found.
+        """
+        if output.grad_fn is None:
+            return "", None
+        found: tuple[str, Tensor | None] = ("", None)
+        for node in walk(output.grad_fn):
+            name = base_name(node)
+            following = inputs_of(node)
+            if name in _INPUT_OF and following[_INPUT_OF[name]] is None:
+                kept = saved(node, "mat1" if name == "Addmm" else "input")
+                found = (name, kept if kept is not None else saved(node, "self"))
+            elif name in _NORMALISED and following[:1] == [None]:
+                return name, saved(node, "input")
+            elif name == "Embedding":
+                return name, None
+        return found
+
+    def document(self) -> dict[str, Any]:
+        rows = dict(self._finished)
+        rows.update({key: u.row() for key, u in self._units.items() if u.passes >= 4})
+        return {
+            "activations": list(rows.values()),
+            "linear_modules": self._linear,
+            "linear_pairs": [
+                {"first": first, "second": second, "widths": widths}
+                for (first, second), widths in self._pairs.items()
+            ],
+        }
+
+
+class _Units:
+    """One activation function's units over a few passes."""
+
+    def __init__(self, path: str | None, function: str, width: int, step: int) -> None:
+        self.module, self.function, self.width = path, function, width
+        self.first = self.last = step
+        self.passes = 0
+        self._active: Tensor | None = None
+        self._saturated = 0.0
+        self._zeros = 0.0
+
+    def add(self, result: Tensor, step: int) -> None:
+        self.passes += 1
+        self.last = step
+        view = _unit_view(result)
+        if self.function == "relu":
+            on = view > 0
+            active = on.any(0)
+            self._active = active if self._active is None else self._active | active
+            self._zeros += 1 - float(on.float().mean())
+        elif self.function == "tanh":
+            self._saturated += float((view.abs() > _TANH_LIMIT).float().mean())
+        else:
+            near = (view < _SIGMOID_LIMIT) | (view > 1 - _SIGMOID_LIMIT)
+            self._saturated += float(near.float().mean())
+
+    def row(self) -> dict[str, Any]:
+        dead = None if self._active is None else 1 - float(self._active.float().mean())
+        return {
+            "module": self.module,
+            "function": self.function,
+            "units": self.width,
+            "first_step": self.first,
+            "last_step": self.last,
+            "dead": dead,
+            "zeros": self._zeros / self.passes,
+            "saturated": self._saturated / self.passes,
+        }
+
+
+def _unit_view(result: Tensor) -> Tensor:
+    """Samples × units: channels are units of images, features are units of all else."""
+    if result.dim() == 4:
+        return result.movedim(1, -1).flatten(0, -2)
+    return result.flatten(0, -2)
+
+
+def _grouped(node: Any) -> bool:
+    return int(getattr(node, "_saved_groups", 1)) > 1
+
+
+def _widths(first: Any, second: Any) -> list[int]:
+    """Inputs, hidden width and outputs of two linear operations, as far as the graph tells."""
+    weight, following = _weight(first), _weight(second)
+    if weight is None or following is None:
+        return []
+    return [weight[1], weight[0], following[0]]
+
+
+def _weight(node: Any) -> tuple[int, int] | None:
+    for source in inputs_of(node):
+        leaf = through(source, VIEWS) if source is not None else None
+        if leaf is not None and hasattr(leaf, "variable") and leaf.variable.dim() >= 2:
+            shape = leaf.variable.shape
+            return int(shape[0]), int(torch.Size(shape[1:]).numel())
+    return None

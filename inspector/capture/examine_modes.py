@@ -1,0 +1,73 @@
+"""Train and eval mode of the model, whenever it is called."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import nn
+
+from inspector.capture.parameters import plain
+
+_LIMIT = 400  # steps that are remembered; modes repeat, so early ones suffice
+
+
+class ModeFacts:
+    """In which mode training passes (with gradients) and other passes (without) were made."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = weakref.ref(model)
+        self._sensitive = [
+            (plain(path), weakref.ref(module))
+            for path, module in model.named_modules()
+            if _is_sensitive(module)
+        ]
+        self._training_passes = 0
+        self._eval_steps: list[int] = []
+        self._partly: dict[str, int] = {}
+        self._without_gradient: dict[str, list[int]] = {"train": [], "eval": []}
+
+    @property
+    def sensitive(self) -> bool:
+        """Whether any module computes something else in eval mode."""
+        return bool(self._sensitive)
+
+    def forward(self, module: nn.Module, step: int, graded: bool) -> None:
+        """One call of the model."""
+        if not self._sensitive:
+            return
+        if not graded:
+            _note(self._without_gradient["train" if module.training else "eval"], step)
+            return
+        self._training_passes += 1
+        if not module.training:
+            _note(self._eval_steps, step)
+            return
+        for path, reference in self._sensitive:
+            part = reference()
+            if part is not None and not part.training:
+                self._partly[path] = self._partly.get(path, 0) + 1
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "sensitive": [path for path, _ in self._sensitive],
+            "training_passes": self._training_passes,
+            "eval_steps": self._eval_steps,
+            "partly_eval": self._partly,
+            "no_grad_train_steps": self._without_gradient["train"],
+            "no_grad_eval_steps": self._without_gradient["eval"],
+        }
+
+
+def _is_sensitive(module: nn.Module) -> bool:
+    """Whether the module computes something else in eval mode."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return bool(module.track_running_stats)
+    return isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0
+
+
+def _note(steps: list[int], step: int) -> None:
+    if len(steps) < _LIMIT and (not steps or steps[-1] != step):
+        steps.append(step)

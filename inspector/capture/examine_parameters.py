@@ -1,0 +1,238 @@
+"""What is true of each parameter: who steps it, whether gradients reach it, how it began."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.capture.parameters import plain
+from inspector.capture.reductions import measurable
+
+_ROWS_KEPT = 8  # examined steps over which a unit without gradient counts as dead
+
+
+@dataclass(slots=True)
+class _Parameter:
+    name: str
+    module: str
+    module_type: str
+    tensor: weakref.ref[Tensor]
+    version: int
+    storage: int
+    start: dict[str, float]
+    group_lr: float | None = None
+    ever_required: bool = False
+    ever_optimized: bool = False
+    with_gradient: int = 0
+    without_gradient: int = 0
+    zero_gradient: int = 0
+    foreign_updates: int = 0
+    grad_rms: list[float] = field(default_factory=list)
+    weight_rms: list[float] = field(default_factory=list)
+    silent_rows: Tensor | None = None
+    rows_seen: int = 0
+    silent_share: float | None = None
+    rows_equal: bool = False
+
+
+class ParameterFacts:
+    """Membership, gradients, initial values and forgotten ``zero_grad``.
+
+    Attributes:
+        owners: id of each parameter → (module path, parameter name).
+    """
+
+    def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
+        self.owners: dict[int, tuple[str, str]] = {}
+        self._parameters: list[_Parameter] = []
+        modules = {plain(path): module for path, module in model.named_modules()}
+        for name, tensor in model.named_parameters():
+            if torch.nn.parameter.is_lazy(tensor):
+                continue
+            path = plain(name).rpartition(".")[0]
+            self.owners[id(tensor)] = (path, plain(name))
+            owner = modules.get(path)
+            self._parameters.append(
+                _Parameter(
+                    plain(name),
+                    path,
+                    type(owner).__name__ if owner is not None else "",
+                    weakref.ref(tensor),
+                    tensor._version,
+                    tensor.data_ptr(),
+                    _start(tensor, type(owner).__name__),
+                )
+            )
+        self._steps = 0
+        self._unzeroed_passes: list[bool] = []
+        self._kept_steps: list[int] = []
+        self._checked_steps = 0
+        self._hooked: weakref.ref[Tensor] | None = None
+        self._groups()
+
+    def _groups(self) -> None:
+        rates: dict[int, float] = {}
+        for reference in self._optimizers:
+            optimizer = reference()
+            for group in optimizer.param_groups if optimizer is not None else ():
+                for tensor in group["params"]:
+                    rates[id(tensor)] = float(group.get("lr", math.nan))
+        for parameter in self._parameters:
+            tensor = parameter.tensor()
+            parameter.group_lr = None if tensor is None else rates.get(id(tensor))
+            parameter.ever_optimized |= parameter.group_lr is not None
+            parameter.ever_required |= tensor is not None and tensor.requires_grad
+
+    # ------------------------------------------------------------------ zero_grad
+
+    def watch_backward(self, output: Tensor) -> None:
+        """At the start of this pass's backward, looks whether old gradients are still there."""
+        if self._steps == 0:
+            return
+        facts = weakref.ref(self)
+
+        def begin(_gradient: Tensor) -> None:
+            owner = facts()
+            if owner is not None:
+                owner._backward_begins()
+
+        output.register_hook(begin)  # type: ignore[no-untyped-call]
+
+    def _backward_begins(self) -> None:
+        if len(self._unzeroed_passes) < 16 and not (
+            self._unzeroed_passes and not self._unzeroed_passes[-1]
+        ):
+            self._unzeroed_passes.append(self._gradients_remain())
+
+    def _gradients_remain(self) -> bool:
+        """Whether stepped parameters still carry gradients; None is the usual clean state."""
+        looked = 0
+        for parameter in reversed(self._parameters):
+            tensor = parameter.tensor()
+            if tensor is None or parameter.group_lr is None or not parameter.with_gradient:
+                continue
+            if tensor.grad is None:
+                return False
+            if tensor.grad.is_sparse:
+                continue
+            if bool((tensor.grad != 0).any()):
+                return True
+            looked += 1
+            if looked == 4:
+                return False
+        return False
+
+    # ------------------------------------------------------------------ steps
+
+    def stepped(self, step: int, examine: bool) -> None:
+        """The optimizer has just stepped; gradients are still there."""
+        if self._steps and self._unzeroed_passes:
+            self._checked_steps += 1
+            if all(self._unzeroed_passes) and len(self._kept_steps) < 200:
+                self._kept_steps.append(step)
+        self._unzeroed_passes = []
+        self._steps += 1
+        if not examine:
+            return
+        self._groups()
+        for parameter in self._parameters:
+            tensor = parameter.tensor()
+            if tensor is not None:
+                self._look(parameter, tensor)
+
+    def _look(self, parameter: _Parameter, tensor: Tensor) -> None:
+        changed = (tensor._version, tensor.data_ptr()) != (parameter.version, parameter.storage)
+        parameter.version, parameter.storage = tensor._version, tensor.data_ptr()
+        parameter.foreign_updates += changed and parameter.group_lr is None
+        gradient = tensor.grad
+        if gradient is None:
+            parameter.without_gradient += 1
+            return
+        parameter.with_gradient += 1
+        if gradient.is_sparse or not measurable(gradient):
+            return
+        rms = _rms(gradient)
+        parameter.zero_gradient += rms == 0
+        parameter.grad_rms.append(rms)
+        parameter.weight_rms.append(_rms(tensor.detach()))
+        del parameter.grad_rms[8:-8], parameter.weight_rms[8:-8]
+        if tensor.dim() >= 2 and parameter.module_type != "Embedding":
+            silent = (gradient.flatten(1) == 0).all(1)
+            rows = parameter.silent_rows
+            parameter.silent_rows = silent if rows is None else rows & silent
+            parameter.rows_seen += 1
+            if parameter.rows_seen >= _ROWS_KEPT:
+                self._close_rows(parameter)
+            if tensor.shape[0] > 1 and parameter.with_gradient > 1:
+                flat = tensor.detach().flatten(1)
+                parameter.rows_equal = bool((flat == flat[:1]).all()) and bool((flat != 0).any())
+
+    def _close_rows(self, parameter: _Parameter) -> None:
+        if parameter.silent_rows is not None and parameter.rows_seen >= 4:
+            parameter.silent_share = float(parameter.silent_rows.float().mean())
+        parameter.silent_rows, parameter.rows_seen = None, 0
+
+    def end_burst(self) -> None:
+        for parameter in self._parameters:
+            self._close_rows(parameter)
+
+    def document(self) -> dict[str, Any]:
+        self._groups()
+        return {
+            "parameters": [_row(parameter) for parameter in self._parameters],
+            "zero_grad": {"checked_steps": self._checked_steps, "kept_steps": self._kept_steps},
+        }
+
+
+def _row(parameter: _Parameter) -> dict[str, Any]:
+    tensor = parameter.tensor()
+    return {
+        "name": parameter.name,
+        "module": parameter.module,
+        "module_type": parameter.module_type,
+        "shape": [] if tensor is None else list(tensor.shape),
+        "requires_grad": tensor is not None and tensor.requires_grad,
+        "ever_required_grad": parameter.ever_required,
+        "in_optimizer": parameter.group_lr is not None,
+        "lr": parameter.group_lr,
+        "steps_with_gradient": parameter.with_gradient,
+        "steps_without_gradient": parameter.without_gradient,
+        "steps_with_zero_gradient": parameter.zero_gradient,
+        "foreign_updates": parameter.foreign_updates,
+        "start": parameter.start,
+        "grad_rms": parameter.grad_rms,
+        "weight_rms": parameter.weight_rms,
+        "silent_rows": parameter.silent_share,
+        "rows_equal": parameter.rows_equal,
+    }
+
+
+def _rms(tensor: Tensor) -> float:
+    return (
+        float(torch.linalg.vector_norm(tensor, dtype=torch.float32)) / max(tensor.numel(), 1) ** 0.5
+    )
+
+
+def _start(tensor: Tensor, module_type: str) -> dict[str, float]:
+    """Size of the initial values; ``gain`` is std·√fan_in, 0.58 for PyTorch's own default."""
+    if tensor.numel() < 2 or not measurable(tensor) or tensor.is_sparse:
+        return {}
+    values = tensor.detach().float()
+    std, mean = torch.std_mean(values)
+    facts = {"std": float(std), "mean": float(mean), "max": float(values.abs().max())}
+    if tensor.dim() >= 2 and module_type != "Embedding":
+        fan_in = tensor[0].numel()
+        if module_type.startswith("ConvTranspose"):
+            fan_in = tensor.numel() // tensor.shape[1]
+        flat = values.flatten(1)
+        facts["fan_in"] = fan_in
+        facts["gain"] = float(std) * math.sqrt(fan_in)
+        facts["rows_equal"] = float(len(flat) > 1 and bool((flat == flat[:1]).all()))
+    return facts

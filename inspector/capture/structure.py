@@ -1,0 +1,226 @@
+"""Exact facts about a training program, collected in its first steps and in short bursts later.
+
+The recorder needs four lines::
+
+    probe = StructureProbe(model, optimizers, loss_fn=loss_fn, loader=loader)   # in watch()
+    probe.on_loss(loss)                       # in record(loss=…), before or after backward
+    if probe.on_step(step):                   # after each optimizer step
+        writer.document("structure", step, probe.document())
+    writer.document("structure", step, probe.document()); probe.close()         # at the end
+
+``step`` is the number of the step that has just been completed, 0-based. The document should
+also be written when the run fails. The probe draws no random numbers, changes nothing and keeps
+no tensor of the training alive; after :meth:`StructureProbe.close` its hooks are gone. An error
+of its own switches it off and is found in :attr:`StructureProbe.failed`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.capture.activations import main_tensor, tensors_in
+from inspector.capture.attach import Attachment, Inert, ToggledHook
+from inspector.capture.examine_data import DataFacts
+from inspector.capture.examine_graph import GraphFacts
+from inspector.capture.examine_loss import LossFacts
+from inspector.capture.examine_modes import ModeFacts
+from inspector.capture.examine_parameters import ParameterFacts
+
+VERSION = 1
+FIRST_STEPS = 16
+BURST = 8
+LAST_STEP_OF_ORDER = 1000
+
+
+def is_examined(step: int) -> bool:
+    """The first 16 steps, then bursts of 8 that lie further and further apart.
+
+    They end at 50, 100, 150, 200, 300, 400, 600, 800, …: two between doublings.
+    """
+    if step < FIRST_STEPS:
+        return True
+    period = 50
+    while period * 4 <= step:
+        period *= 2
+    return step % period >= period - BURST
+
+
+class StructureProbe:
+    """Collects the ``structure`` document of a run.
+
+    Attributes:
+        failed: what went wrong in the probe itself, or None; it is off from then on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        loss_fn: Any = None,
+        loader: Any = None,
+    ) -> None:
+        self.failed: Exception | None = None
+        self._model = weakref.ref(model)
+        self._attachment = Attachment()
+        self._step = 0
+        self._examining = True
+        self._called = False
+        self._closed = False
+        self._entries: list[ToggledHook] = []
+        self._criterion: list[ToggledHook] = []
+        self._guard(self._begin, model, list(optimizers), loss_fn, loader)
+
+    def _begin(
+        self,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        loss_fn: Any,
+        loader: Any,
+    ) -> None:
+        self._parameters = ParameterFacts(model, optimizers)
+        self._graph = GraphFacts(self._parameters.owners)
+        self._loss = LossFacts(loss_fn, self._parameters.owners)
+        self._modes = ModeFacts(model)
+        self._data = DataFacts(loader)
+        self._enter(model)
+        if isinstance(loss_fn, nn.Module):
+            hook = _Hook(self, "_on_criterion")
+            self._criterion.append(self._attachment.forward_hook(loss_fn, hook))
+
+    def _enter(self, *modules: nn.Module) -> None:
+        """Listens to modules that the script calls: the root, or what a container holds."""
+        for module in modules:
+            if type(module) in (nn.ModuleDict, nn.ModuleList):
+                self._enter(*module.children())
+                continue
+            hook = _Hook(self, "_on_forward")
+            self._entries.append(self._attachment.forward_hook(module, hook))
+
+    def _switch(self) -> None:
+        """Hooks that have nothing to learn in the coming step leave their module."""
+        following = self._modes.sensitive or self._orders_wanted()
+        for hook in self._entries:
+            hook.switch(self._examining or following)
+        for hook in self._criterion:
+            hook.switch(self._examining or self._data.wants_targets)
+
+    def _orders_wanted(self) -> bool:
+        return self._step < LAST_STEP_OF_ORDER and self._data.wants_order
+
+    # ------------------------------------------------------------------ called by hooks
+
+    def _on_forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._called = True
+        graded = torch.is_grad_enabled()
+        self._modes.forward(module, self._step, graded)
+        if not graded:
+            return
+        inputs = next(iter(tensors_in(args)), None)
+        if inputs is not None and self._orders_wanted():
+            self._data.batch(inputs, self._step)
+        result = main_tensor(output)
+        if result is None or not result.requires_grad:
+            return
+        if not self._examining:
+            return
+        self._parameters.watch_backward(result)
+        self._loss.outputs(result)
+        self._graph.examine(result, self._step)
+        if inputs is not None:
+            self._data.inputs(inputs, self._graph.entry_input(result))
+
+    def _on_criterion(self, _module: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
+        if not torch.is_grad_enabled() or len(args) < 2:
+            return
+        outputs, targets = args[0], args[1]
+        if isinstance(outputs, Tensor) and isinstance(targets, Tensor):
+            if self._examining:
+                self._loss.outputs(outputs, exact=True)
+            self._data.targets(targets, outputs, self._step)
+
+    # ------------------------------------------------------------------ called by the recorder
+
+    def on_loss(self, loss: Any) -> None:
+        """A recorded loss; only tensors that are part of a graph tell anything."""
+        if self._examining and isinstance(loss, Tensor):
+            self._guard(self._examine_loss, loss)
+
+    def _examine_loss(self, loss: Tensor) -> None:
+        pair = self._loss.examine(loss)
+        if pair is not None:
+            self._data.targets(pair[1], pair[0], self._step)
+
+    def on_step(self, step: int) -> bool:
+        """Ends a step; True when :meth:`document` has news worth storing."""
+        if self._closed:
+            return False
+        return bool(self._guard(self._end_step, step))
+
+    def _end_step(self, step: int) -> bool:
+        examined = self._examining
+        self._parameters.stepped(step, examined)
+        if not self._called and step == 0 and (model := self._model()) is not None:
+            self._enter(*model.children())
+        self._step = step + 1
+        self._examining = is_examined(step + 1)
+        self._switch()
+        if examined and not self._examining and step >= FIRST_STEPS:
+            self._graph.end_burst()
+            self._parameters.end_burst()
+            return True
+        return step in (0, 4) or step == FIRST_STEPS - 1
+
+    def document(self) -> dict[str, Any]:
+        """Everything known so far, as JSON; ``{"failed": …}`` when the probe broke."""
+        content = None if self.failed else self._guard(self._document)
+        if content is None:
+            return {"version": VERSION, "failed": repr(self.failed)}
+        return dict(content)
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "step": self._step - 1,
+            **self._parameters.document(),
+            **self._graph.document(),
+            "loss": self._loss.document(),
+            **self._data.document(),
+            "modes": self._modes.document(),
+        }
+
+    def close(self) -> None:
+        """Removes the hooks; twice is fine."""
+        self._closed = True
+        self._attachment.remove()
+
+    def _guard(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls a part of the probe; its error ends the probe, never the training."""
+        if self._closed and function != self._document:
+            return None
+        try:
+            return function(*args)
+        except Exception as error:  # an observer must not stop what it observes
+            self.failed = error
+            self.close()
+            return None
+
+
+class _Hook(Inert):
+    """A forward hook that calls a method of the probe."""
+
+    __slots__ = ("method", "probe")
+
+    def __init__(self, probe: StructureProbe, method: str) -> None:
+        self.probe = weakref.ref(probe)
+        self.method = method
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        probe = self.probe()
+        if probe is not None and not torch.compiler.is_dynamo_compiling():
+            probe._guard(getattr(probe, self.method), module, args, output)
