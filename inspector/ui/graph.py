@@ -1,0 +1,101 @@
+"""The component that draws a folded graph: Graphviz runs in a worker of the browser."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from inspector.server.assets import PREFIX
+from inspector.views.graph import Box, FoldedGraph, Frame
+
+LAYOUT_LIMIT_MS = 2000
+
+_ASSETS = Path(__file__).parent / "assets"
+_LOADER = f"""export default function (component) {{
+  const address = new URL("{PREFIX}/graph.js", location.origin).href
+  let [gone, cleanup] = [false, null]
+  import(address).then((module) => {{ if (!gone) cleanup = module.mount(component) }})
+  return () => {{ gone = true; cleanup?.() }}
+}}
+"""
+
+_component = st.components.v2.component(
+    "torch_inspector_graph",
+    html='<div class="graph"></div>',
+    css=(_ASSETS / "graph.css").read_text("utf-8"),
+    js=_LOADER,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEvent:
+    """What happened in the picture: a box was clicked, or its layout took too long.
+
+    Attributes:
+        key: the box, see ``Box.key``; "" when the layout took too long.
+        toggle: whether a fold shall open or close.
+    """
+
+    key: str
+    toggle: bool = False
+    too_slow: bool = False
+
+
+def graph_picture(
+    folded: FoldedGraph, dot: str, *, graph: str, chosen: str | None, height: int, key: str
+) -> GraphEvent | None:
+    """Draws the picture and returns what was done in it just now, else None.
+
+    Args:
+        dot: what ``to_dot`` made of ``folded``.
+        graph: identity of the captured graph; the zoom is kept as long as it stays the same.
+        chosen: key of the box that is marked.
+        height: of the picture, in CSS pixels.
+        key: unique on the page.
+    """
+    picture = hashlib.sha256(dot.encode()).hexdigest()[:16]
+    data = {
+        "id": picture,
+        "graph": graph,
+        "dot": dot,
+        "items": _items(folded),
+        "chosen": chosen,
+        "height": height,
+        "limit": LAYOUT_LIMIT_MS,
+        "name": graph,
+        "assets": PREFIX,
+    }
+    result = _component(key=key, data=data, on_clicked_change=_nothing, on_too_slow_change=_nothing)
+    if result.too_slow == picture:
+        return GraphEvent("", too_slow=True)
+    clicked = result.clicked
+    if not isinstance(clicked, dict) or clicked.get("graph") != graph:
+        return None
+    return GraphEvent(str(clicked.get("key", "")), toggle=bool(clicked.get("toggle")))
+
+
+def _items(folded: FoldedGraph) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    stack: list[Frame | Box] = list(folded.children)
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Frame):
+            items.append({"id": item.id, "key": item.key, "fold": True, "tip": item.title})
+            stack += item.children
+            continue
+        tip = "\n".join(filter(None, (item.title, item.subtitle)))
+        items.append(
+            {
+                "id": item.id, "key": item.key, "fold": item.kind == "fold", "tip": tip,
+                "words": item.words,
+            }
+        )  # fmt: skip
+    return items
+
+
+def _nothing() -> None:
+    """The triggers need callbacks; their values are read from the result."""
