@@ -28,7 +28,7 @@ class Preset:
 
 PRESETS: tuple[Preset, ...] = (
     Preset(
-        "digits",
+        "digits-mlp",
         "Handwritten digits",
         "A small multilayer perceptron reads 8×8 digits.",
         "Both losses fall and accuracy passes 95 %. Raise the learning rate tenfold and watch "
@@ -54,7 +54,7 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "vanishing",
-        "Vanishing gradient",
+        "Deep sigmoid network",
         "Twelve sigmoid layers in a row try to learn the digits.",
         "In the gradient heat map every layer further from the loss is darker, by about a "
         "factor of ten: the first layers receive nothing, and the loss stays where it began.",
@@ -137,7 +137,7 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "nan",
-        "NaN on the way",
+        "A NaN on the way",
         "A network takes a logarithm whose argument nobody guards.",
         "All is well at first. Then one score turns negative, its logarithm is NaN, and the "
         "banner names the step and the module. Turn detect_anomaly on to see the line.",

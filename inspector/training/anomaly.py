@@ -1,4 +1,4 @@
-"""The backward pass under anomaly detection: its error becomes an event, and the step is skipped."""
+"""The backward pass under anomaly detection: its error becomes an event and a skipped step."""
 
 from __future__ import annotations
 

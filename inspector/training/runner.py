@@ -7,14 +7,15 @@ code; it makes a run that *failed*, with the user's lines of its traceback.
 
 from __future__ import annotations
 
-import subprocess
+import contextlib
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -24,6 +25,7 @@ from inspector.errors import ConfigError, InspectorError, StoreError
 from inspector.store.control import ControlWriter
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
+from inspector.training import process
 from inspector.training.downloads import Progress
 from inspector.training.dry_run import dry_run
 from inspector.training.failures import failure
@@ -32,28 +34,16 @@ from inspector.training.task import Task, build_task
 from inspector.watching import Watch, watch
 
 _HOLDER = "_torch_inspector_runner"
+_START_SECONDS = 60.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RunnerState:
-    """A built-in run that this process started.
-
-    Attributes:
-        name, path: the run and its directory.
-        thread: the training thread, for a run inside this process.
-        process: the child, for a run outside it.
-    """
+    """The run that trains in this process."""
 
     name: str
     path: Path
-    thread: threading.Thread | None = None
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def alive(self) -> bool:
-        if self.process is not None:
-            return self.process.poll() is None
-        return self.thread is not None and self.thread.is_alive()
+    thread: threading.Thread
 
 
 def start(
@@ -66,21 +56,148 @@ def start(
     """Builds the task, tries one batch, creates the run and trains it in the background.
 
     Args:
-        name: of the run; made unique. Default: the preset's or model's name and the time.
-        progress: told how far a download is; called in this thread.
+        name: of the run, made unique; by default model, data and the time.
+        progress: told, in this thread, how far a download is.
 
     Returns:
-        The name of the run, which exists by then.
+        The name of the run; its directory exists.
 
     Raises:
         ConfigError, ModelError, DataError: it cannot work; nothing was created.
         StoreError: the run directory cannot be written.
     """
-    with _starting():
-        _refuse_second(config)
-        built = _build(config, progress)
-        if isinstance(built, Exception):
-            return _failed_run(config, Path(runs_dir), name, built)
-        if not config.in_process:
-            return _start_child(config, Path(runs_dir), name)
-        return _start_thread(built, Path(runs_dir), name)
+    name = name or f"{config.model.replace(':', '-')}-{config.data}-{time.strftime('%H%M%S')}"
+    if not config.in_process:
+        return process.start(config, runs_dir, name, progress)
+    with _holder().lock:
+        _refuse_second()
+        prepared = prepare(config, runs_dir, name, progress)
+        return prepared if isinstance(prepared, str) else _start_thread(prepared, runs_dir, name)
+
+
+def prepare(
+    config: RunConfig, runs_dir: Path, name: str, progress: Progress | None = None
+) -> Task | str:
+    """The task, tried on one batch; or the name of a failed run, if the user's code raised.
+
+    Raises:
+        InspectorError: it cannot work; nothing was created.
+    """
+    try:
+        task = build_task(config, progress)
+        dry_run(task)
+    except InspectorError:
+        raise
+    except Exception as error:
+        path = create_run(runs_dir, name, {"kind": "built_in", "config": config.to_dict()})
+        with contextlib.closing(Writer(path)) as writer:
+            writer.event(0, failure(error))
+        return path.name
+    return task
+
+
+def train_and_record(
+    task: Task, runs_dir: Path, name: str, started: Callable[[Watch], None]
+) -> None:
+    """Trains in the calling thread; an exception of the user's code ends as a failed run.
+
+    Args:
+        started: called when the run exists.
+
+    Raises:
+        StoreError: the run directory cannot be written.
+    """
+    config = task.config
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.torch_threads or threads)
+    watched = watch(
+        task.model,
+        task.optimizer,
+        run_dir=runs_dir,
+        name=name,
+        loss_fn=task.loss_fn,
+        loader=task.train_loader,
+        kind="built_in",
+        config=config.to_dict(),
+        controls=config.controls,
+        total_steps=task.total_steps,
+    )
+    try:
+        started(watched)
+        train(task, watched)
+    except Exception as error:
+        watched.failed(failure(error, task.model))
+    finally:
+        watched.close()
+        torch.set_num_threads(threads)
+
+
+def current() -> RunnerState | None:
+    """The run that trains in this process at the moment."""
+    state = _holder().state
+    return state if state is not None and state.thread.is_alive() else None
+
+
+def stop() -> None:
+    """Asks the run in this process to stop at the next step boundary; child processes go on."""
+    state = current()
+    if state is not None:
+        with contextlib.closing(ControlWriter(state.path)) as control:
+            control.send(Command(name="stop"))
+
+
+def join(timeout: float | None = None) -> bool:
+    """Waits until no run trains in this process; False if one still does after ``timeout`` s."""
+    state = current()
+    if state is not None:
+        state.thread.join(timeout)
+    return current() is None
+
+
+def _start_thread(task: Task, runs_dir: Path, name: str) -> str:
+    holder = _holder()
+    ready = threading.Event()
+    trouble: list[Exception] = []
+
+    def started(watched: Watch) -> None:
+        holder.state = RunnerState(watched.run_name, watched.run_path, thread)
+        ready.set()
+
+    def work() -> None:
+        try:
+            train_and_record(task, runs_dir, name, started)
+        except Exception as error:
+            trouble.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=work, name="inspector-training", daemon=True)
+    thread.start()
+    if not ready.wait(_START_SECONDS):
+        raise StoreError(f"Expected the run to begin within {_START_SECONDS:g} s; check the disk.")
+    if trouble:
+        raise trouble[0]
+    assert holder.state is not None
+    return holder.state.name
+
+
+def _refuse_second() -> None:
+    state = current()
+    if state is not None:
+        raise ConfigError(
+            f"Run {state.name} is still training in this process, and its seed and threads are "
+            "process-wide; stop it first, or set in_process to false."
+        )
+
+
+class _Holder(types.ModuleType):
+    """What must survive Streamlit's hot reload and a cleared cache: no file, so never reloaded."""
+
+    state: RunnerState | None
+    lock: threading.RLock
+
+
+def _holder() -> _Holder:
+    made = _Holder(_HOLDER)
+    made.state, made.lock = None, threading.RLock()
+    return cast(_Holder, sys.modules.setdefault(_HOLDER, made))

@@ -1,0 +1,136 @@
+"""The command ``torch-inspector``: the app, training without a browser, and a check of the setup.
+
+Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from inspector.errors import InspectorError
+
+if TYPE_CHECKING:
+    from inspector.config import RunConfig
+
+
+class _DefaultUi(TyperGroup):
+    """``torch-inspector [RUNS_DIR]`` means ``torch-inspector ui [RUNS_DIR]``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        plain = {"--help", "--version", *self.commands}
+        if not args or args[0] not in plain:
+            args = ["ui", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_DefaultUi,
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A live debugger for PyTorch training. Without a command: ui.",
+)
+
+RunsDir = Annotated[Path, typer.Argument(help="Folder of runs; need not exist yet.")]
+
+
+@app.command()
+def ui(
+    runs_dir: RunsDir = Path("runs"),
+    port: Annotated[int | None, typer.Option(help="Default: the first free one from 8501.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anything but loopback lets others try.")
+    ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further host name under which the app is reached.")
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+) -> None:
+    """Serves the app; the link to it is printed last."""
+    from inspector.server.launch import serve
+
+    hosts = tuple(allow_host or ())
+    serve(runs_dir, host=host, port=port, open_browser=browser, allowed_hosts=hosts)
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str, typer.Argument(help="A preset, or a JSON file such as a run's run.json.")
+    ] = "",
+    headless: Annotated[bool, typer.Option("--headless", help="Train without the app.")] = False,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    run_dir: Annotated[Path, typer.Option(help="Folder in which the run is made.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of split, weights and shuffling.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, such as lr=0.01 or controls.clip=norm."),
+    ] = None,
+) -> None:
+    """Trains a preset or a configuration, with the app or (--headless) without it."""
+    from inspector import headless as console
+
+    made = _configuration(config, settings or [], headless=headless, steps=steps, seed=seed)
+    started = console.start(made, run_dir, name)
+    if headless:
+        raise typer.Exit(console.follow(run_dir / started))
+    from inspector.server.launch import serve
+
+    serve(run_dir)
+
+
+@app.command()
+def doctor() -> None:
+    """Says what is installed, what is missing and what to do about it."""
+    from inspector.doctor import report
+
+    raise typer.Exit(report())
+
+
+def main() -> None:
+    """Entry point: a refusal is one sentence and exit code 2, never a traceback."""
+    try:
+        app()
+    except InspectorError as error:
+        typer.echo(f"torch-inspector: {error}", err=True)
+        sys.exit(2)
+
+
+def _configuration(
+    wanted: str, settings: list[str], *, headless: bool, steps: int | None, seed: int | None
+) -> RunConfig:
+    from inspector import presets
+    from inspector.config import RunConfig
+    from inspector.errors import ConfigError
+
+    preset = presets.find(wanted) if wanted else presets.DEFAULT
+    if preset is not None:
+        config = preset.config
+        if headless:  # nobody watches: full speed, and nobody is there to resume it
+            for setting in ("controls.max_steps_per_s=null", "controls.on_nonfinite=continue"):
+                config = config.with_setting(setting)
+    elif Path(wanted).exists() or wanted.endswith(".json"):
+        config = RunConfig.from_file(Path(wanted))
+    else:
+        raise ConfigError(
+            f"There is neither a preset nor a file named {wanted!r}; the presets are "
+            f"{', '.join(preset.key for preset in presets.PRESETS)}."
+        )
+    if steps is not None:
+        config = config.with_setting(f"steps={steps}")
+    if seed is not None:
+        config = config.with_setting(f"seed={seed}")
+    for setting in settings:
+        config = config.with_setting(setting)
+    return config
+
+
+if __name__ == "__main__":
+    main()

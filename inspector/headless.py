@@ -1,0 +1,102 @@
+"""A run in the terminal: a progress bar read from the run directory, and one last line."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from inspector.commands import Command
+from inspector.config import RunConfig
+from inspector.store.control import ControlWriter
+from inspector.store.reader import Run
+
+_LOOK_SECONDS = 0.2
+_ENDED = ("finished", "stopped", "failed", "crashed")
+
+
+def start(config: RunConfig, runs_dir: Path, name: str | None) -> str:
+    """Starts the run; a download shows its progress.
+
+    Raises:
+        InspectorError: it cannot work.
+    """
+    from inspector.training import runner
+
+    with _bar(Console()) as bar:
+        download: list[TaskID] = []
+
+        def progress(text: str, share: float) -> None:
+            if not download:
+                download.append(bar.add_task(text, total=1.0))
+            bar.update(download[0], description=text, completed=share)
+
+        return runner.start(config, runs_dir, name, progress=progress)
+
+
+def follow(path: Path) -> int:
+    """Shows the progress until the run ends, then one line about it; Ctrl-C stops the run.
+
+    Returns:
+        The exit code: 0 finished or stopped, 1 failed or crashed.
+    """
+    console = Console()
+    with Run(path) as run:
+        try:
+            _show(run, console)
+        except KeyboardInterrupt:
+            console.print("Stopping at the next step …")
+            with contextlib.closing(ControlWriter(path)) as control:
+                control.send(Command(name="stop"))
+            _show(run, console)
+        console.print(summary(run), markup=False, highlight=False, soft_wrap=True)
+        return 0 if run.status in ("finished", "stopped") else 1
+
+
+def summary(run: Run) -> str:
+    """One line: how the run ended, after how many steps, with which losses."""
+    steps = run.series("loss", max_points=2).steps
+    parts = [f"{run.name} {run.status} after {int(steps[-1]) + 1 if len(steps) else 0} steps"]
+    for name in ("loss", "val_loss", "val_accuracy"):
+        values = run.series(name).values
+        if len(values):
+            parts.append(f"{name} {values[-1]:.4g}")
+    failed = [stored.event.text for stored in run.events() if stored.event.kind == "run_failed"]
+    return ", ".join(parts) + "".join(f"; {text}" for text in failed) + f" → {run.path}"
+
+
+def _show(run: Run, console: Console) -> None:
+    with _bar(console) as bar:
+        task = bar.add_task("starting", total=None)
+        while True:
+            status, beat = run.status, run.heartbeat
+            if beat is not None:
+                loss = run.series("loss", max_points=2).values
+                text = f"loss {loss[-1]:.4g}" if len(loss) and not np.isnan(loss[-1]) else status
+                done = beat.total_steps if status == "finished" else beat.step
+                bar.update(task, description=text, completed=done, total=beat.total_steps)
+            if status in _ENDED:
+                return
+            time.sleep(_LOOK_SECONDS)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
