@@ -13,7 +13,7 @@ from inspector.views.graph import FoldedGraph, GraphTree
 from inspector.views.graph_details import Details, details, size
 from inspector.views.graph_dot import BAD, VIRIDIS, number, to_dot
 
-HEIGHT = 680
+HEIGHT = 640
 _DIRECTIONS = {"Top down": "TB", "Left to right": "LR"}
 
 

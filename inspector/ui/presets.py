@@ -13,8 +13,7 @@ def explain(config: dict[str, Any]) -> None:
     """What to notice, when the run was made from a preset."""
     preset = _of(config)
     if preset is not None:
-        with st.container(border=True):
-            st.markdown(f"**{preset.title}.** {preset.notice}")
+        st.caption(f"**{preset.title}.** {preset.notice}")
 
 
 def _of(config: dict[str, Any]) -> Preset | None:

@@ -78,8 +78,8 @@ def _loaded(config: RunConfig) -> None:
 
 
 def _card(preset: Preset, *, loaded: bool) -> None:
-    with st.container(border=True, height=190, key=f"card-{preset.key}"):
-        with st.container(height=128, border=False, gap="small"):
+    with st.container(border=True, key=f"card-{preset.key}"):
+        with st.container(height=108, border=False, gap="xsmall"):
             st.markdown(f"**{preset.title}**")
             st.caption(preset.about)
         st.button(

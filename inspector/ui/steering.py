@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from inspector.commands import Command, Controls
+from inspector.commands import Command, Controls, Name
 from inspector.errors import CommandError, StoreError
 from inspector.events import CommandApplied, CommandRefused
 from inspector.store.control import ControlWriter
@@ -60,7 +60,11 @@ class _Panel:
         for twin in (widget, *_TWINS.get(widget, ())):
             st.session_state[f"{self.key(twin)}/sent"] = sent
 
-    def send(self, name: Any, control: str = "", value: Any = None) -> str | None:
+    def press(self, name: Name, value: Any = None) -> None:
+        """Callback of a button."""
+        self.send(name, value=value)
+
+    def send(self, name: Name, control: str = "", value: Any = None) -> str | None:
         try:
             command = Command(name=name, control=control, value=value)
             writer = ControlWriter(runs_dir() / self.run.name)
@@ -91,9 +95,10 @@ def _panel(name: str, was_live: bool) -> None:
             _buttons(panel)
         else:
             st.caption("This run has ended; its last settings are shown.")
-        _optimizer(panel)
+        _learning_rate(panel)
         _gradients(panel)
         _pace(panel)
+        _more(panel)
     if was_live and not live:
         st.rerun()  # the page's own parts change when a run ends
 
@@ -106,14 +111,14 @@ def _buttons(panel: _Panel) -> None:
             icon=":material/play_arrow:" if paused else ":material/pause:",
             key=panel.key("pause"),
             type="primary" if paused else "secondary",
-            on_click=panel.send,
+            on_click=panel.press,
             args=("resume" if paused else "pause",),
         )
         st.button(
             "Stop",
             icon=":material/stop:",
             key=panel.key("stop"),
-            on_click=panel.send,
+            on_click=panel.press,
             args=("stop",),
             help="Ends the run after the step it is in. What was recorded stays.",
         )
@@ -122,8 +127,8 @@ def _buttons(panel: _Panel) -> None:
             "1 step",
             icon=":material/skip_next:",
             key=panel.key("one"),
-            on_click=panel.send,
-            args=("run_steps", "", 1),
+            on_click=panel.press,
+            args=("run_steps", 1),
             help="Trains one step, then pauses.",
         )
         count = st.number_input(
@@ -138,13 +143,13 @@ def _buttons(panel: _Panel) -> None:
             "steps",
             icon=":material/fast_forward:",
             key=panel.key("many"),
-            on_click=panel.send,
-            args=("run_steps", "", int(count)),
+            on_click=panel.press,
+            args=("run_steps", int(count)),
             help="Trains this many steps, then pauses.",
         )
 
 
-def _optimizer(panel: _Panel) -> None:
+def _learning_rate(panel: _Panel) -> None:
     lr = _current(panel, "lr")
     st.select_slider(
         "Learning rate",
@@ -155,27 +160,17 @@ def _optimizer(panel: _Panel) -> None:
         args=("lr_slider", "lr"),
         disabled=panel.disabled,
     )
-    _number(panel, "lr", "Learning rate, exactly", lr, step=lr / 10 if lr else 0.001)
-    st.slider(
-        "Momentum (Adam: β₁)",
-        0.0,
-        0.99,
-        key=panel.prepare("momentum", min(_current(panel, "momentum"), 0.99)),
-        on_change=panel.changed,
-        args=("momentum", "momentum"),
-        disabled=panel.disabled,
-    )
-    _number(panel, "weight_decay", "Weight decay", _current(panel, "weight_decay"), step=0.0001)
+    _number(panel, "lr", "Learning rate, exactly", lr, lr / 10 or 0.001, bare=True)
 
 
 def _gradients(panel: _Panel) -> None:
     st.toggle(
-        "`zero_grad()` before each backward",
+        "`zero_grad()` each step",
         key=panel.prepare("zero_grad", panel.controls.zero_grad),
         on_change=panel.changed,
         args=("zero_grad", "zero_grad"),
         disabled=panel.disabled,
-        help="Off: optimizer.zero_grad() does nothing, and gradients of all passes pile up.",
+        help="Off: optimizer.zero_grad() does nothing, and the gradients of all passes pile up.",
     )
     st.segmented_control(
         "Clip gradients",
@@ -185,11 +180,29 @@ def _gradients(panel: _Panel) -> None:
         on_change=panel.changed,
         args=("clip", "clip"),
         disabled=panel.disabled,
-        help="By the L2 norm of all gradients together, or each value by itself.",
+        help="norm: scales all gradients together to an L2 norm; value: cuts each number.",
     )
-    _number(
-        panel, "clip_threshold", "Clip above", panel.controls.clip_threshold, step=0.1, least=1e-9
+    if st.session_state[panel.key("clip")] != "off":
+        _number(
+            panel, "clip_threshold", "Clip above", panel.controls.clip_threshold, 0.1, least=1e-9
+        )
+
+
+def _pace(panel: _Panel) -> None:
+    speed = panel.controls.max_steps_per_s or 0.0
+    options = tuple(sorted({*_SPEEDS, speed}, key=lambda value: -value if value else -math.inf))
+    st.select_slider(
+        "Slow motion",
+        options=options,
+        format_func=lambda value: f"{value:g} steps/s" if value else "full speed",
+        key=panel.prepare("max_steps_per_s", speed),
+        on_change=panel.changed,
+        args=("max_steps_per_s", "max_steps_per_s"),
+        disabled=panel.disabled,
     )
+
+
+def _more(panel: _Panel) -> None:
     st.toggle(
         "Detect anomalies",
         key=panel.prepare("detect_anomaly", panel.controls.detect_anomaly),
@@ -208,24 +221,27 @@ def _gradients(panel: _Panel) -> None:
         args=("on_nonfinite", "on_nonfinite"),
         disabled=panel.disabled,
     )
-
-
-def _pace(panel: _Panel) -> None:
-    speed = panel.controls.max_steps_per_s or 0.0
-    options = tuple(sorted({*_SPEEDS, speed}, key=lambda value: -value if value else -math.inf))
-    st.select_slider(
-        "Slow motion",
-        options=options,
-        format_func=lambda value: f"{value:g} steps/s" if value else "full speed",
-        key=panel.prepare("max_steps_per_s", speed),
+    st.slider(
+        "Momentum (Adam: β₁)",
+        0.0,
+        0.99,
+        key=panel.prepare("momentum", min(_current(panel, "momentum"), 0.99)),
         on_change=panel.changed,
-        args=("max_steps_per_s", "max_steps_per_s"),
+        args=("momentum", "momentum"),
         disabled=panel.disabled,
     )
+    _number(panel, "weight_decay", "Weight decay", _current(panel, "weight_decay"), 0.0001)
 
 
 def _number(
-    panel: _Panel, control: str, label: str, value: float, *, step: float, least: float = 0.0
+    panel: _Panel,
+    control: str,
+    label: str,
+    value: float,
+    step: float,
+    *,
+    least: float = 0.0,
+    bare: bool = False,
 ) -> None:
     st.number_input(
         label,
@@ -236,6 +252,7 @@ def _number(
         on_change=panel.changed,
         args=(control, control),
         disabled=panel.disabled,
+        label_visibility="collapsed" if bare else "visible",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
             "model": summary.config.get("model", "your script"),
             "data": summary.config.get("data", ""),
             "optimizer": summary.config.get("optimizer", ""),
-            "steps": summary.steps,
-            "created": summary.created,
+            "steps": None if summary.step is None else summary.step + 1,
+            "created": datetime.fromtimestamp(summary.created).astimezone(),
             "note": summary.reason,
         }
         for summary in summaries

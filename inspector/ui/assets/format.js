@@ -9,6 +9,7 @@ export function number(value, digits = 4) {
   if (value === 0) return "0"
   const size = Math.abs(value)
   if (size >= 1e6 || size < 1e-3) return tidy(value.toExponential(digits - 2))
+  if (size >= 10 ** (digits - 1)) return count(value).replace("-", "−")
   return tidy(value.toPrecision(digits))
 }
 

@@ -5,6 +5,7 @@ import { stepTick, tick } from "./format.js"
 import { alpha } from "./theme.js"
 
 const VALUE = 0, LOW = 1, HIGH = 2, BAD = 3
+const COLUMNS = 4 // of uPlot for every line: value, smoothed, low, high
 const STEP_INCREMENTS = [1, 2, 5, 10, 20, 25, 50].concat(
   Array.from({ length: 8 }, (_, power) => [1, 2, 2.5, 5].map((m) => m * 10 ** (power + 2))).flat(),
 )
@@ -69,7 +70,7 @@ export class LineChart {
     const step = this.plot.data[0][index]
     return this.spec.lines.map((line, place) => {
       const points = this.points[place]
-      const at = find(points, step)
+      const at = find(points, step, line.sparse)
       if (at < 0) return null
       const [low, high] = [points.planes[LOW][at], points.planes[HIGH][at]]
       return {
@@ -99,7 +100,7 @@ export class LineChart {
   // uPlot's columns: x, then for every line value, smoothed, low, high.
   #data() {
     const same = this.points.every((points) => sameSteps(points, this.points[0]))
-    const tables = this.points.map((points) => this.#columns(points))
+    const tables = this.points.map((points, place) => this.#columns(points, place))
     if (same) return [tables[0][0], ...tables.flatMap((table) => table.slice(1))]
     const filled = tables.filter((table) => table[0].length)
     const joined = uPlot.join(filled, filled.map((table) => table.map(() => 2)))
@@ -110,7 +111,7 @@ export class LineChart {
       table.slice(1).map(() => (table[0].length ? columns.shift() : blank())))]
   }
 
-  #columns(points) {
+  #columns(points, place) {
     const { size } = points
     const shown = (plane) => {
       const source = points.planes[plane]
@@ -124,14 +125,10 @@ export class LineChart {
     const steps = Array.from(points.steps.subarray(0, size))
     if (!size) return [steps, [], [], [], []]
     const values = shown(VALUE)
-    const smoothed = this.smooth ? average(values, this.#weight()) : values.map(() => null)
+    const smoothed = this.smooth && this.#canSmooth(place) ? average(values, this.spec.smooth) : values.map(() => null)
     const banded = differs(points)
     const none = () => new Array(size).fill(null)
     return [steps, values, smoothed, banded ? shown(LOW) : none(), banded ? shown(HIGH) : none()]
-  }
-
-  #weight() {
-    return this.spec.smooth || 0.9
   }
 
   #options() {
@@ -175,6 +172,7 @@ export class LineChart {
           ...axis,
           size: (u, labels) => 14 + 6.8 * Math.max(3, ...(labels ?? []).map((text) => text.length)),
           space: 34,
+          filter: this.log ? roundTicks : undefined,
           values: (u, ticks) => ticks.map((value) => tick(value, spec.unit)),
         },
       ],
@@ -182,7 +180,8 @@ export class LineChart {
         sync: { key: board.id, scales: ["x", null], setSeries: false,
           filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } },
         drag: { x: true, y: false, setScale: false },
-        points: { size: 7, width: 2 },
+        y: false,
+        points: { show: cursorPoint },
         bind: { dblclick: () => () => board.setZoom(null) },
       },
       hooks: {
@@ -194,13 +193,13 @@ export class LineChart {
   }
 
   #canSmooth(place) {
-    return this.points[place].size > 8
+    return this.spec.smooth > 0 && !this.spec.lines[place].sparse && this.points[place].size > 8
   }
 
   // Dots only where points are few, such as one validation loss an epoch.
   #sparse(u, index) {
-    const points = this.points[(index - 1) >> 2]
-    return (index - 1) % 4 === 0 && points.size > 0 && points.size < 40
+    const points = this.points[Math.floor((index - 1) / COLUMNS)]
+    return (index - 1) % COLUMNS === 0 && points.size > 0 && points.size < 40
   }
 
   #selected(u) {
@@ -231,6 +230,10 @@ export class LineChart {
     ctx.setLineDash([])
     this.#drawNonFinite(u)
     ctx.restore()
+    ctx.fillStyle = this.board.theme.muted
+    ctx.font = `${11 * ratio}px ${this.board.theme.font}`
+    ctx.textAlign = "right"
+    ctx.fillText("step", left - 8 * ratio, top + height + 15 * ratio)
   }
 
   #drawNonFinite(u) {
@@ -270,6 +273,16 @@ function span(min, max, log) {
   return [min >= 0 && min - room < 0 ? 0 : min - room, max + room]
 }
 
+// On a logarithmic axis only 1, 2 and 5 times a power of ten, or the powers alone, get a label.
+function roundTicks(u, ticks) {
+  const { min, max } = u.scales.y
+  const kept = max / min > 1e3 ? [1] : [1, 2, 5]
+  return ticks.map((value) => {
+    const mantissa = value / 10 ** Math.floor(Math.log10(value) + 1e-9)
+    return kept.some((round) => Math.abs(mantissa - round) < 1e-6) ? value : null
+  })
+}
+
 function average(values, weight) {
   let sum = 0, mass = 0
   return values.map((value) => {
@@ -293,8 +306,8 @@ function sameSteps(a, b) {
   return true
 }
 
-/** Index of a step, or -1. */
-function find(points, step) {
+/** Index of a step, or -1; `before` takes the one before where there is none. */
+function find(points, step, before) {
   let [low, high] = [0, points.size - 1]
   while (low <= high) {
     const middle = (low + high) >> 1
@@ -302,7 +315,13 @@ function find(points, step) {
     if (points.steps[middle] < step) low = middle + 1
     else high = middle - 1
   }
-  return -1
+  return before ? high : -1
 }
 
-export { find }
+// The dot on the line under the cursor; smoothed lines and bands have none.
+function cursorPoint(u, index) {
+  if ((index - 1) % COLUMNS) return null
+  const dot = document.createElement("div")
+  dot.className = "cursor-dot"
+  return dot
+}

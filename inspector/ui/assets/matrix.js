@@ -228,6 +228,7 @@ export class MatrixChart {
     }
     context.fillStyle = theme.muted
     context.textBaseline = "top"
+    context.fillText("step", plot.left - GAP, plot.top + plot.height + 6)
     const step = nice((max - min) / Math.max(2, Math.floor(plot.width / 90)))
     for (let value = Math.ceil(min / step) * step; value <= max; value += step) {
       if (value < 0 || value !== Math.round(value)) continue
