@@ -14,7 +14,7 @@ from inspector.store.layout import SCHEMA
 
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\w*|lustre|gpfs|beegfs|ceph|wekafs|afs|9p|orangefs|ocfs2|gfs2|pvfs2"
-    r"|fuse\.(?!fuseblk|overlay|ext|ntfs|portal).*"
+    r"|fuse\.(?!fuse-overlayfs).*"
 )
 
 

@@ -269,6 +269,12 @@ class Writer:
     # The writer thread's side.
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # Recording ends, training does not.
+            self.trouble = f"Recording has ended ({type(error).__name__}: {error})."
+
+    def _serve(self) -> None:
         due = checked = reported = 0.0
         give_up = float("inf")
         while True:
@@ -401,16 +407,17 @@ class Writer:
         return True
 
     def _end(self) -> None:
-        if self._batch is not None:
-            self._lose(self._batch.rows, self.trouble)
+        complete = self._batch is None and not self._waiting()
+        if not complete:
+            with self._lock:
+                self._drop(self._intake.queued, self.trouble)
         try:
-            with self._db:
-                self._db.execute("DELETE FROM meta WHERE key = 'writer'")
-                set_meta(self._db, {"closed": time.time()})
+            self._db.execute("DELETE FROM meta WHERE key = 'writer'")
+            set_meta(self._db, {"closed": time.time()})
         except sqlite3.Error as error:
             self.trouble = f"{self.path.name} could not be closed in order: {error}"
         else:
-            self._ended = not self._waiting()
+            self._ended = complete
         close_writer(self._db)
 
     def _disarm(self) -> None:
