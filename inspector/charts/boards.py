@@ -8,10 +8,26 @@ from inspector.charts.specs import Chart, Line, lines, matrix, number
 def overview() -> tuple[Chart, ...]:
     """The live page: how the run does as a whole."""
     return (
-        lines("loss", "val_loss", title="Loss", smooth=0.9, wide=True, height=300),
-        lines("accuracy", "val_accuracy", title="Accuracy", smooth=0.9),
+        lines(
+            Line("loss", label="training"),
+            Line("val_loss", label="validation"),
+            title="Loss",
+            smooth=0.9,
+            wide=True,
+            height=280,
+        ),
+        lines(
+            Line("accuracy", label="training"),
+            Line("val_accuracy", label="validation"),
+            title="Accuracy",
+            smooth=0.9,
+        ),
         lines("lr"),
-        lines("total_grad_norm", "clipped_grad_norm", title="Gradient norm"),
+        lines(
+            Line("total_grad_norm", label="before clipping"),
+            Line("clipped_grad_norm", label="after"),
+            title="Gradient norm",
+        ),
         lines("total_update_ratio"),
         number("clipped", title="Steps clipped", reading="share"),
         number("samples_per_s"),

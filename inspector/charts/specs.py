@@ -18,11 +18,15 @@ Reading = Literal["newest", "mean", "share"]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a line chart: a series and its label in the legend."""
+    """One line of a line chart: a series and its label in the legend.
+
+    ``sparse`` marks what is measured once an epoch: it is drawn as it is, never smoothed.
+    """
 
     quantity: str
     subject: str = ""
     label: str = ""
+    sparse: bool = False
 
     @property
     def key(self) -> SeriesKey:
@@ -111,8 +115,12 @@ def lines(
     known = [QUANTITIES.get(line.quantity) for line in drawn]
     first = known[0]
     labelled = tuple(
-        line if line.label else dataclasses.replace(line, label=_label(line, len(drawn)))
-        for line in drawn
+        dataclasses.replace(
+            line,
+            label=line.label or _label(line, len(drawn)),
+            sparse=item is not None and item.when == "epoch",
+        )
+        for line, item in zip(drawn, known, strict=True)
     )
     return LineChart(
         id=id or "+".join(f"{line.quantity}/{line.subject}".rstrip("/") for line in drawn),

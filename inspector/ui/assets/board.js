@@ -152,8 +152,11 @@ export class Board {
   hover(chart, plot) {
     const { left, top, idx } = plot.cursor
     // Charts that only follow the cursor show no tooltip of their own.
-    if (!plot.over.matches(":hover")) return
-    if (left < 0 || idx === null || idx === undefined) return this.tooltip(null)
+    if (!plot.over.matches(":hover") || left < 0 || idx === null || idx === undefined) {
+      if (this.pointed === chart) this.tooltip(null)
+      return
+    }
+    this.pointed = chart
     const lines = [{ text: `step ${plot.data[0][idx]}`, muted: true }]
     for (const point of chart.at(idx)) {
       if (!point) continue
