@@ -34,7 +34,11 @@ PRESETS: tuple[Preset, ...] = (
         "Both losses fall and accuracy passes 95 %. Raise the learning rate tenfold and watch "
         "the gradient norm; then turn zero_grad off and count the backward passes piling up.",
         RunConfig(
-            model="mlp", data="digits", lr=0.05, epochs=200, controls=Controls(max_steps_per_s=40.0)
+            model="mlp",
+            data="digits",
+            lr=0.05,
+            epochs=200,
+            controls=Controls(capture_every=1, max_steps_per_s=40.0),
         ),
     ),
     Preset(
@@ -49,7 +53,7 @@ PRESETS: tuple[Preset, ...] = (
             optimizer="adam",
             lr=2e-3,
             epochs=60,
-            controls=Controls(max_steps_per_s=40.0),
+            controls=Controls(capture_every=1, max_steps_per_s=40.0),
         ),
     ),
     Preset(
@@ -63,7 +67,7 @@ PRESETS: tuple[Preset, ...] = (
             data="digits",
             lr=0.1,
             epochs=60,
-            controls=Controls(max_steps_per_s=40.0),
+            controls=Controls(capture_every=1, max_steps_per_s=40.0),
         ),
     ),
     Preset(
@@ -78,7 +82,7 @@ PRESETS: tuple[Preset, ...] = (
             data_args={"length": 30},
             lr=0.05,
             epochs=40,
-            controls=Controls(max_steps_per_s=30.0),
+            controls=Controls(capture_every=1, max_steps_per_s=30.0),
         ),
     ),
     Preset(
@@ -94,7 +98,7 @@ PRESETS: tuple[Preset, ...] = (
             optimizer="adam",
             lr=0.01,
             epochs=40,
-            controls=Controls(max_steps_per_s=20.0),
+            controls=Controls(capture_every=1, max_steps_per_s=20.0),
         ),
     ),
     Preset(
@@ -103,7 +107,14 @@ PRESETS: tuple[Preset, ...] = (
         "Three residual blocks with batch normalisation read the digits.",
         "The gradient reaches the first convolution as strongly as the last: the shortcuts "
         "carry it. Open the autograd graph to see the additions.",
-        RunConfig(model="resnet", data="digits", lr=0.05, momentum=0.9, epochs=15),
+        RunConfig(
+            model="resnet",
+            data="digits",
+            lr=0.05,
+            momentum=0.9,
+            epochs=15,
+            controls=Controls(capture_every=1),
+        ),
     ),
     Preset(
         "attention",
@@ -117,7 +128,7 @@ PRESETS: tuple[Preset, ...] = (
             optimizer="adamw",
             lr=2e-3,
             epochs=40,
-            controls=Controls(max_steps_per_s=40.0),
+            controls=Controls(capture_every=1, max_steps_per_s=40.0),
         ),
     ),
     Preset(
@@ -132,7 +143,7 @@ PRESETS: tuple[Preset, ...] = (
             optimizer="adam",
             lr=2e-3,
             epochs=100,
-            controls=Controls(max_steps_per_s=40.0),
+            controls=Controls(capture_every=1, max_steps_per_s=40.0),
         ),
     ),
     Preset(
@@ -147,7 +158,7 @@ PRESETS: tuple[Preset, ...] = (
             lr=0.02,
             loss="nll",
             epochs=60,
-            controls=Controls(on_nonfinite="pause", max_steps_per_s=20.0),
+            controls=Controls(on_nonfinite="pause", capture_every=1, max_steps_per_s=20.0),
         ),
     ),
     Preset(
@@ -162,7 +173,7 @@ PRESETS: tuple[Preset, ...] = (
             optimizer="adam",
             lr=5e-3,
             epochs=100,
-            controls=Controls(max_steps_per_s=40.0),
+            controls=Controls(capture_every=1, max_steps_per_s=40.0),
         ),
     ),
     Preset(
@@ -177,7 +188,7 @@ PRESETS: tuple[Preset, ...] = (
             optimizer="adam",
             lr=2e-3,
             epochs=60,
-            controls=Controls(max_steps_per_s=40.0),
+            controls=Controls(capture_every=1, max_steps_per_s=40.0),
         ),
     ),
     Preset(
@@ -193,7 +204,7 @@ PRESETS: tuple[Preset, ...] = (
             lr=2e-3,
             batch_size=32,
             epochs=150,
-            controls=Controls(max_steps_per_s=40.0),
+            controls=Controls(capture_every=1, max_steps_per_s=40.0),
         ),
     ),
     Preset(
@@ -210,6 +221,7 @@ PRESETS: tuple[Preset, ...] = (
             momentum=0.9,
             batch_size=32,
             epochs=15,
+            controls=Controls(capture_every=1),
         ),
     ),
 )

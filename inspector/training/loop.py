@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inspector.events import CheckpointSaved, EpochFinished
-from inspector.training.anomaly import backward
+from inspector.training.anomaly import Backward
 from inspector.training.task import Task
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def train(task: Task, watch: Watch) -> None:
         Exception: whatever the model, the data or the loss raises.
     """
     model, optimizer, step = task.model, task.optimizer, 0
+    backward = Backward(optimizer, watch)
     model.train()
     for epoch in range(task.epochs):
         for inputs, targets in task.train_loader:
@@ -29,21 +30,23 @@ def train(task: Task, watch: Watch) -> None:
             optimizer.zero_grad()
             outputs = model(inputs)
             loss = task.loss_fn(outputs, targets)
-            watch.record(loss=loss, samples=len(inputs), **scores(task, outputs, targets))
-            backward(loss, optimizer, watch)
+            watch.record(loss=loss, **scores(task, outputs, targets))
+            watch.record(epoch=(step + 1) / len(task.train_loader), samples=len(inputs))
+            backward(loss)
             optimizer.step()
             step += 1
-            watch.record(epoch=step / len(task.train_loader))
             if watch.should_stop or step >= task.total_steps:
                 break
-        validate(task, watch, epoch)
+        means = validate(task, watch)
+        if step == (epoch + 1) * len(task.train_loader):
+            watch.event(EpochFinished(epoch=epoch, **means))
         if watch.should_stop:
             break
     save(task, watch)
 
 
-def validate(task: Task, watch: Watch, epoch: int) -> None:
-    """Records the mean loss (and accuracy) over the validation part, in eval mode."""
+def validate(task: Task, watch: Watch) -> dict[str, float]:
+    """Records and returns the mean loss (and accuracy) over the validation part, in eval mode."""
     totals: dict[str, Tensor] = {}
     task.model.eval()
     with torch.no_grad():
@@ -57,7 +60,7 @@ def validate(task: Task, watch: Watch, epoch: int) -> None:
     means = {f"val_{name}": total.item() / len(task.val_set) for name, total in totals.items()}
     if means:
         watch.validation(**means)
-    watch.event(EpochFinished(epoch=epoch, **means))
+    return means
 
 
 def scores(task: Task, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
