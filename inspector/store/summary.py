@@ -59,7 +59,9 @@ def summarize(path: Path) -> RunSummary:
         created = path.stat().st_mtime
         content = read_run_file(path)
         created = _timestamp(content.get("created"), created)
-        return _read(path, created, str(content.get("kind", "")), content.get("config") or {})
+        config = content.get("config")
+        config = config if isinstance(config, dict) else {}
+        return _read(path, created, str(content.get("kind", "")), config)
     except (StoreError, OSError) as error:
         return RunSummary(path.name, str(path), "unreadable", created=created, reason=str(error))
 

@@ -205,8 +205,8 @@ class FullDisk:
 def test_a_full_disk_drops_counts_and_resumes(tmp_path: Path) -> None:
     path = create_run(tmp_path, "run", {})
     writer = Writer(path, queue_rows=100)
-    disk = FullDisk(writer._db)
-    writer._db = disk  # type: ignore[assignment]
+    disk = FullDisk(writer._drain.db)
+    writer._drain.db = disk  # type: ignore[assignment]
     writer.append("scalar", 0, LOSS, [0])
     assert writer.flush()
     disk.full.set()
@@ -232,8 +232,8 @@ def test_a_full_disk_drops_counts_and_resumes(tmp_path: Path) -> None:
 
 def test_closing_on_a_full_disk_ends_in_bounded_time(tmp_path: Path) -> None:
     writer = Writer(create_run(tmp_path, "run", {}))
-    disk = FullDisk(writer._db)
-    writer._db = disk  # type: ignore[assignment]
+    disk = FullDisk(writer._drain.db)
+    writer._drain.db = disk  # type: ignore[assignment]
     disk.full.set()
     writer.append("scalar", 0, LOSS, [0])
     writer.close()
@@ -245,14 +245,14 @@ def test_closing_on_a_full_disk_ends_in_bounded_time(tmp_path: Path) -> None:
 def test_a_slow_disk_never_blocks_the_training_thread(tmp_path: Path) -> None:
     path = create_run(tmp_path, "run", {})
     writer = Writer(path, queue_rows=64)
-    db, gate = writer._db, threading.Event()
+    db, gate = writer._drain.db, threading.Event()
 
     class Stuck(FullDisk):
         def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
             assert gate.wait(30)
             return db.execute(sql, parameters)
 
-    writer._db = Stuck(db)  # type: ignore[assignment]
+    writer._drain.db = Stuck(db)  # type: ignore[assignment]
     for step in range(1000):
         writer.append("scalar", step, LOSS, [step])  # would hang here
         writer.event(step, Notice(message=str(step)))
@@ -326,7 +326,7 @@ def test_a_forked_child_neither_writes_nor_hangs(tmp_path: Path) -> None:
     path = create_run(tmp_path, "run", {})
     writer = Writer(path)
     writer.append("scalar", 0, LOSS, [0])
-    with writer._lock:  # as if a worker of a DataLoader were forked in the middle of a row
+    with writer._intake.lock:  # as if a worker of a DataLoader were forked in the middle of a row
         child = os.fork()
     if child == 0:
         writer.append("scalar", 1, LOSS, [1])
