@@ -19,17 +19,16 @@ search = st.text_input(
     "Search", placeholder="path, type or shape, such as: conv 64", label_visibility="collapsed"
 )
 rows = view.matching(table, search)
-own = [row for row in table if "#" not in row.path]
-parameters = sum(row.parameters for row in own)
+whole = view.totals(table)
 with st.container(horizontal=True, gap="large"):
-    st.metric("Modules", f"{len(own):,}", width="content")
-    st.metric("Parameters", f"{parameters:,}", width="content")
-    st.metric("Trainable", f"{sum(row.trainable for row in own):,}", width="content")
-    st.metric("Parameter memory", view.bytes_text(sum(row.bytes for row in own)), width="content")
-    st.metric(
-        "Outputs of one step", view.bytes_text(sum(row.output_bytes for row in table)),
-        width="content",
-    )  # fmt: skip
+    for label, text in (
+        ("Modules", f"{whole.modules:,}"),
+        ("Parameters", f"{whole.parameters:,}"),
+        ("Trainable", f"{whole.trainable:,}"),
+        ("Parameter memory", view.bytes_text(whole.bytes) or "0 B"),
+        ("Outputs of one step", view.bytes_text(whole.output_bytes) or "0 B"),
+    ):
+        st.metric(label, text, width="content")
 if not rows:
     st.info("No module matches the search; clear it to see them all.")
     st.stop()

@@ -136,7 +136,7 @@ def _buttons(panel: _Panel) -> None:
             min_value=1,
             value=10,
             key=panel.key("count"),
-            width=90,
+            width=56,
             label_visibility="collapsed",
         )
         st.button(

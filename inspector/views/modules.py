@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 
+ROOT = "(model)"
+_HOLDERS = frozenset({"ModuleList", "ModuleDict", "ParameterList", "ParameterDict"})
+
+
 @dataclass(frozen=True, slots=True)
 class ModuleRow:
-    """One module call, in call order.
+    """One module.
 
     Attributes:
+        order: position in the table.
         path: as in ``named_modules()``; the root module reads ``(model)``.
         inputs, outputs: shapes such as ``64×1×8×8``; several tensors are joined by a comma.
-        parameters, trainable: number of elements of the module's own parameters.
-        bytes: memory of its own parameters.
+        parameters, trainable: number of elements of its parameters and of those inside it.
+        bytes: memory of those parameters.
         output_bytes: memory of its output.
         note: why something is missing (never ran, compiled, …), else empty.
     """
@@ -34,10 +39,47 @@ class ModuleRow:
     note: str
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The model as a whole; ``output_bytes`` adds up the outputs of modules without children."""
+
+    modules: int
+    parameters: int
+    trainable: int
+    bytes: int
+    output_bytes: int
+
+
 def rows(document: dict[str, Any] | None) -> list[ModuleRow]:
-    """The rows of the run's ``modules`` document; none when it was not recorded yet."""
-    modules = (document or {}).get("modules", [])
+    """Rows in call order, each module before those inside it; modules that never ran come last.
+
+    Empty when the run's ``modules`` document was not recorded yet.
+    """
+    modules = list((document or {}).get("modules", []))
+    first: dict[str, int] = {}
+    for module in modules:
+        call = int(module.get("call_index", -1))
+        if call >= 0:
+            for path in _ancestry(str(module["path"])):
+                first[path] = min(first.get(path, call), call)
+    never = len(modules)
+    modules.sort(key=lambda module: (first.get(module["path"], never), _depth(module["path"])))
     return [_row(order, module) for order, module in enumerate(modules)]
+
+
+def totals(table: Sequence[ModuleRow]) -> Totals:
+    """Sums for the head of the page; shared parameters count once."""
+    root = next((row for row in table if row.path == ROOT), None)
+    parents = {path for row in table for path in _ancestry(row.path)[1:]}
+    return Totals(
+        modules=len(table),
+        parameters=root.parameters if root else 0,
+        trainable=root.trainable if root else 0,
+        bytes=root.bytes if root else 0,
+        output_bytes=sum(
+            row.output_bytes for row in table if row.path not in parents and row.path != ROOT
+        ),
+    )
 
 
 def matching(table: Sequence[ModuleRow], text: str) -> list[ModuleRow]:
@@ -71,12 +113,11 @@ def bytes_text(count: float) -> str:
 
 def _row(order: int, module: dict[str, Any]) -> ModuleRow:
     parameters, trainable = int(module.get("parameters", 0)), int(module.get("trainable", 0))
-    path = str(module.get("path", "")) or "(model)"
-    call = int(module.get("call_index", 0) or 0)
+    kind = str(module.get("type", ""))
     return ModuleRow(
         order=order,
-        path=f"{path} #{call + 1}" if call else path,
-        type=str(module.get("type", "")),
+        path=str(module.get("path", "")) or ROOT,
+        type=kind,
         inputs=", ".join(shape(sizes) for sizes in module.get("inputs", [])),
         outputs=", ".join(shape(sizes) for sizes in module.get("outputs", [])),
         dtype=str(module.get("dtype") or "").removeprefix("torch."),
@@ -85,8 +126,19 @@ def _row(order: int, module: dict[str, Any]) -> ModuleRow:
         state=_state(parameters, trainable),
         bytes=int(module.get("bytes", 0)),
         output_bytes=int(module.get("output_bytes", 0)),
-        note=str(module.get("badge") or ""),
+        # A list of modules is never called itself; to say so would alarm.
+        note="" if kind in _HOLDERS else str(module.get("badge") or ""),
     )
+
+
+def _ancestry(path: str) -> list[str]:
+    """The path, its parents, and the root: ``a.b`` → ``a.b``, ``a``, ``""``."""
+    parts = path.split(".") if path else []
+    return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+
+
+def _depth(path: str) -> int:
+    return path.count(".") + 1 if path else 0
 
 
 def _state(parameters: int, trainable: int) -> str:
