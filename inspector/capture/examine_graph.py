@@ -87,14 +87,18 @@ class GraphFacts:
         self._linear: list[str] = []
         self._units: dict[str, _Units] = {}
         self._finished: dict[str, dict[str, Any]] = {}
-        self._softmax_in_model: list[str] = []
+        self._started: dict[str, dict[str, Any]] = {}
+        self._operations: set[str] = set()
 
     def examine(self, output: Tensor, step: int) -> None:
         if output.grad_fn is None:
             return
+        last = through(output.grad_fn, VIEWS)
         for position, node in enumerate(walk(output.grad_fn)):
             name = base_name(node)
-            if name in _ACTIVATIONS:
+            if step < 2:
+                self._operations.add(name)
+            if name in _ACTIVATIONS and node != last:
                 self._activation(node, _ACTIVATIONS[name], position, step)
             elif name in _INPUT_OF and step < 2:
                 self._linear_operation(node)
@@ -146,6 +150,8 @@ class GraphFacts:
         if units is None or units.width != _unit_view(result).shape[1]:
             units = self._units[key] = _Units(path, function, _unit_view(result).shape[1], step)
         units.add(result.detach(), step)
+        if step == 0 and key not in self._started:
+            self._started[key] = units.row()
 
     def end_burst(self) -> None:
         """Closes the window over which a unit that never fires counts as dead."""
@@ -178,8 +184,11 @@ class GraphFacts:
     def document(self) -> dict[str, Any]:
         rows = dict(self._finished)
         rows.update({key: u.row() for key, u in self._units.items() if u.passes >= 4})
+        for key, row in rows.items():
+            row["at_start"] = self._started.get(key)
         return {
             "activations": list(rows.values()),
+            "operations": sorted(self._operations),
             "linear_modules": self._linear,
             "linear_pairs": [
                 {"first": first, "second": second, "widths": widths}
@@ -198,11 +207,13 @@ class _Units:
         self._active: Tensor | None = None
         self._saturated = 0.0
         self._zeros = 0.0
+        self._samples = 0
 
     def add(self, result: Tensor, step: int) -> None:
         self.passes += 1
         self.last = step
         view = _unit_view(result)
+        self._samples += len(view)
         if self.function == "relu":
             on = view > 0
             active = on.any(0)
@@ -220,6 +231,7 @@ class _Units:
             "module": self.module,
             "function": self.function,
             "units": self.width,
+            "samples": self._samples,
             "first_step": self.first,
             "last_step": self.last,
             "dead": dead,

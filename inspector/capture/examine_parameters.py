@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from inspector.capture.parameters import plain
 from inspector.capture.reductions import measurable
 
+_KEPT = 8  # values kept from the beginning, and as many from the end
+_SAMPLE = 64  # elements of each parameter whose change is followed
+_TIMELINE = 400
 _ROWS_KEPT = 8  # examined steps over which a unit without gradient counts as dead
 
 
@@ -35,10 +38,28 @@ class _Parameter:
     foreign_updates: int = 0
     grad_rms: list[float] = field(default_factory=list)
     weight_rms: list[float] = field(default_factory=list)
+    update_ratio: list[float] = field(default_factory=list)
+    sample: Tensor | None = None
     silent_rows: Tensor | None = None
     rows_seen: int = 0
     silent_share: float | None = None
     rows_equal: bool = False
+
+
+class _Totals:
+    """Sums of squares over all parameters, of one step."""
+
+    def __init__(self) -> None:
+        self.gradient = self.change = self.size = 0.0
+
+    def add_update(self, change: float, size: float, elements: int) -> None:
+        self.change += change * change * elements
+        self.size += size * size * elements
+
+    def row(self, follows: bool) -> tuple[float, float | None]:
+        """Gradient norm (as the optimizer received it) and update ratio."""
+        ratio = math.sqrt(self.change / self.size) if follows and self.size > 0 else None
+        return math.sqrt(self.gradient), ratio
 
 
 class ParameterFacts:
@@ -71,6 +92,8 @@ class ParameterFacts:
                 )
             )
         self._steps = 0
+        self._examined: list[int] = []
+        self._timeline: list[tuple[int, float, float | None]] = []
         self._unzeroed_passes: list[bool] = []
         self._kept_steps: list[int] = []
         self._checked_steps = 0
@@ -142,12 +165,34 @@ class ParameterFacts:
         if not examine:
             return
         self._groups()
+        follows = bool(self._examined) and self._examined[-1] == step - 1
+        totals = _Totals()
         for parameter in self._parameters:
             tensor = parameter.tensor()
             if tensor is not None:
-                self._look(parameter, tensor)
+                self._look(parameter, tensor, totals)
+                self._follow(parameter, tensor, totals, follows)
+        self._examined.append(step)
+        self._timeline.append((step, *totals.row(follows)))
+        del self._timeline[_TIMELINE // 2 : -_TIMELINE // 2], self._examined[:-1]
 
-    def _look(self, parameter: _Parameter, tensor: Tensor) -> None:
+    def _follow(
+        self, parameter: _Parameter, tensor: Tensor, totals: _Totals, follows: bool
+    ) -> None:
+        """How far a sample of the parameter's elements moved since the step before."""
+        if parameter.group_lr is None or not measurable(tensor) or tensor.numel() == 0:
+            return
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(flat.numel() // _SAMPLE, 1)][:_SAMPLE].float().clone()
+        if follows and parameter.sample is not None and len(parameter.sample) == len(sample):
+            change, size = _rms(sample - parameter.sample), _rms(parameter.sample)
+            if tensor.dim() >= 2:
+                parameter.update_ratio.append(change / size if size > 0 else math.inf)
+                del parameter.update_ratio[_KEPT:-_KEPT]
+            totals.add_update(change, size, tensor.numel())
+        parameter.sample = sample
+
+    def _look(self, parameter: _Parameter, tensor: Tensor, totals: _Totals) -> None:
         changed = (tensor._version, tensor.data_ptr()) != (parameter.version, parameter.storage)
         parameter.version, parameter.storage = tensor._version, tensor.data_ptr()
         parameter.foreign_updates += changed and parameter.group_lr is None
@@ -162,7 +207,8 @@ class ParameterFacts:
         parameter.zero_gradient += rms == 0
         parameter.grad_rms.append(rms)
         parameter.weight_rms.append(_rms(tensor.detach()))
-        del parameter.grad_rms[8:-8], parameter.weight_rms[8:-8]
+        del parameter.grad_rms[_KEPT:-_KEPT], parameter.weight_rms[_KEPT:-_KEPT]
+        totals.gradient += rms * rms * tensor.numel()
         if tensor.dim() >= 2 and parameter.module_type != "Embedding":
             silent = (gradient.flatten(1) == 0).all(1)
             rows = parameter.silent_rows
@@ -187,6 +233,11 @@ class ParameterFacts:
         self._groups()
         return {
             "parameters": [_row(parameter) for parameter in self._parameters],
+            "timeline": {
+                "steps": [step for step, _, _ in self._timeline],
+                "grad_norm": [norm for _, norm, _ in self._timeline],
+                "update_ratio": [ratio for _, _, ratio in self._timeline],
+            },
             "zero_grad": {"checked_steps": self._checked_steps, "kept_steps": self._kept_steps},
         }
 
@@ -209,15 +260,15 @@ def _row(parameter: _Parameter) -> dict[str, Any]:
         "start": parameter.start,
         "grad_rms": parameter.grad_rms,
         "weight_rms": parameter.weight_rms,
+        "update_ratio": parameter.update_ratio,
         "silent_rows": parameter.silent_share,
         "rows_equal": parameter.rows_equal,
     }
 
 
 def _rms(tensor: Tensor) -> float:
-    return (
-        float(torch.linalg.vector_norm(tensor, dtype=torch.float32)) / max(tensor.numel(), 1) ** 0.5
-    )
+    norm = float(torch.linalg.vector_norm(tensor.float()))
+    return norm / math.sqrt(max(tensor.numel(), 1))
 
 
 def _start(tensor: Tensor, module_type: str) -> dict[str, float]:

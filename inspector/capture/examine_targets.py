@@ -9,6 +9,7 @@ from torch import Tensor
 
 _MOST_CLASSES = 10_000
 _BATCHES = 100
+_FEW = 32  # float targets 0, 1, 2, … below this are taken for classes
 
 
 class TargetFacts:
@@ -52,9 +53,14 @@ class TargetFacts:
         self._integral &= bool((values == values.round()).all())
         facts["one_hot"] = facts.get("one_hot", True) and _is_one_hot(values)
         classes = _classes(targets, values, bool(facts["one_hot"]), self._integral)
+        if values.dim() == 2 and values.shape[1] > 1 and targets.dtype.is_floating_point:
+            sums = bool(((values.sum(1) - 1).abs() < 1e-3).all()) and float(values.min()) >= 0
+            facts["rows_sum_to_one"] = facts.get("rows_sum_to_one", True) and sums
         if classes is not None:
             self._count(classes)
         elif values.dim() <= 2:
+            if self._counts is not None:  # numbers after all: what was counted means nothing
+                self._counts, self._sizes, self._within, self._samples = None, [], 0.0, 0
             flat = values.reshape(len(values), -1)[:, 0] if values.dim() else values.reshape(1)
             self._spread(flat)
 
@@ -122,8 +128,8 @@ def _classes(targets: Tensor, values: Tensor, one_hot: bool, integral: bool) -> 
         return values.argmax(1)
     if targets.dtype == torch.bool:
         return targets.long()
-    binary = integral and bool(((values == 0) | (values == 1)).all())
-    if binary and (values.dim() == 1 or (values.dim() == 2 and values.shape[1] == 1)):
+    few = integral and float(values.min()) >= 0 and float(values.max()) < _FEW
+    if few and (values.dim() == 1 or (values.dim() == 2 and values.shape[1] == 1)):
         return values.long()
     return None
 

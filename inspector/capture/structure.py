@@ -16,6 +16,7 @@ of its own switches it off and is found in :attr:`StructureProbe.failed`.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -184,7 +185,7 @@ class StructureProbe:
         return dict(content)
 
     def _document(self) -> dict[str, Any]:
-        return {
+        content = {
             "version": VERSION,
             "step": self._step - 1,
             **self._parameters.document(),
@@ -193,6 +194,7 @@ class StructureProbe:
             **self._data.document(),
             "modes": self._modes.document(),
         }
+        return dict(_finite(content))
 
     def close(self) -> None:
         """Removes the hooks; twice is fine."""
@@ -209,6 +211,17 @@ class StructureProbe:
             self.failed = error
             self.close()
             return None
+
+
+def _finite(value: Any) -> Any:
+    """The document with None in place of NaN and infinity, which JSON lacks."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value
 
 
 class _Hook(Inert):
