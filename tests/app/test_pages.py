@@ -1,0 +1,151 @@
+"""Every page on a finished run, a failed one and an empty folder: what a person reads there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from inspector.config import RunConfig
+from inspector.events import Frame, RunFailed
+from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
+from inspector.store.layout import create_run
+from inspector.store.writer import Writer
+from inspector.training import runner
+from inspector.ui.shell import PAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_PAGES = [name for name, (_, looks_at_run) in PAGES.items() if looks_at_run]
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the default model, and one whose model raised."""
+    folder = tmp_path_factory.mktemp("runs")
+    failed = create_run(folder, "failed", {"kind": "built_in", "config": RunConfig().to_dict()})
+    writer = Writer(failed)
+    writer.event(
+        3,
+        RunFailed(
+            error="ValueError",
+            message="<b>not markup</b>",
+            phase="forward",
+            module="body.0",
+            frames=(Frame("my_model.py", 12, "forward", "raise ValueError"),),
+        ),
+    )
+    writer.close()
+    runner.start(RunConfig(steps=30, torch_threads=1), folder, name="good")
+    assert runner.join(60)
+    return folder
+
+
+@pytest.fixture
+def app(runs_dir: Path) -> Iterator[AppTest]:
+    yield from serving(runs_dir)
+
+
+def serving(folder: Path) -> Iterator[AppTest]:
+    configure(Settings(token="t" * 32, runs_dir=folder))
+    yield AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
+    sys.modules.pop("_torch_inspector_server", None)
+    os.environ.pop(RUNS_DIR_VARIABLE, None)
+
+
+def on_page(app: AppTest, name: str, run: str = "good") -> AppTest:
+    app.query_params["run"] = run
+    app.run()
+    app.switch_page(f"../../pages/{name}.py").run()
+    assert not app.exception, app.exception
+    return app
+
+
+def texts(app: AppTest) -> str:
+    kinds = (app.markdown, app.caption, app.subheader, app.info, app.error, app.warning, app.code)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def test_first_screen_says_what_is_loaded_and_offers_start(app: AppTest) -> None:
+    app.run()
+    assert not app.exception
+    assert "Multilayer perceptron on handwritten digits" in texts(app)
+    assert app.button(key="start").label == "Start"
+    assert sum(button.label == "Load" for button in app.button) >= 8
+
+
+def test_preset_is_loaded_by_one_click(app: AppTest) -> None:
+    app.run()
+    app.button(key="load/vanishing").click().run()
+    assert not app.exception
+    assert "Deep sigmoid net on handwritten digits" in texts(app)
+    assert app.button(key="load/vanishing").label == "Loaded"
+
+
+def test_form_changes_what_is_loaded(app: AppTest) -> None:
+    app.run()
+    app.selectbox(key="data/0").select("two_moons").run()
+    app.number_input(key="lr/0").set_value(0.5).run()
+    assert not app.exception
+    assert "on two moons" in texts(app)
+    assert "learning rate 0\\.5" in texts(app)
+
+
+def test_misfit_of_model_and_data_is_said_before_the_start(app: AppTest) -> None:
+    app.run()
+    app.selectbox(key="model/0").select("lenet").run()
+    app.selectbox(key="data/0").select("diabetes").run()
+    assert any("lenet takes samples of layout image" in str(w.value).replace("\\", "")
+               for w in app.warning)  # fmt: skip
+    app.button(key="start").click().run()
+    assert any("lenet" in str(error.value) for error in app.error)
+
+
+@pytest.mark.parametrize("name", RUN_PAGES)
+def test_every_page_shows_a_finished_run(app: AppTest, name: str) -> None:
+    on_page(app, name)
+    assert any("This run has ended" in str(caption.value) for caption in app.sidebar.caption)
+
+
+def test_modules_page_lists_shapes_and_finds_a_module(app: AppTest) -> None:
+    on_page(app, "modules")
+    table = app.dataframe[0].value
+    row = table[table["path"] == "head"].iloc[0]
+    assert (row["inputs"], row["outputs"], row["parameters"]) == ("64×128", "64×10", 1290)
+    app.text_input[0].set_value("head").run()
+    assert list(app.dataframe[0].value["path"]) == ["head"]
+
+
+def test_events_page_lists_what_happened_and_narrows_it(app: AppTest) -> None:
+    on_page(app, "events")
+    assert "Start" in set(app.dataframe[0].value["kind"])
+    app.button_group[0].set_value(["End"]).run()
+    assert list(app.dataframe[0].value["text"]) == ["Run completed."]
+
+
+def test_failed_run_shows_the_users_own_lines_verbatim_and_retry(app: AppTest) -> None:
+    on_page(app, "live", "failed")
+    shown = texts(app)
+    assert "Failed at step 3" in shown
+    assert "ValueError: <b>not markup</b>" in [code.value for code in app.code]
+    assert "my\\_model\\.py:12" in shown
+    assert "Retry" in [button.label for button in app.button]
+
+
+def test_runs_page_lists_both(app: AppTest) -> None:
+    on_page(app, "runs")
+    listed = app.dataframe[0].value
+    assert dict(zip(listed["name"], listed["status"], strict=True)) == {
+        "good": "finished",
+        "failed": "failed",
+    }
+
+
+@pytest.mark.parametrize("name", ["live", "runs"])
+def test_empty_folder_is_explained(tmp_path: Path, name: str) -> None:
+    for app in serving(tmp_path / "none"):
+        on_page(app, name)
+        assert "Start" in texts(app)
