@@ -14,6 +14,7 @@ from inspector.store.chunks import Block, Statement
 from inspector.store.layout import CHUNK_ROWS
 
 SLOW = "the disk could not keep up"
+MOST_STATEMENTS = 4096
 ORDER = "steps of a group must rise"
 
 
@@ -102,9 +103,12 @@ class Intake:
         lane.block = Block(group, keys)
         return lane.block
 
-    def add(self, statement: Statement) -> None:
-        """Something that a full queue does not drop."""
+    def add(self, statement: Statement, *, droppable: bool = False) -> None:
+        """Something beside rows; what is ``droppable`` is dropped when very much of it waits."""
         with self.lock:
+            if droppable and len(self._statements) >= MOST_STATEMENTS:
+                self._drop(1, self.trouble or SLOW)
+                return
             self._statements.append(statement)
         self.wake.set()
 

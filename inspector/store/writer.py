@@ -121,12 +121,12 @@ class Writer:
         """Stores counts of equal bins from ``low`` to ``high``.
 
         ``kind`` is ``weight``, ``gradient`` (of the parameter ``subject``) or ``activation`` (of
-        the module ``subject``).
+        the module ``subject``). While the disk refuses to take thousands of them, the rest drops.
         """
         if not self._inert:
             packed = np.asarray(counts, "<i8").tobytes()
             row = (kind, subject, int(step), float(low), float(high), packed)
-            self._intake.add((_HISTOGRAM, row))
+            self._intake.add((_HISTOGRAM, row), droppable=True)
 
     def heartbeat(
         self, step: int, state: str, *, total_steps: int | None = None, **facts: Any

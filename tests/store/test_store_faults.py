@@ -68,10 +68,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def test_a_kill_loses_no_acknowledged_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_kill_loses_no_acknowledged_row(tmp_path: Path, kills: int) -> None:
     path = create_run(tmp_path, "run", {})
-    chance = random.Random(0)
-    for _ in range(6):
+    chance = random.Random(kills)
+    for _ in range(kills):
         with start_child(path) as child:
             assert child.stdout is not None
             acked = 0
@@ -79,6 +80,7 @@ def test_a_kill_loses_no_acknowledged_row(tmp_path: Path) -> None:
                 acked = int(child.stdout.readline())
             with Run(path) as live:
                 assert live.status == "running"
+                time.sleep(chance.random() / 50)  # somewhere inside the next transactions
                 child.send_signal(signal.SIGKILL)
                 acked = int(["0", *child.stdout.read().split()][-1]) or acked
                 child.wait()
@@ -257,6 +259,9 @@ def test_a_slow_disk_never_blocks_the_training_thread(tmp_path: Path) -> None:
         writer.append("scalar", step, LOSS, [step])  # would hang here
         writer.event(step, Notice(message=str(step)))
     assert writer.dropped == 1000 - 64
+    for step in range(10_000):
+        writer.histogram(step, "weight", "fc.weight", 0.0, 1.0, [1])
+    assert writer.dropped > 1000
     gate.set()
     writer.close()
     with Run(path) as run:
@@ -415,6 +420,43 @@ def test_a_read_only_run_can_be_read(tmp_path: Path, closed: bool) -> None:
             return f"{len(run.series('loss'))} {run.problems} {summary.reason}"
 
     assert as_another_user(look) == "1000 [] "
+
+
+def test_several_threads_share_a_run(tmp_path: Path) -> None:
+    path = create_run(tmp_path, "run", {})
+    writer = Writer(path)
+    writer.append("parameter", 0, WIDE, np.zeros(200, np.float32))
+    assert writer.flush()
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def look(run: Run) -> None:
+        try:
+            cursor, _ = run.tail(None)
+            while not done.is_set():
+                cursor, delta = run.tail(cursor)
+                for rows in delta.rows.values():
+                    assert (rows.values == rows.steps).all()
+                found = run.series("grad_norm", "7", max_points=10**6)
+                np.testing.assert_array_equal(found.values, np.arange(len(found)))
+                run.matrix("grad_norm", max_points=10)
+                assert run.status == "running"
+        except BaseException as error:
+            errors.append(error)
+
+    with Run(path) as run:
+        threads = [threading.Thread(target=look, args=(run,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for step in range(1, 3000):
+            writer.append("parameter", step, WIDE, np.full(200, step, np.float32))
+            if step % 100 == 0:
+                assert writer.flush(30)
+        done.set()
+        for thread in threads:
+            thread.join(30)
+    writer.close()
+    assert errors == []
 
 
 def test_a_reader_that_stays_open_does_not_hold_the_wal(tmp_path: Path) -> None:
