@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import streamlit as st
 
+from inspector.commands import Command
+from inspector.errors import StoreError
+from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
-from inspector.ui.context import escape
+from inspector.ui.context import LIVE, escape
 from inspector.ui.graph import GraphEvent, graph_picture
 from inspector.views.graph import FoldedGraph, GraphTree
 from inspector.views.graph_details import Details, details, size
@@ -19,15 +23,13 @@ _DIRECTIONS = {"Top down": "TB", "Left to right": "LR"}
 
 def render(run: Run) -> None:
     """Draws the page for a run; a run without a captured graph gets a sentence."""
-    st.subheader("Autograd graph")
     steps = [step for step, _ in run.documents("graph")]
-    if not steps:
+    step, direction = _head(run, steps)
+    if step is None:
         st.info(
-            "No graph has been captured yet. It is recorded with the first step of a run, and "
-            "again whenever you ask for it in the controls."
+            "No graph has been captured yet: ask for one with the button while the run goes on."
         )
         return
-    step, direction = _choices(run.name, steps)
     tree = _tree(str(run.path), step)
     if tree is None:
         st.error(f"The graph of step {step} cannot be read from this run.")
@@ -97,16 +99,32 @@ def _tree(path: str, step: int) -> GraphTree | None:
     return None if document is None else GraphTree(document)
 
 
-def _choices(name: str, steps: list[int]) -> tuple[int, str]:
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        step = steps[-1]
-        if len(steps) > 1:
-            newest = sorted(steps, reverse=True)
-            step = st.selectbox("Captured at step", newest, key=f"graph/{name}/step", width=180)
+def _head(run: Run, steps: list[int]) -> tuple[int | None, str]:
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        st.subheader("Autograd graph", width="content")
         label = st.segmented_control(
-            "Direction", list(_DIRECTIONS), default="Top down", required=True, key="graph/direction"
-        )
+            "Direction", list(_DIRECTIONS), default="Top down", required=True,
+            key="graph/direction", label_visibility="collapsed",
+        )  # fmt: skip
+        step = max(steps, default=None)
+        if len(steps) > 1:
+            step = st.selectbox(
+                "Captured at step", sorted(steps, reverse=True), format_func=lambda s: f"step {s}",
+                key=f"graph/{run.name}/step", width=160, label_visibility="collapsed",
+            )  # fmt: skip
+        if run.status in LIVE and st.button("Capture the next step", key="graph/capture"):
+            _ask_for_capture(run)
     return step, _DIRECTIONS[label]
+
+
+def _ask_for_capture(run: Run) -> None:
+    try:
+        with closing(ControlWriter(run.path)) as writer:
+            writer.send(Command(name="capture_graph"))
+    except StoreError as error:
+        st.toast(escape(str(error)), icon="⚠️")
+    else:
+        st.toast("Asked for; it appears here when the step is done.")
 
 
 def _summary(tree: GraphTree) -> None:
@@ -151,7 +169,7 @@ def _selected(tree: GraphTree, chosen: str | None) -> None:
         return
     with st.container(border=True):
         st.markdown(f"**{escape(found.title)}**")
-        st.markdown("\n".join(f"- {label}: {escape(value)}" for label, value in found.rows))
+        st.markdown("  \n".join(f":gray[{label}] {escape(value)}" for label, value in found.rows))
         if found.saved:
             _saved(found)
 

@@ -11,6 +11,7 @@ from inspector.views.graph_tree import Fold, arrange
 
 LIMIT = 300
 FIT = 70  # boxes of the opening view
+DEPTH = 1e-12  # the colour scale spans twelve decades at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class FoldedGraph:
         children: the top level.
         edges: from, to (ids of boxes, in the direction of the forward pass) and how many.
         expanded: keys of the open folds, which may be fewer than were asked for.
-        low, high: least and largest positive gradient norm in the whole graph; None without any.
+        low, high: ends of the colour scale: the least and the largest positive gradient norm in the
+            whole graph, at most twelve decades apart; None without any.
         total: autograd nodes in the whole graph.
         notes: sentences for the reader.
     """
@@ -183,7 +185,7 @@ class _Picture:
             children=self._nest(top, iter(boxes)),
             edges=tuple((f"n{a}", f"n{b}", count) for (a, b), count in counts.items()),
             expanded=self._opened,
-            low=min(norms, default=None),
+            low=max(min(norms), max(norms) * DEPTH) if norms else None,
             high=max(norms, default=None),
             total=len(self._nodes),
             notes=tuple(notes),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from inspector.views.graph import GraphTree
@@ -49,7 +50,7 @@ def _of_fold(tree: GraphTree, fold: Fold) -> Details:
     leaves = [node for node in members if node["accumulated"] is not None]
     ops = Counter(node["op"] for node in members if node["accumulated"] is None)
     rows = [
-        ("what", fold.subtitle),
+        ("type", fold.subtitle),
         ("nodes", f"{len(members)}, of which {len(leaves)} parameters"),
         ("most frequent", ", ".join(f"{op} × {count}" for op, count in ops.most_common(4))),
         ("parameter gradients", _together(leaves)),
@@ -62,7 +63,7 @@ def _of_node(node: dict[str, Any]) -> Details:
     module = "outside the model" if node["module"] is None else node["module"] or "the model itself"
     rows = [
         ("module", module + (f", call {node['call']}" if node["call"] else "")),
-        ("line", f"{node['file']}:{node['line']}" if node["file"] else ""),
+        ("line", f"{_tail(node['file'])}:{node['line']}" if node["file"] else ""),
         ("output", f"{_shape(node['shape'])} {node['dtype']}".strip()),
         ("outputs", str(node["outputs"]) if node["outputs"] > 1 else ""),
         ("gradient norm", _norm(node)),
@@ -94,6 +95,11 @@ def _norm(node: dict[str, Any]) -> str:
     if node["nonfinite"]:
         return f"not finite ({node['nonfinite']})"
     return "not measured" if node["grad_norm"] is None else number(node["grad_norm"])
+
+
+def _tail(file: str) -> str:
+    parts = PurePath(file).parts
+    return file if len(parts) <= 4 else "…/" + "/".join(parts[-3:])
 
 
 def _shape(shape: list[int] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from inspector.views.graph import Box, FoldedGraph, Frame
 
@@ -12,6 +13,7 @@ VIRIDIS = (
 )  # fmt: skip
 BAD = "#d6006c"  # not on the scale, and apart from it for every kind of colour vision
 WIDEST = 44
+MOST_USES = 4
 
 _HEAD = """digraph autograd {
   bgcolor="transparent" nodesep=0.25 ranksep=0.35 compound=true
@@ -29,9 +31,7 @@ def to_dot(folded: FoldedGraph, *, direction: str = "TB") -> str:
     """
     lines = [_HEAD, f"  rankdir={direction}\n"]
     _contents(folded.children, "", folded, lines, "  ")
-    for start, end, count in folded.edges:
-        label = f' [label="×{count}" penwidth=2]' if count > 1 else ""
-        lines.append(f"  {start} -> {end}{label}\n")
+    lines += _arrows(folded)
     lines.append("}\n")
     return "".join(lines)
 
@@ -94,12 +94,30 @@ def _contents(
         lines.append(f"{pad}}}\n")
 
 
+def _arrows(folded: FoldedGraph) -> list[str]:
+    """The edges; of a parameter used by many boxes only the first, which says how many follow."""
+    parameters = {box.id for box in folded.boxes() if box.kind == "parameter"}
+    uses = Counter(start for start, _, _ in folded.edges)
+    drawn: set[str] = set()
+    lines = []
+    for start, end, count in folded.edges:
+        label = f"×{count}" if count > 1 else ""
+        if start in parameters and uses[start] > MOST_USES:
+            if start in drawn:
+                continue
+            drawn.add(start)
+            label = f"{label} and in {uses[start] - 1} more boxes".strip()
+        style = f' [label="  {label}" penwidth={2 if count > 1 else 1}]' if label else ""
+        lines.append(f"  {start} -> {end}{style}\n")
+    return lines
+
+
 def _attributes(box: Box, path: str, folded: FoldedGraph) -> str:
     title = _cut(_within(box.title, path))
     label = [f"+ {title}" if box.kind == "fold" else title]
     if box.subtitle:
         label.append(_cut(box.subtitle))
-    facts = [f"{box.ops} nodes"] if box.kind == "fold" else []
+    facts = [f"{box.ops} node{'s' * (box.ops > 1)}"] if box.kind == "fold" else []
     fill = colour(box.norm, folded.low, folded.high)
     if box.nonfinite:
         fill = BAD

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 CROWD = 40  # children under one fold; more are put into ranges
+FEW = 12  # single nodes among many folds, such as the parameters of a cell, stay single
 
 Kind = Literal["module", "calls", "call", "lines", "range"]
 
@@ -141,9 +142,13 @@ def _by_line(own: list[int], nodes: list[dict[str, Any]], key: str) -> list[Fold
 
 
 def _crowded(children: list[Fold | int], key: str) -> list[Fold | int]:
-    """At most CROWD children: longer lists are cut into ranges of 10, 100, … each."""
+    """At most CROWD children or so: longer lists are cut into ranges of 10, 100, … each."""
     if len(children) <= CROWD:
         return children
+    loose = [child for child in children if isinstance(child, int)]
+    if 0 < len(loose) <= FEW:
+        folds: list[Fold | int] = [child for child in children if isinstance(child, Fold)]
+        return loose + _crowded(folds, key)
     size = 10
     while len(children) > size * CROWD:
         size *= 10

@@ -37,6 +37,11 @@ export class GraphView {
     this.view.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === " ") this.click(event)
     })
+    // The browser scrolls to what gets the focus; here that is a pan.
+    this.view.addEventListener("scroll", () => {
+      this.shift(-this.view.scrollLeft, -this.view.scrollTop)
+      this.view.scrollTo(0, 0)
+    })
     this.search.addEventListener("input", () => this.highlight())
     this.search.addEventListener("keydown", (event) => event.key === "Enter" && this.next())
     root.querySelector(".bar").addEventListener("click", (event) => this.press(event))
@@ -122,7 +127,16 @@ export class GraphView {
 
   keep(anchor) {
     const now = this.at(anchor.key)
-    if (now) this.shift(anchor.x - now.x, anchor.y - now.y)
+    if (!now) return
+    let [dx, dy] = [anchor.x - now.x, anchor.y - now.y]
+    // An opened frame that would stick out where its box was is moved into view.
+    const frame = this.items.get(anchor.key).getBoundingClientRect()
+    const view = this.view.getBoundingClientRect()
+    dx -= Math.max(frame.right + dx - view.right + 12, 0)
+    dx += Math.max(view.left + 12 - frame.left - dx, 0)
+    dy -= Math.max(frame.bottom + dy - view.bottom + 12, 0)
+    dy += Math.max(view.top + 12 - frame.top - dy, 0)
+    this.shift(dx, dy)
   }
 
   shift(dx, dy) {
