@@ -28,7 +28,7 @@ class SampleModel:
     cls: str
     title: str
     about: str
-    takes: tuple[Layout, ...] = ("image", "table", "sequence")
+    takes: tuple[Layout, ...] = ("image", "table")
     reconstructs: bool = False
 
 
@@ -84,7 +84,7 @@ MODELS: dict[str, SampleModel] = {
         SampleModel(
             "autoencoder", "Autoencoder", "Autoencoder",
             "Squeezes a sample through a narrow code and paints it again.",
-            ("image", "table"), reconstructs=True,
+            reconstructs=True,
         ),
         SampleModel(
             "log_trap", "LogTrap", "Log trap",

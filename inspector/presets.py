@@ -74,13 +74,13 @@ PRESETS: tuple[Preset, ...] = (
         "exploding",
         "Exploding gradient",
         "A plain recurrent network has to remember a symbol over 30 steps.",
-        "Just as the loss begins to fall the gradient norm jumps a thousandfold, and what was "
+        "Just as the loss begins to fall the gradient norm jumps a hundredfold, and what was "
         "learnt is gone. Start again with clipping by norm at 1: the same net learns it all.",
         RunConfig(
             model="rnn",
             data="long_memory",
             data_args={"length": 30},
-            lr=0.05,
+            lr=0.2,
             epochs=40,
             controls=Controls(capture_every=1, max_steps_per_s=30.0),
         ),
