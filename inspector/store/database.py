@@ -31,7 +31,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA journal_size_limit = 33554432")
         db.execute("PRAGMA wal_autocheckpoint = 1000")
-        db.executescript(SCHEMA)
+        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
     except sqlite3.Error:
         db.close()
         raise

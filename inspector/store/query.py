@@ -135,7 +135,8 @@ def cover(
     whole = _rolls(source, group, columns, level, -(-lo // span) * span, hi // span * span)
     for row, buckets in whole:
         yield from cover(source, group, columns, level - 1, at, row)
-        yield np.arange(row, row + span, size), buckets
+        if buckets is not None:
+            yield np.arange(row, row + span, size), buckets
         at = row + span
     yield from cover(source, group, columns, level - 1, at, hi)
 
@@ -150,13 +151,16 @@ def _single(steps: I64, values: F32) -> Buckets:
 
 def _rolls(
     source: Source, group: str, columns: I64, level: int, lo: int, hi: int
-) -> Iterator[tuple[int, Buckets]]:
-    """The stored rows of a level within [lo, hi), those with a damaged stripe left out."""
+) -> Iterator[tuple[int, Buckets | None]]:
+    """The stored rows of a level within [lo, hi), those with a damaged stripe left out.
+
+    None stands for rows from before the columns existed.
+    """
     if lo >= hi:
         return
     found: dict[int, list[tuple[I64, I64, Buckets]]] = {}
     bad: set[int] = set()
-    for stripe, inner, where in _with_first(columns):
+    for stripe, inner, where in stripes(columns):
         for row, crc, steps, blob in source.rows(
             "SELECT row, crc, steps, v FROM roll "
             "WHERE grp=? AND level=? AND stripe=? AND row>=? AND row<? ORDER BY row",
@@ -171,18 +175,13 @@ def _rolls(
                 )
             else:
                 found.setdefault(row, []).append((inner, where, decoded))
-    for row in sorted(found.keys() - bad):
-        yield row, _assemble(found[row], len(columns))
-
-
-def _with_first(columns: I64) -> Iterator[tuple[int, I64, I64]]:
-    """All stripes, and the first in any case: rows from before a column existed have only that."""
-    if len(columns) and columns[0] >= 0:
-        needed = list(stripes(columns))
-        if needed[0][0] != 0:
-            nothing = np.empty(0, np.int64)
-            yield 0, nothing, nothing
-        yield from needed
+    for (row,) in source.rows(
+        "SELECT row FROM roll WHERE grp=? AND level=? AND stripe=0 AND row>=? AND row<? "
+        "ORDER BY row",
+        group, level, lo, hi,
+    ):  # fmt: skip
+        if row not in bad:
+            yield row, _assemble(found[row], len(columns)) if row in found else None
 
 
 def _step(steps: bytes) -> int:

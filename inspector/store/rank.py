@@ -48,6 +48,12 @@ class RankFile:
             if self._copy is not None:
                 self._copy.cleanup()
 
+    def ready(self) -> bool:
+        """Whether the writer has made the tables."""
+        with self.lock:
+            found = self.source.rows("SELECT 1 FROM sqlite_master WHERE name = 'heartbeat'")
+            return bool(found)
+
     def groups(self) -> dict[str, list[SeriesKey]]:
         """The columns of each group."""
         with self.lock:
@@ -115,7 +121,7 @@ class RankFile:
             if "closed" in meta and "writer" not in meta:
                 recorded = self.source.rows("SELECT 1 FROM chunk LIMIT 1")
                 return "finished" if recorded or final else "empty"
-            return "crashed"
+            return "crashed" if "writer" in meta else "empty"
 
     def events(self, after: int = 0) -> list[StoredEvent]:
         with self.lock:

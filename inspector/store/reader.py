@@ -242,7 +242,11 @@ class Run:
                 raise StoreError(f"Run {self.name} is closed; open it again to read it.")
             for rank, path in rank_files(self.path).items():
                 if rank not in self._files and path.stat().st_size:
-                    self._files[rank] = RankFile(path, rank, self._report)
+                    file = RankFile(path, rank, self._report)
+                    if file.ready():
+                        self._files[rank] = file
+                    else:
+                        file.close()
             return dict(sorted(self._files.items()))
 
     def _report(self, sentence: str) -> None:

@@ -80,7 +80,8 @@ def _read(path: Path, created: float, kind: str, config: dict[str, object]) -> R
     problems: list[str] = []
     rank = RankFile(file, 0, problems.append)
     try:
-        beat, status = rank.heartbeat(), rank.status()
+        ready = rank.ready()
+        beat, status = (rank.heartbeat(), rank.status()) if ready else (None, "empty")
     finally:
         rank.close()
     if problems:
