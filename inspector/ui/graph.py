@@ -25,7 +25,7 @@ _LOADER = f"""export default function (component) {{
 
 _component = st.components.v2.component(
     "torch_inspector_graph",
-    html='<div class="graph"></div>',
+    html='<div class="autograd-graph"></div>',
     css=(_ASSETS / "graph.css").read_text("utf-8"),
     js=_LOADER,
 )

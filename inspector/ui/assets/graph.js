@@ -53,6 +53,7 @@ export class GraphView {
     this.data = data
     this.view.style.height = `${data.height}px`
     if (data.dot === this.dot) return this.mark()
+    if (data.dot === this.tooSlow) return // asked once already: nothing is left to fold
     const request = (this.request = data.dot)
     layout ??= new Layout(data.assets)
     this.say("Laying out …")
@@ -61,11 +62,13 @@ export class GraphView {
       if (request !== this.request) return
       this.place(picture.svg)
       this.say("")
+      this.root.dataset.graph = data.graph
       this.root.dataset.shown = data.id
       this.root.dataset.layoutMs = Math.round(picture.ms)
     } catch (error) {
       if (request !== this.request) return
       if (error.message === "timeout") {
+        this.tooSlow = data.dot
         this.say("This picture takes too long to lay out: folding further.")
         this.send("too_slow", data.id)
       } else {
@@ -246,7 +249,7 @@ const views = new WeakMap()
 
 /** Streamlit calls this at every script run; the picture and its zoom stay. */
 export function mount({ data, parentElement, setTriggerValue }) {
-  const root = parentElement.querySelector(".graph")
+  const root = parentElement.querySelector(".autograd-graph")
   let view = views.get(root)
   if (!view) views.set(root, (view = new GraphView(root)))
   view.update(data, setTriggerValue)

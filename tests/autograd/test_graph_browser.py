@@ -1,0 +1,256 @@
+"""The graph page in a real Chromium, behind the app's own content security policy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from inspector.autograd import GraphTags, capture_graph
+from inspector.store.layout import create_run
+from inspector.store.writer import Writer
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+HOSTILE = '"]; a->b [x="<img src=x onerror=alert(1)>'
+PICTURE_MS = 20_000
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Chromium"),
+]
+
+APP = """
+import streamlit as st
+from starlette.middleware import Middleware
+from inspector.server import assets, policy
+
+class Headers:
+    def __init__(self, app): self.app = app
+    async def __call__(self, scope, receive, send):
+        async def with_policy(message):
+            if message["type"] == "http.response.start":
+                message = message | {{"headers": [*message["headers"], *policy.HEADERS]}}
+            await send(message)
+        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
+
+app = st.App({script!r}, routes=assets.routes(), middleware=[Middleware(Headers)])
+"""
+
+SCRIPT = """
+import streamlit as st
+from inspector.store.reader import Run
+from inspector.ui.graph_page import render
+st.set_page_config(layout="wide")
+with Run({runs!r} + "/" + st.query_params["run"]) as run:
+    render(run)
+"""
+
+
+class Unrolled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.RNNCell(3, 3)
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, steps: int) -> torch.Tensor:
+        h = torch.zeros(2, 3)
+        for _ in range(steps):
+            h = self.cell(torch.ones(2, 3), h)
+        return self.head(h)
+
+
+class Stages(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(*(nn.Sequential(nn.Linear(2, 2), nn.Tanh()) for _ in range(15)))
+                for _ in range(3)
+            )
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stages(x)
+
+
+class Hostile(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.ModuleDict({HOSTILE: nn.Linear(2, 2), "other": nn.Linear(2, 2)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner["other"](self.inner[HOSTILE](x))
+
+
+def record(runs: Path, name: str, model: nn.Module, argument: object) -> None:
+    with GraphTags(model) as tags:
+        loss = model(argument).sum()
+    pending = capture_graph(loss, model, step=5, tags=tags)
+    loss.backward()
+    path = create_run(runs, name, {"kind": "watched", "config": {}})
+    writer = Writer(path)
+    writer.document("graph", 5, pending.finish())
+    writer.close()
+    if pending.torchviz:
+        (path / "blobs").mkdir(exist_ok=True)
+        (path / "blobs" / "graph-5.torchviz.dot").write_text(pending.torchviz, "utf-8")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("graphs")
+    runs = folder / "runs"
+    record(runs, "stages", Stages(), torch.ones(1, 2))
+    record(runs, "unrolled", Unrolled(), 1000)
+    record(runs, "hostile", Hostile(), torch.ones(1, 2))
+    (folder / "script.py").write_text(SCRIPT.format(runs=str(runs)))
+    (folder / "app.py").write_text(APP.format(script=str(folder / "script.py")))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}",
+               "--server.address=127.0.0.1", "--server.headless=true",
+               "--server.fileWatcherType=none", "--browser.gatherUsageStats=false"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL
+    ) as server:
+        try:
+            wait_until_healthy(f"http://127.0.0.1:{port}/_stcore/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def wait_until_healthy(url: str) -> None:
+    end = time.monotonic() + 40
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(url)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: sync_api.Browser) -> Iterator[sync_api.Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    problems: list[str] = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("dialog", lambda dialog: problems.append(f"dialog {dialog.message}"))
+    tab.on("console", lambda m: problems.append(m.text) if "Security Policy" in m.text else None)
+    yield tab
+    context.close()
+    assert problems == []
+
+
+def open_graph(page: sync_api.Page, address: str, run: str) -> None:
+    page.goto(f"{address}/?run={run}")
+    page.wait_for_selector(".autograd-graph[data-shown]", timeout=PICTURE_MS)
+
+
+def click_and_wait(page: sync_api.Page, target: sync_api.Locator) -> None:
+    before = page.locator(".autograd-graph").get_attribute("data-shown")
+    target.click()
+    page.wait_for_selector(
+        f'.autograd-graph[data-shown]:not([data-shown="{before}"])', timeout=PICTURE_MS
+    )
+
+
+def place(page: sync_api.Page) -> str:
+    return str(page.locator(".sheet").evaluate("sheet => sheet.style.transform"))
+
+
+def test_a_fold_opens_and_closes_by_click_and_the_zoom_stays(
+    page: sync_api.Page, address: str
+) -> None:
+    open_graph(page, address, "stages")
+    closed = page.locator("g.node").count()
+    page.get_by_role("button", name="+", exact=True).click()
+    scale = re.search(r"scale\([\d.]+\)", place(page)).group()
+    first = page.locator("g.fold", has_text="Sequential").first
+    click_and_wait(page, first)
+    assert page.locator("g.node").count() > closed
+    assert scale in place(page)
+    sync_api.expect(page.get_by_text("parameter gradients")).to_be_visible()
+    click_and_wait(page, page.locator("g.cluster.chosen text"))
+    assert page.locator("g.node").count() == closed
+
+
+def test_an_operation_shows_its_details(page: sync_api.Page, address: str) -> None:
+    open_graph(page, address, "hostile")
+    addmm = page.locator("g.node", has_text="AddmmBackward0").first
+    addmm.click()
+    sync_api.expect(page.get_by_text("gradient norm")).to_be_visible()
+    sync_api.expect(page.get_by_text("Saved tensors")).to_be_visible()
+    sync_api.expect(addmm).to_have_class(re.compile("chosen"))
+
+
+def test_hostile_names_are_shown_as_they_are(page: sync_api.Page, address: str) -> None:
+    open_graph(page, address, "hostile")
+    sync_api.expect(page.locator("g.cluster", has_text=HOSTILE).last).to_be_visible()
+    assert page.locator(".autograd-graph img").count() == 0
+    assert page.locator("g.node").count() == 9
+
+
+def test_a_thousand_time_steps_are_one_box(page: sync_api.Page, address: str) -> None:
+    open_graph(page, address, "unrolled")
+    cell = page.locator("g.fold", has_text="RNNCell × 1000")
+    sync_api.expect(cell).to_have_count(1)
+    click_and_wait(page, cell)
+    sync_api.expect(page.locator("g.fold", has_text="call 0 … call 99")).to_have_count(1)
+
+
+def test_search_marks_what_holds_the_word(page: sync_api.Page, address: str) -> None:
+    open_graph(page, address, "unrolled")
+    page.get_by_label("Search the graph").fill("head.weight")
+    sync_api.expect(page.locator("g.hit")).to_have_count(1)
+    sync_api.expect(page.locator("g.hit")).to_contain_text("weight")
+
+
+def test_pictures_and_texts_can_be_downloaded(page: sync_api.Page, address: str) -> None:
+    open_graph(page, address, "stages")
+    with page.expect_download() as svg:
+        page.get_by_role("button", name="SVG").click()
+    text = Path(svg.value.path()).read_text("utf-8")
+    assert text.count('class="node') == page.locator("g.node").count()
+    with page.expect_download() as dot:
+        page.get_by_role("button", name="DOT of this view").click()
+    assert Path(dot.value.path()).read_text("utf-8").startswith("digraph autograd")
+    with page.expect_download() as torchviz:
+        page.get_by_role("button", name="torchviz's own DOT").click()
+    assert "AccumulateGrad" in Path(torchviz.value.path()).read_text("utf-8")
+
+
+def test_too_slow_a_layout_is_ended_and_folded_further(page: sync_api.Page, address: str) -> None:
+    # The worker answers the first request never, as a layout without end would.
+    page.route("**/graph-worker.js", lambda route: route.fulfill(
+        content_type="text/javascript",
+        body="postMessage({ready: true}); onmessage = () => { for (;;); }",
+    ), times=1)  # fmt: skip
+    page.goto(f"{address}/?run=stages")
+    page.wait_for_selector(".autograd-graph[data-shown]", timeout=PICTURE_MS)
+    assert page.locator("g.node").count() < 10
