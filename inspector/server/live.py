@@ -12,8 +12,9 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -26,6 +27,8 @@ from inspector.server.wire import Frame
 from inspector.store.layout import run_path
 from inspector.views.live import Buffer, MatrixKey, Seen
 from inspector.views.state import RunState, to_dict
+
+T = TypeVar("T")
 
 INTERVAL_S = 0.25
 FRESH_S = 0.04  # what arrived this recently is sent when the interval ends;
@@ -54,11 +57,11 @@ class Subscription:
         Raises:
             InspectorError: the run cannot be read.
         """
-        await asyncio.wrap_future(self.feed.opened)
+        await _result(self.feed.opened)
         for place, chart in enumerate(self._charts):
             points = _points(chart, max_points)
             for line, key in enumerate(_keys(chart)):
-                buffer = await asyncio.wrap_future(self.feed.buffer(key, points))
+                buffer = await _result(self.feed.buffer(key, points))
                 self._buffers.append((place, line, buffer))
                 self._seen.append(Seen())
 
@@ -170,6 +173,9 @@ class Session:
             self._acked.clear()
             await self._socket.send_bytes(content)
             self._sent = time.monotonic()
+            if any(subscription.feed.closed for subscription in self._subscriptions.values()):
+                await self._socket.close(1012, "The run could not be read on.")
+                return
             try:
                 await asyncio.wait_for(self._acked.wait(), ACK_S)
             except TimeoutError:
@@ -209,6 +215,11 @@ def route(runs_dir: Callable[[], Path]) -> WebSocketRoute:
         await Session(socket, hub, runs_dir()).run()
 
     return WebSocketRoute("/live", live)
+
+
+async def _result(future: Future[T]) -> T:
+    """The result of another thread's work; a viewer who leaves does not cancel it for others."""
+    return await asyncio.shield(asyncio.wrap_future(future))
 
 
 def _keys(chart: Chart) -> list[Key]:

@@ -36,6 +36,8 @@ export class Board {
     root.append(this.element)
     this.observer = new ResizeObserver(() => this.#resize())
     this.observer.observe(this.element)
+    // Charts that are scrolled away are painted when they come near.
+    this.nearby = new IntersectionObserver((entries) => this.#scrolled(entries), { rootMargin: "120px" })
     this.timer = setInterval(() => this.#followTheme(), THEME_CHECK_MS)
   }
 
@@ -59,6 +61,7 @@ export class Board {
   destroy() {
     clearInterval(this.timer)
     this.observer.disconnect()
+    this.nearby.disconnect()
     if (this.connected) connection.remove(this.connected)
     for (const card of this.cards) card.chart?.destroy()
     this.element.remove()
@@ -95,18 +98,19 @@ export class Board {
     this.#note(message)
   }
 
+  /** Highest value of the newest point of each chart's first line, for measurements. */
   newest() {
-    const out = {}
-    for (const card of this.cards) out[card.spec.id] = card.points[0]?.size ? card.points[0].planes[0]?.[card.points[0].size - 1] : undefined
-    return out
+    return Object.fromEntries(this.cards.map(({ spec, points: [points] }) =>
+      [spec.id, points.size ? points.planes[Math.min(2, points.planes.length - 1)][points.size - 1] : null]))
   }
 
   paint() {
     // The common range of steps moves with every point, so all charts follow.
     for (const card of this.cards) {
-      if (card.dirty) this.#paintCard(card)
-      else if (this.moved) card.chart?.rescale()
+      if (this.moved) card.dirty = true
+      if (!card.dirty || card.away) continue
       card.dirty = false
+      this.#paintCard(card)
     }
     this.moved = false
   }
@@ -199,7 +203,16 @@ export class Board {
     return line
   }
 
+  #scrolled(entries) {
+    for (const { target, isIntersecting } of entries) {
+      const card = this.cards.find(({ element }) => element === target)
+      if (card) card.away = !isIntersecting
+    }
+    this.paint()
+  }
+
   #build() {
+    this.nearby.disconnect()
     for (const card of this.cards) {
       card.chart?.destroy()
       card.element.remove()
@@ -207,6 +220,7 @@ export class Board {
     this.cards = this.data.charts.map((spec) => this.#card(spec))
     this.top.replaceChildren(...this.cards.filter((card) => card.spec.kind === "number").map((card) => card.element))
     this.grid.replaceChildren(...this.cards.filter((card) => card.spec.kind !== "number").map((card) => card.element))
+    for (const { chart, element } of this.cards) if (chart) this.nearby.observe(element)
   }
 
   #card(spec) {
@@ -271,25 +285,30 @@ export class Board {
   }
 
   #paintLegend(card) {
-    const several = card.spec.lines.length > 1
-    const entries = card.spec.lines.map((line, place) => {
-      const entry = make("span", "entry")
-      const dot = make("i", "swatch")
-      dot.style.background = card.chart.colour(place)
+    const { lines, unit } = card.spec
+    if (!card.values) {
+      card.values = lines.map(() => make("b"))
+      card.legend.replaceChildren(...lines.map((line, place) => {
+        const entry = make("span", "entry")
+        entry.append(make("i", "swatch"))
+        if (lines.length > 1) entry.append(make("span", "", line.label))
+        entry.append(card.values[place])
+        return entry
+      }))
+    }
+    card.values.forEach((value, place) => {
       const newest = card.chart.newest(place)
-      const value = make("b", "", newest === undefined ? "–" : quantity(newest, card.spec.unit))
-      if (Number.isNaN(newest)) value.className = "bad"
-      entry.append(dot)
-      if (several) entry.append(make("span", "", line.label))
-      entry.append(value)
-      return entry
+      value.textContent = newest === undefined ? "–" : quantity(newest, unit)
+      value.className = Number.isNaN(newest) ? "bad" : ""
+      value.parentElement.firstChild.style.background = card.chart.colour(place)
     })
-    card.legend.replaceChildren(...entries)
   }
 
   #paintBar(card) {
     const bar = card.chart.bar
-    if (!bar) return
+    const shown = JSON.stringify(bar)
+    if (!bar || shown === card.bar) return
+    card.bar = shown
     const unit = card.spec.unit
     const text = (value) => (bar.log ? power(value) : quantity(value, unit === "L2" ? "" : unit))
     const strip = make("i", "ramp")

@@ -5,7 +5,7 @@ import { stepTick, tick } from "./format.js"
 import { alpha } from "./theme.js"
 
 const VALUE = 0, LOW = 1, HIGH = 2, BAD = 3
-const COLUMNS = 4 // of uPlot for every line: value, smoothed, low, high
+const COLUMNS = 2 // of uPlot for every line: value, smoothed
 const STEP_INCREMENTS = [1, 2, 5, 10, 20, 25, 50].concat(
   Array.from({ length: 8 }, (_, power) => [1, 2, 2.5, 5].map((m) => m * 10 ** (power + 2))).flat(),
 )
@@ -97,7 +97,7 @@ export class LineChart {
     return palette[place % palette.length]
   }
 
-  // uPlot's columns: x, then for every line value, smoothed, low, high.
+  // uPlot's columns: x, then for every line value and smoothed.
   #data() {
     const same = this.points.every((points) => sameSteps(points, this.points[0]))
     const tables = this.points.map((points, place) => this.#columns(points, place))
@@ -113,22 +113,15 @@ export class LineChart {
 
   #columns(points, place) {
     const { size } = points
-    const shown = (plane) => {
-      const source = points.planes[plane]
-      const out = new Array(size)
-      for (let i = 0; i < size; i++) {
-        const value = source[i]
-        out[i] = Number.isFinite(value) && (!this.log || value > 0) ? value : null
-      }
-      return out
+    const values = new Array(size)
+    for (let i = 0; i < size; i++) {
+      const value = points.planes[VALUE][i]
+      values[i] = Number.isFinite(value) && (!this.log || value > 0) ? value : null
     }
     const steps = Array.from(points.steps.subarray(0, size))
-    if (!size) return [steps, [], [], [], []]
-    const values = shown(VALUE)
-    const smoothed = this.smooth && this.#canSmooth(place) ? average(values, this.spec.smooth) : values.map(() => null)
-    const banded = differs(points)
-    const none = () => new Array(size).fill(null)
-    return [steps, values, smoothed, banded ? shown(LOW) : none(), banded ? shown(HIGH) : none()]
+    if (!size) return [steps, [], []]
+    const smoothed = this.smooth && this.#canSmooth(place) ? average(values, this.spec.smooth) : new Array(size).fill(null)
+    return [steps, values, smoothed]
   }
 
   #options() {
@@ -140,9 +133,7 @@ export class LineChart {
       ticks: { show: false },
     }
     const series = [{}]
-    const bands = []
     spec.lines.forEach((line, place) => {
-      const base = series.length
       const faded = () => this.smooth && this.#canSmooth(place)
       series.push(
         {
@@ -151,20 +142,17 @@ export class LineChart {
           points: { show: (u, i) => this.#sparse(u, i), size: 5 },
         },
         { label: "smooth", width: 2.2, stroke: () => this.#colour(place), points: { show: false } },
-        { label: "low", width: 0, points: { show: false } },
-        { label: "high", width: 0, points: { show: false } },
       )
-      bands.push({ series: [base + 3, base + 2], fill: () => alpha(this.#colour(place), 0.18) })
     })
     return {
       width: Math.max(120, Math.floor(this.host.clientWidth)),
       height: spec.height,
       padding: [8, 10, 0, 0],
       legend: { show: false },
-      series, bands,
+      series,
       scales: {
         x: { time: false },
-        y: { distr: this.log ? 3 : 1, range: (u, min, max) => span(min, max, this.log) },
+        y: { distr: this.log ? 3 : 1, range: (u) => span(...this.#extent(u), this.log) },
       },
       axes: [
         { ...axis, incrs: STEP_INCREMENTS, space: 60, values: (u, ticks) => ticks.map(stepTick) },
@@ -185,11 +173,56 @@ export class LineChart {
         bind: { dblclick: () => () => board.setZoom(null) },
       },
       hooks: {
+        drawAxes: [(u) => this.#drawBands(u)],
         draw: [(u) => this.#drawMarks(u)],
         setSelect: [(u) => this.#selected(u)],
         setCursor: [(u) => board.hover(this, u)],
       },
     }
+  }
+
+  // Least and greatest number inside the range of steps, bands included.
+  #extent(u) {
+    const { min: from, max: to } = u.scales.x
+    let [low, high] = [Infinity, -Infinity]
+    for (const { planes, size, steps } of this.points) {
+      for (let i = 0; i < size; i++) {
+        if (steps[i] < from || steps[i] > to) continue
+        if (planes[LOW][i] < low && (!this.log || planes[LOW][i] > 0)) low = planes[LOW][i]
+        if (planes[HIGH][i] > high) high = planes[HIGH][i]
+      }
+    }
+    return low <= high ? [low, high] : [null, null]
+  }
+
+  // One upright bar a pixel: a tenth of the cost of filling a polygon of thousands of corners.
+  #drawBands(u) {
+    const { left, top, width, height } = u.bbox
+    this.points.forEach(({ planes, size, steps }, place) => {
+      const bars = new Map()
+      for (let i = 0; i < size; i++) {
+        const [low, high] = [planes[LOW][i], planes[HIGH][i]]
+        if (!(low < high)) continue
+        const x = Math.round(u.valToPos(steps[i], "x", true))
+        if (x < left || x > left + width) continue
+        const bar = bars.get(x)
+        if (!bar) bars.set(x, [low, high])
+        else {
+          if (low < bar[0]) bar[0] = low
+          if (high > bar[1]) bar[1] = high
+        }
+      }
+      if (!bars.size) return
+      const path = new Path2D()
+      const step = Math.max(1, Math.ceil(width / Math.max(1, bars.size)))
+      for (const [x, [low, high]] of bars) {
+        const bottom = this.log && low <= 0 ? top + height : u.valToPos(low, "y", true)
+        const above = Math.max(top, u.valToPos(high, "y", true))
+        path.rect(x, above, Math.min(step, 3), Math.max(1, Math.min(bottom, top + height) - above))
+      }
+      u.ctx.fillStyle = alpha(this.#colour(place), 0.22)
+      u.ctx.fill(path)
+    })
   }
 
   #canSmooth(place) {
@@ -291,12 +324,6 @@ function average(values, weight) {
     mass = weight * mass + (1 - weight)
     return sum / mass
   })
-}
-
-function differs(points) {
-  const [low, high] = [points.planes[LOW], points.planes[HIGH]]
-  for (let i = 0; i < points.size; i++) if (low[i] < high[i]) return true
-  return false
 }
 
 function sameSteps(a, b) {

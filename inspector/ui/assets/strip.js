@@ -13,6 +13,7 @@ export class Strip {
   constructor(root) {
     this.root = root
     this.state = null
+    this.shown = {}
     this.element = make("div", "strip")
     this.badge = make("span", "badge")
     this.steps = make("span", "fact steps")
@@ -84,11 +85,11 @@ export class Strip {
     this.track.hidden = !total
     if (total) this.fill.style.transform = `scaleX(${Math.min(1, done / total)})`
     this.#paintFacts(status, done, total)
-    this.controls.replaceChildren(...controls.map(([name, value]) => {
+    this.#renew("controls", controls, ([name, value]) => {
       const chip = make("span", "chip", `${name} `)
       chip.append(make("b", "", value))
       return chip
-    }))
+    })
     if (problem) this.#banner(problem, "danger")
     else if (nonfinite) this.#banner(`Step ${nonfinite[0]}: ${nonfinite[1]}`, "danger")
     else this.#banner("", "")
@@ -105,11 +106,19 @@ export class Strip {
       const samples = this.#mean("samples_per_s")
       if (samples > 0) facts.push(["samples/s", count(samples)])
     }
-    this.facts.replaceChildren(...facts.map(([name, value]) => {
+    this.#renew("facts", facts, ([name, value]) => {
       const fact = make("span", "fact")
       fact.append(make("b", "", value), make("span", "", ` ${name}`))
       return fact
-    }))
+    })
+  }
+
+  // Rebuilds a row of words only when they changed.
+  #renew(place, words, build) {
+    const key = JSON.stringify(words)
+    if (this.shown[place] === key) return
+    this.shown[place] = key
+    this[place].replaceChildren(...words.map(build))
   }
 
   #lastStep() {
