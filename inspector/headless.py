@@ -6,7 +6,6 @@ import contextlib
 import time
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -83,7 +82,8 @@ def _show(run: Run, console: Console) -> None:
             status, beat = run.status, run.heartbeat
             if beat is not None:
                 loss = run.series("loss", max_points=2).values
-                text = f"loss {loss[-1]:.4g}" if len(loss) and not np.isnan(loss[-1]) else status
+                shown = status == "running" and len(loss) > 0
+                text = f"loss {loss[-1]:.4g}" if shown else status
                 done = beat.total_steps if status == "finished" else beat.step
                 bar.update(task, description=text, completed=done, total=beat.total_steps)
             if status in _ENDED:

@@ -27,10 +27,12 @@ def start(config: RunConfig, runs_dir: Path, name: str, progress: Progress | Non
     Raises:
         InspectorError: what the child refused, or that it died.
     """
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as log:
+        json.dump(config.to_dict(), told)
+        told.seek(0)
         child = subprocess.Popen(
             [sys.executable, "-m", "inspector.training.child", str(runs_dir), name],
-            stdin=subprocess.PIPE,
+            stdin=told,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -38,10 +40,8 @@ def start(config: RunConfig, runs_dir: Path, name: str, progress: Progress | Non
         )
         # Reaps the child, so that it does not look alive after its end.
         threading.Thread(target=child.wait, name="inspector-child", daemon=True).start()
-        assert child.stdin is not None and child.stdout is not None
-        with child.stdin, child.stdout:
-            child.stdin.write(json.dumps(config.to_dict()))
-            child.stdin.close()
+        assert child.stdout is not None
+        with child.stdout:
             answer = _answer(child.stdout, progress)
         if answer is None:
             child.wait()

@@ -113,7 +113,7 @@ def test_other_outputs_than_a_tensor_are_refused() -> None:
 def test_an_error_of_the_users_own_is_not_rewritten() -> None:
     class Own(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            raise ValueError("no batch today")
+            raise ValueError(f"no batch today, {len(x)} samples or not")
 
     with pytest.raises(ValueError, match="no batch today"):
         dry_run(with_model(Own()))
