@@ -77,7 +77,16 @@ class Feed:
         return stop
 
     def close(self) -> None:
+        """Has the thread end; returns at once."""
         self._closed.set()
+
+    def join(self, timeout: float) -> None:
+        """Waits for the thread to end."""
+        self._thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     @property
     def closed(self) -> bool:
@@ -132,6 +141,8 @@ class Feed:
         with contextlib.suppress(queue.Empty):
             while True:
                 job, future = self._jobs.get_nowait()
+                if not future.set_running_or_notify_cancel():
+                    continue
                 try:
                     future.set_result(job(run))
                 except Exception as error:
@@ -247,6 +258,12 @@ class FeedHub:
     def __init__(self) -> None:
         self._feeds: dict[Path, tuple[Feed, int]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def open(self) -> list[Feed]:
+        """The feeds that run now."""
+        with self._lock:
+            return [feed for feed, _ in self._feeds.values()]
 
     @contextlib.contextmanager
     def watching(self, path: Path) -> Iterator[Feed]:
