@@ -90,7 +90,7 @@ def _line(name: str) -> re.Pattern[str]:
 
 def _read(path: Path) -> Lesson:
     fields = tomllib.loads(path.read_text("utf-8"))
-    snippet = fields["snippet"].strip("\n") + "\n"
+    snippet = fields["snippet"].strip("\n")
     sliders = []
     for slider in fields.get("sliders", []):
         default = setting(snippet, slider["name"])
