@@ -1,0 +1,7 @@
+"""Says what is wrong with a run, where, since when, why, and what to do about it."""
+
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
+from inspector.diagnosis.findings import diagnose
+from inspector.diagnosis.registry import register, rules, thresholds
+
+__all__ = ["Evidence", "Finding", "Remedy", "diagnose", "register", "rules", "thresholds"]

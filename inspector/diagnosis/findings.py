@@ -1,0 +1,69 @@
+"""Runs every rule over a run and puts causes before their symptoms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from inspector.diagnosis.causes import EXPLAINS
+from inspector.diagnosis.finding import Finding
+from inspector.diagnosis.observations import Observations, RunLike
+from inspector.diagnosis.registry import Thresholds, rules, with_overrides
+
+
+def diagnose(run: RunLike, *, thresholds: Thresholds | None = None) -> list[Finding]:
+    """The findings of a run, live or finished: causes first, then by confidence.
+
+    Args:
+        run: what :func:`inspector.open_run` gives.
+        thresholds: other limits, keyed ``code.name`` (see :func:`inspector.diagnosis.thresholds`).
+
+    Raises:
+        ConfigError: there is no threshold of that name.
+    """
+    known = rules()
+    limits = with_overrides(known, thresholds)
+    observations = Observations(run)
+    found = [
+        finding
+        for code, rule in known.items()
+        for finding in rule.check(observations, limits[code])
+    ]
+    return ranked(found)
+
+
+def ranked(findings: Iterable[Finding]) -> list[Finding]:
+    """Links symptoms to causes and sorts: unexplained ones first, notes last."""
+    found = sorted(findings, key=lambda finding: -finding.confidence)
+    linked = [_linked(finding, found) for finding in found]
+    return sorted(linked, key=_place)
+
+
+def _linked(finding: Finding, found: Sequence[Finding]) -> Finding:
+    cause = next((other for other in found if _is_cause(other, finding)), None)
+    follows = tuple(dict.fromkeys(other.code for other in found if _is_cause(finding, other)))
+    return dataclasses.replace(
+        finding,
+        consequences=follows,
+        consequence_of=cause.code if cause is not None else None,
+    )
+
+
+def _is_cause(cause: Finding, symptom: Finding) -> bool:
+    """Whether one finding explains the other: a known link, and a cause that is serious."""
+    return (
+        cause.level != "note"
+        and symptom.code in EXPLAINS.get(cause.code, ())
+        and cause.code != symptom.code
+        and not (cause.code in EXPLAINS.get(symptom.code, ()) and _later(cause, symptom))
+    )
+
+
+def _later(cause: Finding, symptom: Finding) -> bool:
+    """Of two findings that could explain each other, the earlier (or surer) one does."""
+    return (cause.step, -cause.confidence) > (symptom.step, -symptom.confidence)
+
+
+def _place(finding: Finding) -> tuple[bool, bool, float]:
+    explained = finding.consequence_of is not None
+    return finding.level == "note", explained, -finding.confidence

@@ -1,0 +1,85 @@
+"""ReLU units that never fire.
+
+Statistic: share of a ReLU's units (channels of images) that were zero for every sample of eight
+consecutive steps, read from what autograd saved, so functional calls count too. Without the
+structure document: share of exact zeros of a ReLU module over its last measurements.
+Threshold: 0.5 is a warning, 0.9 critical, 0.3 a note; from 100 samples and 8 units on.
+Source: SageMaker Debugger DeadRelu (a unit active in < 1 % of samples, over half the layer);
+TheDeepChecker.
+False alarms: sparse features on purpose; very small batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import remedies
+from inspector.events import Level
+
+CODE = "dead_relu"
+
+
+@register(CODE, dead=0.5, note=0.3, zeros=0.98)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    rows = [
+        row
+        for row in run.part("activations") or ()
+        if row["function"] == "relu" and row["units"] >= 8 and row["samples"] >= 100
+    ]
+    if rows:
+        worst = max(rows, key=lambda row: float(row["dead"] or 0))
+        dead = float(worst["dead"] or 0)
+        at_start = (worst.get("at_start") or {}).get("dead") or 0.0
+        if dead > limits["note"]:
+            step = 0 if at_start > limits["dead"] else int(worst["first_step"])
+            evidence = Evidence(
+                statistic="share of units that never fired",
+                value=dead,
+                threshold=limits["dead"],
+                quantity="activation_zeros",
+                subject=worst["module"] or "",
+                first=int(worst["first_step"]),
+                last=int(worst["last_step"]),
+            )
+            yield _finding(worst["module"], dead, dead > limits["dead"], step, evidence)
+        return
+    for module in run.modules:
+        zeros = run.series("activation_zeros", module["path"])
+        if module["type"] in ("ReLU", "ReLU6") and len(zeros) >= 3:
+            share = zeros.between(int(zeros.steps[-3]), run.last_step).median(0.0)
+            if share > limits["zeros"]:
+                evidence = Evidence(
+                    statistic="share of zeros",
+                    value=share,
+                    threshold=limits["zeros"],
+                    quantity="activation_zeros",
+                    subject=module["path"],
+                    last=run.last_step,
+                )
+                yield _finding(module["path"], share, True, 0, evidence)
+                return
+
+
+def _finding(
+    module: str | None, dead: float, serious: bool, step: int, evidence: Evidence
+) -> Finding:
+    level: Level = "note" if not serious else "critical" if dead > 0.9 else "warning"
+    return Finding(
+        code=CODE,
+        level=level,
+        title=f"{dead:.0%} of the ReLU units after {module or 'the input'} never fire.",
+        confidence=0.4 if not serious else min(0.55 + 0.4 * dead, 0.95),
+        module=module,
+        op="relu",
+        step=step,
+        evidence=(evidence,),
+        explanation=(
+            "A unit whose input is negative for every sample outputs zero and gets no gradient, "
+            "so it never comes back. One large step, or a strongly negative bias, is enough."
+        ),
+        reference="SageMaker Debugger DeadRelu; Lu et al. 2019, arXiv:1903.06733",
+        remedies=remedies(CODE),
+    )

@@ -1,0 +1,71 @@
+"""The outputs are normalised before a loss that normalises them itself.
+
+Statistic: in the loss's autograd graph, ``LogSoftmaxBackward`` fed by ``SoftmaxBackward`` (or
+``SigmoidBackward``, ``TanhBackward``), ``BinaryCrossEntropyWithLogits`` fed by ``Sigmoid``;
+else outputs that are ≥ 0 and sum to one in every row (±1e-3) going into cross-entropy. Exact.
+Source: asked for in pytorch #55902; NeuraLint (static, Keras).
+False alarms: ``log_softmax`` twice changes nothing, hence only a note. A temperature-scaled
+softmax as scores on purpose (some distillation losses) would be one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import remedies
+
+CODE = "double_softmax"
+
+
+@register(CODE)
+def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
+    loss = run.part("loss")
+    doubled = str(loss.get("doubled") or "")
+    inner, _, outer = doubled.partition(">")
+    last = run.modules[-1]["path"] if run.modules else None
+    if inner == "log_softmax":
+        yield _finding(
+            "note", 0.4, "The loss takes log_softmax of outputs that are log_softmax already.",
+            "the loss's graph has log_softmax twice", last,
+        )  # fmt: skip
+    elif doubled:
+        what = "probabilities" if inner == "softmax" else f"outputs squashed by {inner}"
+        yield _finding(
+            "critical" if inner in ("softmax", "sigmoid") else "warning",
+            0.97,
+            f"The loss expects raw scores but receives {what}: {inner} is followed by {outer}.",
+            f"the loss's graph has {inner} directly before {outer}",
+            last,
+        )
+    elif _sums_to_one(run):
+        yield _finding(
+            "warning", 0.9, "Cross-entropy receives outputs that already sum to one.",
+            "every row of the outputs is ≥ 0 and sums to one", last,
+        )  # fmt: skip
+
+
+def _sums_to_one(run: Observations) -> bool:
+    outputs = run.part("loss", "outputs")
+    logits = run.part("loss").get("nll_input", ["LogSoftmax"])[:1] == ["LogSoftmax"]
+    return bool(outputs.get("rows_sum_to_one")) and run.uses_cross_entropy and logits
+
+
+def _finding(level: str, confidence: float, title: str, fact: str, module: str | None) -> Finding:
+    return Finding(
+        code=CODE,
+        level=level,  # type: ignore[arg-type]
+        title=title,
+        confidence=confidence,
+        module=module,
+        evidence=(Evidence(statistic=fact),),
+        explanation=(
+            "Cross-entropy applies log_softmax itself. Fed with probabilities, its scores differ "
+            "by at most 1, so the loss cannot come near zero and gradients are small: training "
+            "is slow and ends too early."
+        ),
+        reference="PyTorch: CrossEntropyLoss takes logits; pytorch issue 55902",
+        remedies=remedies(CODE),
+    )

@@ -1,0 +1,193 @@
+"""Parameters that do not learn: forgotten, frozen or cut off.
+
+Statistics, all exact: (a) a parameter that requires a gradient, gets one, and is in no optimizer
+nor changed by anything else; (b) a parameter in the optimizer whose module runs but that never
+gets a gradient (a ``detach()`` or ``no_grad()`` in between); (c) ``requires_grad=False`` in a
+module behind trainable ones, or although the optimizer holds it; (d) a parameter group with
+learning rate 0; (e) a backward pass that was refused because nothing requires a gradient.
+Source: own (no runtime tool has it); UnchangedTensor of SageMaker Debugger sees the effect.
+False alarms: a backbone frozen on purpose (frozen modules before trainable ones), adapters and
+constant tables are only notes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.events import Level, RunFailed
+
+CODE = "frozen_parameters"
+Rows = list[dict[str, Any]]
+_ADD = Remedy(
+    text="Give the optimizer all parameters.",
+    code="torch.optim.SGD(model.parameters(), lr=lr)",
+)
+_UNFREEZE = Remedy(text="Unfreeze it.", code="module.requires_grad_(True)")
+_ATTACH = Remedy(
+    text="Remove detach(), .data, .item() or no_grad() between this module and the loss.",
+)
+
+
+@register(CODE, steps=4)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    refused = _refused(run)
+    if refused:
+        yield refused
+        return
+    rows = [row for row in run.parameters if _seen(row) >= limits["steps"]]
+    for find in (_forgotten, _cut_off, _frozen, _at_rest):
+        found = find(run, rows)
+        if found is not None:
+            yield found
+
+
+def _seen(row: dict[str, Any]) -> int:
+    return int(row["steps_with_gradient"] + row["steps_without_gradient"])
+
+
+def _refused(run: Observations) -> Finding | None:
+    for step, event in run.events_of(RunFailed):
+        if "does not require grad" in event.message:
+            frame = event.frames[-1] if event.frames else None
+            return _finding(
+                "critical", 0.96, "The loss is cut off from every parameter: backward is refused.",
+                None, event.message, 1.0, _ATTACH, step=step,
+                file=frame.file if frame else "", line=frame.line if frame else 0,
+            )  # fmt: skip
+    return None
+
+
+def _forgotten(run: Observations, rows: Rows) -> Finding | None:
+    found = [
+        row
+        for row in rows
+        if row["ever_required_grad"]
+        and not row["in_optimizer"]
+        and row["foreign_updates"] < 2
+        and row["steps_with_gradient"] > 0
+    ]
+    if not found:
+        return None
+    share = _share(found, run)
+    return _finding(
+        "critical" if share > 0.5 else "warning", 0.95,
+        f"{_names(found)} in no optimizer: gradients are computed, nothing is learned.",
+        found[0], "parameters with a gradient that no optimizer steps", len(found), _ADD,
+    )  # fmt: skip
+
+
+def _cut_off(run: Observations, rows: Rows) -> Finding | None:
+    never = [
+        row
+        for row in rows
+        if row["requires_grad"] and row["in_optimizer"] and not row["steps_with_gradient"]
+    ]
+    ran = [row for row in never if row["module"] in run.call_order or not row["module"]]
+    if ran:
+        return _finding(
+            "warning", 0.9,
+            f"{_names(ran)} cut off: the optimizer holds them, but no gradient arrives.",
+            ran[0], "parameters in the optimizer without any gradient", len(ran), _ATTACH,
+        )  # fmt: skip
+    if never:
+        return _finding(
+            "note", 0.4, f"{_names(never)} never used in the forward pass.",
+            never[0], "parameters of modules that never run", len(never),
+            Remedy(text="Call the module in forward(), or remove it."),
+        )  # fmt: skip
+    return None
+
+
+def _frozen(run: Observations, rows: Rows) -> Finding | None:
+    order = run.call_order
+    found = [row for row in rows if not row["ever_required_grad"] and len(row["shape"]) >= 2] or [
+        row for row in rows if not row["ever_required_grad"] and row["in_optimizer"]
+    ]
+    if not found:
+        return None
+    trainable = [order.get(row["module"], math.inf) for row in run.weights]
+    first_trainable = min(trainable, default=math.inf)
+    behind = [row for row in found if order.get(row["module"], -1) > first_trainable]
+    held = [row for row in behind if row["in_optimizer"]]
+    adapters = len(behind) >= len(run.weights) and not held
+    mistaken = (held or behind) if not adapters else []
+    shown = mistaken or found
+    return _finding(
+        "warning" if mistaken else "note",
+        (0.85 if held else 0.65) if mistaken else 0.35,
+        f"{_names(shown)} frozen"
+        + (" although modules before learn." if mistaken else "; fine if on purpose."),
+        shown[0], "parameters with requires_grad=False", len(shown), _UNFREEZE,
+    )  # fmt: skip
+
+
+def _at_rest(run: Observations, rows: Rows) -> Finding | None:
+    rates = [row["lr"] for row in rows if row["in_optimizer"]]
+    resting = [row for row in rows if row["in_optimizer"] and row["lr"] == 0]
+    if not resting or len(resting) == len(rates) or any(_moved(row) for row in resting):
+        return None
+    return _finding(
+        "warning", 0.7, f"{_names(resting)} in a group with learning rate 0.",
+        resting[0], "parameters with learning rate 0", len(resting),
+        Remedy(text="Give the group a learning rate."),
+    )  # fmt: skip
+
+
+def _moved(row: dict[str, Any]) -> bool:
+    return any(ratio for ratio in row["update_ratio"])
+
+
+def _share(found: Rows, run: Observations) -> float:
+    total = sum(math.prod(row["shape"]) for row in run.parameters) or 1
+    return sum(math.prod(row["shape"]) for row in found) / total
+
+
+def _names(rows: Rows) -> str:
+    first = rows[0]["name"]
+    more = len(rows) - 1
+    return f"{first} is" if not more else f"{first} and {more} more parameters are"
+
+
+def _finding(
+    level: Level,
+    confidence: float,
+    title: str,
+    row: dict[str, Any] | None,
+    fact: str,
+    count: float,
+    remedy: Remedy,
+    *,
+    step: int = 0,
+    file: str = "",
+    line: int = 0,
+) -> Finding:
+    return Finding(
+        code=CODE,
+        level=level,
+        title=title,
+        confidence=confidence,
+        module=row["module"] if row else None,
+        step=step,
+        file=file,
+        line=line,
+        evidence=(
+            Evidence(
+                statistic=fact,
+                value=float(count),
+                quantity="update_ratio" if row else "",
+                subject=row["name"] if row else "",
+            ),
+        ),
+        explanation=(
+            "A parameter learns only if it requires a gradient, is connected to the loss, and is "
+            "held by an optimizer. If one of the three is missing it keeps its random initial "
+            "value, silently: the rest learns around it."
+        ),
+        reference="PyTorch: Autograd mechanics; SageMaker Debugger UnchangedTensor",
+        remedies=(remedy,),
+    )

@@ -1,0 +1,197 @@
+"""Labels and outputs, or labels and inputs, do not belong together.
+
+Statistics: (a) outputs of shape (N, 1) against targets (N): they broadcast to (N, N) (exact, from
+the graph or the loss module's arguments); (b) targets outside the range that the outputs'
+activation can reach; (c) class numbers outside the outputs' columns, or labels of a type that the
+loss refuses; (d) nearest neighbours among the inputs agree in their labels no more than chance
+(3 standard errors), and the model has not learned more than guessing on its training or
+validation part; (e) outputs for twice as many classes as occur (a note).
+Source: own; (d) after Wilson's edited nearest neighbours and the randomisation test of Zhang et
+al. 2017.
+False alarms: (d) tasks whose solution nearest neighbours cannot see (parity, long sequences) in
+runs that have not learned yet; sequences are only a note.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import remedies
+from inspector.events import Level, RunFailed
+
+CODE = "label_mismatch"
+_RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+_FAILURES = re.compile(
+    r"target.*(out of bounds|is out of)|expected (scalar type|target|floating point).*"
+    r"(long|float|target)|target size|assertion.*(t >= 0|cur_target)",
+    re.IGNORECASE,
+)
+
+
+@register(CODE, standard_errors=3.0, correlation=0.15, samples=128, steps=50)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    yield from _refused(run)
+    yield from _shapes(run)
+    yield from _range(run)
+    yield from _unrelated(run, limits)
+    yield from _unused_outputs(run)
+
+
+def _refused(run: Observations) -> Iterator[Finding]:
+    for step, event in run.events_of(RunFailed):
+        if _FAILURES.search(event.message) or _FAILURES.search(event.error):
+            frame = event.frames[-1] if event.frames else None
+            yield _finding(
+                "critical", 0.95, f"The loss refused the labels: {event.message}",
+                Evidence(statistic=event.error, first=step, last=step),
+                file=frame.file if frame else "", line=frame.line if frame else 0, step=step,
+            )  # fmt: skip
+            return
+    columns = run.part("loss", "outputs").get("columns")
+    highest = run.targets.get("max")
+    integer = str(run.targets.get("dtype", "")).startswith(("int", "uint"))
+    if run.uses_cross_entropy and columns and integer and highest is not None and columns > 1:
+        dense = len(run.targets.get("shape", ())) > 1
+        if highest >= columns and not dense:
+            yield _finding(
+                "critical", 0.95,
+                f"Labels go up to {highest:.0f}, but the model has {columns} outputs.",
+                Evidence(statistic="largest label", value=highest, threshold=columns - 1.0),
+            )  # fmt: skip
+
+
+def _shapes(run: Observations) -> Iterator[Finding]:
+    broadcast = run.part("loss").get("broadcast")
+    differ = run.part("targets").get("shapes_differ")
+    regression = set(run.part("loss").get("losses") or ()) & {"mse", "smooth_l1", "huber"}
+    if broadcast:
+        before, after = broadcast
+        yield _finding(
+            "critical", 0.96,
+            f"Outputs of shape {tuple(before)} and targets broadcast to {tuple(after)}: every "
+            "output is compared with every target.",
+            Evidence(statistic="the loss compares N × N pairs", value=float(after[0])),
+        )  # fmt: skip
+    elif differ and regression:
+        yield _finding(
+            "critical", 0.9,
+            f"Outputs have shape {tuple(differ[0])}, targets {tuple(differ[1])}.",
+            Evidence(statistic="shapes of outputs and targets differ"),
+        )  # fmt: skip
+
+
+def _range(run: Observations) -> Iterator[Finding]:
+    activation = run.part("loss", "outputs").get("activation")
+    low, high = run.targets.get("min"), run.targets.get("max")
+    regression = set(run.part("loss").get("losses") or ()) & {"mse", "smooth_l1", "huber"}
+    function = str(run.part("loss").get("function"))
+    if low is None or high is None or not (regression or function in ("L1Loss", "l1_loss")):
+        return
+    if run.class_counts and not run.targets.get("one_hot") and len(run.class_counts) > 2:
+        return  # class numbers: the loss is what is wrong
+    if activation == "relu" and low < 0 and high <= 0.1 * -low:
+        bounds = (0.0, float("inf"))
+    elif activation in _RANGES:
+        bounds = _RANGES[activation]
+    else:
+        return
+    reach = max(high - low, 1e-9)
+    if low >= bounds[0] - 0.05 * reach and high <= bounds[1] + 0.05 * reach:
+        return
+    yield _finding(
+        "critical", 0.92,
+        f"Targets go from {low:.3g} to {high:.3g}, but the outputs pass through {activation} "
+        f"and stay within [{bounds[0]:g}, {bounds[1]:g}].",
+        Evidence(statistic="largest target", value=high, threshold=bounds[1]),
+    )  # fmt: skip
+
+
+def _unrelated(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    near = run.part("neighbours")
+    if near.get("samples", 0) < limits["samples"] or len(run.loss) < limits["steps"]:
+        return
+    errors, correlation = near.get("standard_errors"), near.get("correlation")
+    by_chance = (errors is not None and errors < limits["standard_errors"]) or (
+        correlation is not None and correlation < limits["correlation"]
+    )
+    if not by_chance or not _not_better_than_guessing(run):
+        return
+    sequence = len(run.part("inputs").get("shape", ())) == 3
+    value = errors if errors is not None else correlation
+    limit = limits["standard_errors"] if errors is not None else limits["correlation"]
+    yield _finding(
+        "note" if sequence else "warning",
+        0.45 if sequence else 0.84,
+        "Labels have nothing to do with the inputs: similar samples agree only by chance.",
+        Evidence(
+            statistic="agreement of nearest neighbours over chance, in standard errors"
+            if errors is not None
+            else "correlation of nearest neighbours' targets",
+            value=value,
+            threshold=limit,
+            side="below",
+            quantity="val_loss" if len(run.series("val_loss")) else "loss",
+            last=run.last_step,
+        ),
+    )
+
+
+def _not_better_than_guessing(run: Observations) -> bool:
+    """Neither on held-out data nor, where there is none, on the training part."""
+    floor = run.floor
+    held_out = run.series("val_loss").finite
+    if len(held_out) >= 2 and floor is not None:
+        return float(held_out.values.min()) > 0.9 * floor
+    accuracy = run.series("val_accuracy").finite
+    counts = run.class_counts
+    if len(accuracy) >= 2 and counts:
+        return float(accuracy.values.max()) < 1.5 * max(counts) / sum(counts)
+    if floor is not None:
+        return run.loss_at_end() > 0.8 * floor
+    return not run.learning
+
+
+def _unused_outputs(run: Observations) -> Iterator[Finding]:
+    columns = run.part("loss", "outputs").get("columns") or 0
+    occurring = sum(1 for count in run.class_counts if count)
+    samples = sum(run.class_counts)
+    dense = len(run.targets.get("shape", ())) > 1
+    if run.uses_cross_entropy and occurring >= 2 and not dense and samples >= 20 * occurring:
+        if columns > occurring and samples >= 5 * columns:
+            yield _finding(
+                "note", 0.35, f"The model has {columns} outputs, but {occurring} classes occur.",
+                Evidence(statistic="outputs without a class", value=float(columns - occurring)),
+            )  # fmt: skip
+
+
+def _finding(
+    level: Level,
+    confidence: float,
+    title: str,
+    evidence: Evidence,
+    *,
+    file: str = "",
+    line: int = 0,
+    step: int = 0,
+) -> Finding:
+    return Finding(
+        code=CODE,
+        level=level,
+        title=title,
+        confidence=confidence,
+        file=file,
+        line=line,
+        step=step,
+        evidence=(evidence,),
+        explanation=(
+            "A model can only learn what its labels say. When labels are shifted, shuffled, of "
+            "another range or shape, the loss falls to that of guessing and stays there, however "
+            "long one trains; or the model learns single samples by heart."
+        ),
+        reference="Zhang et al. 2017, arXiv:1611.03530; PyTorch's broadcasting warning",
+        remedies=remedies(CODE),
+    )

@@ -1,0 +1,136 @@
+"""Steps are so long that the loss jumps instead of falling.
+
+Statistics: (a) divergence: the loss rises to twice its first value in the first 50 steps, or its
+smoothed value to three times its best later, or becomes non-finite after rising, while parameters
+move by more than 3 % a step; (b) a median update ratio above 0.1 while the loss does not fall;
+(c) parameters that move by more than their own size in one of the first steps.
+Threshold: as named; the target line for ‖Δw‖/‖w‖ is 1e-3 (CS231n).
+Source: TheDeepChecker (update ratio), own divergence rule (0 false alarms of 7); UMLAUT's fixed
+limit lr > 0.01 alarms on every SGD run and is not used.
+False alarms: adversarial losses rise when the opponent learns (hence the update ratio is asked
+too); warm restarts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import set_lr
+
+CODE = "lr_too_high"
+
+
+@register(CODE, moving=0.03, far=0.1, rise=2.0, late_rise=3.0)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    ratios = run.update_ratio
+    if not len(ratios) or len(run.loss) < 5:
+        return
+    early = ratios.between(0, 20)
+    moving = max(early.median(0.0), ratios.median(0.0))
+    peak = float(np.nanmax(early.values)) if len(early.finite) else 0.0
+    rise = _rise(run, limits)
+    if rise is not None and (moving > limits["moving"] or peak > 1):
+        step, factor = rise
+        yield _finding(
+            run,
+            "critical" if run.first_nonfinite_loss is not None or not run.learning else "warning",
+            0.86,
+            step,
+            f"The loss rises to {factor:.1f} times its value while weights move "
+            f"by {moving:.0%} a step.",
+            (_rise_evidence(run, factor, limits), _ratio_evidence(run, moving, limits["moving"])),
+        )
+    elif moving > limits["far"] and not run.learning:
+        yield _finding(
+            run, "warning", 0.72, int(ratios.steps[0]),
+            f"Weights move by {moving:.0%} of their size a step, and the loss does not fall.",
+            (_ratio_evidence(run, moving, limits["far"]),),
+        )  # fmt: skip
+    elif ratios.median(0.0) > limits["far"]:
+        yield _finding(
+            run, "note", 0.4, int(ratios.steps[0]),
+            f"Weights move by {ratios.median():.0%} of their size a step.",
+            (_ratio_evidence(run, ratios.median(), limits["far"]),),
+        )  # fmt: skip
+
+
+def _rise(run: Observations, limits: Thresholds) -> tuple[int, float] | None:
+    """The step at which the loss has clearly risen, and by what factor."""
+    loss = run.loss
+    start = abs(run.first_loss)
+    if not math.isfinite(start) or start == 0:
+        return None
+    values = np.where(np.isfinite(loss.values), loss.values, np.inf)
+    early = values[:50]
+    smooth = np.array([np.median(early[max(0, i - 2) : i + 1]) for i in range(len(early))])
+    high = smooth > limits["rise"] * start
+    if high.any():
+        at = int(high.argmax())
+        finite = smooth[np.isfinite(smooth)]
+        grew = float(finite.max() / start) if len(finite) else 1.0
+        return (int(loss.steps[at]), grew) if grew > 1.5 else None
+    average, best = float(early[0]), math.inf
+    for position, value in enumerate(values):
+        if not math.isfinite(value):
+            return None
+        average = 0.9 * average + 0.1 * float(value)
+        best = min(best, average)
+        if position >= 20 and average > limits["late_rise"] * best and average > 0.5 * start:
+            return int(loss.steps[position]), average / best
+    return None
+
+
+def _rise_evidence(run: Observations, factor: float, limits: Thresholds) -> Evidence:
+    return Evidence(
+        statistic="loss over its first value",
+        value=factor,
+        threshold=limits["rise"],
+        quantity="loss",
+        last=run.last_step,
+    )
+
+
+def _ratio_evidence(run: Observations, value: float, limit: float) -> Evidence:
+    return Evidence(
+        statistic="median update ratio ‖Δw‖/‖w‖",
+        value=value,
+        threshold=limit,
+        quantity="total_update_ratio",
+        last=run.last_step,
+    )
+
+
+def _finding(
+    run: Observations,
+    level: str,
+    confidence: float,
+    step: int,
+    title: str,
+    evidence: tuple[Evidence, ...],
+) -> Finding:
+    current = run.series("lr").median()
+    ratio = next((e.value for e in reversed(evidence) if e.value), 1.0)
+    advice: tuple[Remedy, ...] = ()
+    if math.isfinite(current) and ratio:
+        advice = (set_lr(current * min(3e-3 / ratio, 0.1), current=current),)
+    return Finding(
+        code=CODE,
+        level=level,  # type: ignore[arg-type]
+        title=title,
+        confidence=confidence,
+        step=step,
+        evidence=evidence,
+        explanation=(
+            "A step along the gradient lowers the loss only while the surface is about straight. "
+            "Too long a step lands on the other side of the valley, higher than before; the next "
+            "gradient is larger still, and the loss oscillates or diverges."
+        ),
+        reference="Smith 2017, arXiv:1506.01186; CS231n: ratio of weights to updates",
+        remedies=advice,
+    )

@@ -1,0 +1,83 @@
+"""Steps are so short that nothing happens.
+
+Statistic: median update ratio ‖Δw‖/‖w‖ of the second half of the run, together with a loss that
+fell by less than 5 % and is not small already (over a third of that of guessing).
+Threshold: 1e-4 from 50 steps on; 0 exactly is critical.
+Source: SageMaker Debugger WeightUpdateRatio, TheDeepChecker (1e-4, lowered there to 1e-5).
+False alarms: fine-tuning a model that is good already (its small loss keeps the rule silent);
+warm-up that has not ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import set_lr
+from inspector.events import Level
+
+CODE = "lr_too_low"
+
+
+@register(CODE, ratio=1e-4, note=3e-4, fall=0.05, steps=50)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    ratios = run.update_ratio
+    if len(run.loss) < limits["steps"] or len(ratios) < 4:
+        return
+    moving = ratios.between(run.last_step // 4, run.last_step).median(ratios.median())
+    start, end = run.loss_at_start(), run.loss_at_end()
+    if not (math.isfinite(start) and math.isfinite(end)) or start == 0:
+        return
+    fall = (start - end) / abs(start)
+    rates = run.series("lr")
+    if _warming_up(rates.values.tolist()) or run.learning:
+        return
+    small = run.floor is not None and end < run.floor / 3
+    if moving >= limits["note"] or fall > 4 * limits["fall"] or small:
+        return
+    sure = moving < limits["ratio"] and fall < limits["fall"]
+    level: Level = "note" if not sure else "critical" if moving == 0 else "warning"
+    current = rates.median()
+    factor = min(1e-3 / moving, 1e4) if moving > 0 else 1.0
+    yield Finding(
+        code=CODE,
+        level=level,
+        title=f"Weights move by {moving:.1e} of their size a step; the loss fell by {fall:.1%}.",
+        confidence=0.8 if sure else 0.4,
+        evidence=(
+            Evidence(
+                statistic="median update ratio ‖Δw‖/‖w‖",
+                value=moving,
+                threshold=limits["ratio"],
+                side="below",
+                quantity="total_update_ratio",
+                first=run.last_step // 4,
+                last=run.last_step,
+            ),
+            Evidence(
+                statistic="fall of the loss",
+                value=fall,
+                threshold=limits["fall"],
+                side="below",
+                quantity="loss",
+                last=run.last_step,
+            ),
+        ),
+        explanation=(
+            "A healthy step changes the weights by about a thousandth of their size. At a "
+            "hundred-thousandth the run would take a hundred times as long."
+        ),
+        reference="CS231n: ratio of weights to updates; SageMaker Debugger WeightUpdateRatio",
+        remedies=(
+            (set_lr(current * factor if current > 0 else 1e-3, current=current),)
+            if math.isfinite(current)
+            else ()
+        ),
+    )
+
+
+def _warming_up(rates: list[float]) -> bool:
+    return len(rates) > 1 and rates[-1] > 1.5 * rates[0] and rates[-1] >= max(rates)

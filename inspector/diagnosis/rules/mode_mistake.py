@@ -1,0 +1,112 @@
+"""Training in eval mode, or validating in train mode.
+
+Statistic: passes with gradients while the model is in eval mode although dropout or batch
+normalisation is in it; passes without gradients in train mode at the steps of validation. Exact.
+Source: TheDeepChecker compares the losses of both modes (gap > 50 %); ours reads the flags.
+False alarms: batch normalisation frozen on purpose (a note, unless the whole model is in eval
+mode); Monte-Carlo dropout; a teacher or generator run without gradients in every step is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+
+CODE = "mode_mistake"
+
+
+@register(CODE, eval_passes=5, often=0.5)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    modes = run.part("modes")
+    if not modes.get("sensitive"):
+        return
+    module = str(modes["sensitive"][0])
+    in_eval, passes = list(modes["eval_steps"]), int(modes["training_passes"])
+    if len(in_eval) >= min(limits["eval_passes"], 0.5 * passes) and in_eval:
+        yield _training_in_eval(module, in_eval)
+        return
+    validated = _validation_in_train(run, limits["often"])
+    if validated:
+        yield validated
+    elif modes["partly_eval"]:
+        part = next(iter(modes["partly_eval"]))
+        yield Finding(
+            code=CODE,
+            level="note",
+            title="Some modules stay in eval mode during training; fine if frozen on purpose.",
+            confidence=0.3,
+            module=part,
+            evidence=(Evidence(statistic="modules in eval mode in training passes",
+                               value=float(len(modes["partly_eval"]))),),
+        )  # fmt: skip
+
+
+def _training_in_eval(module: str, steps: list[int]) -> Finding:
+    return Finding(
+        code=CODE,
+        level="warning",
+        title=f"The model trains in eval mode from step {steps[0]} on.",
+        confidence=0.93,
+        module=module,
+        step=steps[0],
+        evidence=(
+            Evidence(
+                statistic="steps whose training pass was in eval mode",
+                value=float(len(steps)),
+                quantity="loss",
+                first=steps[0],
+                last=steps[-1],
+            ),
+        ),
+        explanation=(
+            "In eval mode dropout does nothing and batch normalisation uses running averages "
+            "that no longer follow the data, so regularisation is lost and activations drift. "
+            "It is often forgotten after validation."
+        ),
+        reference="PyTorch: Module.train and Module.eval; TheDeepChecker",
+        remedies=(Remedy(text="Switch back before each epoch.", code="model.train()"),),
+    )
+
+
+def _validation_in_train(run: Observations, often: float) -> Finding | None:
+    modes = run.part("modes")
+    steps = list(modes["no_grad_train_steps"])
+    validations = set(run.series("val_loss").steps.tolist())
+    validations |= set(run.series("val_accuracy").steps.tolist())
+    at_validation = [s for s in steps if validations & {s - 1, s}]
+    rare = len(steps) <= often * max(run.last_step, 1)
+    if at_validation and len(at_validation) >= 0.5 * len(validations):
+        confidence = 0.9
+    elif steps and rare and not validations and not modes["no_grad_eval_steps"]:
+        confidence = 0.6
+    else:
+        return None
+    return Finding(
+        code=CODE,
+        level="warning",
+        title="Validation runs in train mode: dropout is active, batch statistics leak.",
+        confidence=confidence,
+        module=str(modes["sensitive"][0]),
+        step=steps[0],
+        evidence=(
+            Evidence(
+                statistic="passes without gradients in train mode",
+                value=float(len(steps)),
+                quantity="val_loss",
+                first=steps[0],
+                last=steps[-1],
+            ),
+        ),
+        explanation=(
+            "In train mode dropout keeps dropping and batch normalisation takes its statistics "
+            "from the validation batch, and updates its running averages with them: the figure "
+            "is noisy, and the model has seen the validation data."
+        ),
+        reference="PyTorch: Module.train and Module.eval; TheDeepChecker",
+        remedies=(
+            Remedy(text="Switch around validation.", code="model.eval(); ...; model.train()"),
+        ),
+    )

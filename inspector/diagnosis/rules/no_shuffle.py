@@ -1,0 +1,74 @@
+"""Batches come in a fixed, sorted order.
+
+Statistic: how much of the targets' spread lies between batches instead of inside them, corrected
+for chance: 0 for random batches, 1 when each batch holds one class. Beside it the loader's
+sampler, or batches that return in the same order.
+Threshold: 0.5 is a warning; a fixed order of mixed batches is a note.
+Source: own (an F statistic of batches); Bengio 2012, Practical recommendations, on shuffling.
+False alarms: data that must stay in order (streams, one long sequence cut into pieces).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import remedies
+
+CODE = "no_shuffle"
+
+
+@register(CODE, between=0.5, in_order=0.8)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    order = run.part("order")
+    measured = [run.part("targets").get("sorted")]
+    if order.get("order") == "sequential":
+        measured.append(run.part("dataset").get("sorted"))
+    between = max((value for value in measured if value is not None), default=0.0)
+    if between > limits["between"]:
+        yield _finding(
+            "warning",
+            min(0.7 + 0.25 * between, 0.95),
+            "Batches are sorted: each holds few of the targets that occur.",
+            Evidence(
+                statistic="share of the targets' spread that lies between batches",
+                value=between,
+                threshold=limits["between"],
+                quantity="loss",
+                last=run.last_step,
+            ),
+        )
+    elif _fixed_order(order, limits["in_order"]):
+        yield _finding(
+            "note",
+            0.35,
+            "The same batches return in the same order in every epoch.",
+            Evidence(statistic="the order of batches never changes", last=run.last_step),
+        )
+
+
+def _fixed_order(order: dict[str, object], share: float) -> bool:
+    if order.get("order") == "sequential":
+        return int(order.get("batches") or 0) > 1  # type: ignore[call-overload]
+    seen, repeated = int(order.get("batches_seen", 0)), int(order.get("repeated", 0))  # type: ignore[call-overload]
+    followed = int(order.get("in_first_order", 0))  # type: ignore[call-overload]
+    return seen >= 3 and repeated >= 3 and followed >= share * repeated
+
+
+def _finding(level: str, confidence: float, title: str, evidence: Evidence) -> Finding:
+    return Finding(
+        code=CODE,
+        level=level,  # type: ignore[arg-type]
+        title=title,
+        confidence=confidence,
+        evidence=(evidence,),
+        explanation=(
+            "Stochastic gradient descent assumes that each batch resembles the whole. With sorted "
+            "batches the model follows one class, then forgets it for the next; the loss jumps at "
+            "every change and batch statistics are wrong."
+        ),
+        reference="Bengio 2012, Practical recommendations for gradient-based training",
+        remedies=remedies(CODE),
+    )

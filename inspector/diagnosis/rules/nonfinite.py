@@ -1,0 +1,74 @@
+"""NaN or infinity in the loss, an activation, a gradient or a parameter.
+
+Statistic: any non-finite value; the place is the first module in forward order, and the operation
+and source line where anomaly detection or the replay named them.
+Source: SageMaker Debugger ExplodingTensor, DeepLocalize.
+False alarms: steps that GradScaler skips are normal: a step marked as skipped does not count, and
+a gradient that is non-finite while every loss stays finite is only a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import remedies
+from inspector.events import NonFinite, StepSkipped
+
+CODE = "nonfinite"
+
+
+@register(CODE)
+def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
+    skipped = {step for step, _ in run.events_of(StepSkipped)}
+    events = [(step, e) for step, e in run.events_of(NonFinite) if step not in skipped]
+    loss_step = run.first_nonfinite_loss
+    in_data = int(run.part("inputs").get("raw_nonfinite") or 0)
+    in_targets = int(run.targets.get("nonfinite") or 0)
+    if not events and loss_step is None and not in_data and not in_targets:
+        return
+    first = events[0][0] if events else loss_step if loss_step is not None else 0
+    event = events[0][1] if events else None
+    lasting = loss_step is not None or in_data > 0 or in_targets > 0
+    place = _place(event, in_data, in_targets)
+    yield Finding(
+        code=CODE,
+        level="critical" if lasting else "note",
+        title=f"Values become non-finite at step {first}: first seen in {place}.",
+        confidence=0.9 if lasting else 0.4,
+        module=event.module if event else None,
+        op=event.op if event else "",
+        file=event.file if event else "",
+        line=event.line if event else 0,
+        step=first,
+        evidence=(
+            Evidence(
+                statistic="non-finite values",
+                value=float(event.count) if event and event.count else None,
+                quantity="loss" if loss_step is not None else "nonfinite",
+                first=first,
+                last=run.last_step,
+            ),
+        ),
+        explanation=(
+            "NaN arises from log or sqrt of a negative number, 0/0 or inf − inf; infinity from "
+            "overflow or division by zero. One NaN in a gradient makes every parameter NaN at "
+            "the next step, and nothing recovers from that."
+        ),
+        reference="SageMaker Debugger ExplodingTensor; DeepLocalize (Wardat et al. 2021)",
+        remedies=remedies(CODE),
+    )
+
+
+def _place(event: NonFinite | None, in_data: int, in_targets: int) -> str:
+    if in_data:
+        return f"the inputs ({in_data} values)"
+    if in_targets:
+        return f"the targets ({in_targets} values)"
+    if event is None:
+        return "the loss"
+    name = event.parameter or event.module
+    kind = f" ({event.module_type})" if event.module_type else ""
+    return f"the {event.where} of {name}{kind}" if name else f"the {event.where}{kind}"

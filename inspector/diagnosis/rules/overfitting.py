@@ -1,0 +1,104 @@
+"""The training part is learned by heart while the held-out part gets worse.
+
+Statistics: (a) accuracy of training minus validation ≥ 0.10 in three evaluations in a row; (b) the
+validation loss lies 15 % above its minimum for three evaluations while the training loss fell;
+(c) a validation loss of three times the training loss that no longer improves.
+Source: AUTOTRAINER's gap with patience; SageMaker Debugger's Overfit (0.1, patience 1) and
+UMLAUT's rule alarm on five to seven of seven healthy runs and are not used.
+False alarms: validation data of another kind; noisy small validation parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.observations import Curve, Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import remedies
+
+CODE = "overfitting"
+
+
+@register(CODE, gap=0.10, rise=1.15, times=3.0, patience=3)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    patience = int(limits["patience"])
+    gap = _accuracy_gap(run, patience)
+    if gap is not None and gap[1] >= limits["gap"]:
+        yield _finding(
+            f"Training accuracy is {gap[1]:.0%} above that of validation.", 0.8, gap[0],
+            Evidence(statistic="smallest gap of accuracy in the last evaluations", value=gap[1],
+                     threshold=limits["gap"], quantity="val_accuracy", first=gap[0],
+                     last=run.last_step),
+        )  # fmt: skip
+        return
+    held_out = run.series("val_loss").finite
+    if len(held_out) < patience + 1:
+        return
+    values = held_out.values
+    train = _at(run.loss, held_out)
+    lowest = int(values.argmin())
+    after = values[lowest + 1 :]
+    fell = train[-1] < 0.9 * train[lowest]
+    floor = max(0.02 * abs(run.first_loss), 1e-6)
+    if (
+        len(after) >= patience
+        and fell
+        and (after[-patience:].min() > limits["rise"] * values[lowest] and values[-1] > floor)
+    ):
+        yield _finding(
+            "The validation loss rises while the training loss falls.", 0.82,
+            int(held_out.steps[lowest]),
+            Evidence(statistic="validation loss over its minimum",
+                     value=float(values[-1] / values[lowest]), threshold=limits["rise"],
+                     quantity="val_loss", first=int(held_out.steps[lowest]), last=run.last_step),
+        )  # fmt: skip
+        return
+    ratios = values[-patience:] / np.maximum(train[-patience:], 1e-9)
+    if (
+        len(after) >= patience - 1
+        and fell
+        and ratios.min() > limits["times"]
+        and (values[-1] > 2 * floor)
+    ):
+        yield _finding(
+            f"The validation loss is {ratios.min():.1f} times the training loss.", 0.65,
+            int(held_out.steps[lowest]),
+            Evidence(statistic="validation loss over training loss", value=float(ratios.min()),
+                     threshold=limits["times"], quantity="val_loss", last=run.last_step),
+        )  # fmt: skip
+
+
+def _accuracy_gap(run: Observations, patience: int) -> tuple[int, float] | None:
+    """First step of the last evaluations, and the smallest gap among them."""
+    held_out, training = run.series("val_accuracy").finite, run.series("accuracy").finite
+    if len(held_out) < patience or not len(training):
+        return None
+    gaps = _at(training, held_out) - held_out.values
+    return int(held_out.steps[-patience]), float(gaps[-patience:].min())
+
+
+def _at(curve: Curve, places: Curve) -> np.ndarray:
+    """Median of a noisy curve over the ten steps before each of the places."""
+    medians = [curve.between(step - 9, step).median() for step in places.steps.tolist()]
+    return np.array(medians, dtype=np.float64)
+
+
+def _finding(title: str, confidence: float, step: int, evidence: Evidence) -> Finding:
+    return Finding(
+        code=CODE,
+        level="warning",
+        title=title,
+        confidence=confidence,
+        step=step,
+        evidence=(evidence,),
+        explanation=(
+            "With more parameters than information in the data, a model can learn every sample "
+            "by heart. What it learns late is noise of the training part, which does not help, "
+            "and then harms, elsewhere."
+        ),
+        reference="AUTOTRAINER (Zhang et al. 2021); Prechelt 1998, Early stopping",
+        remedies=remedies(CODE),
+    )

@@ -1,0 +1,118 @@
+"""Weights that start too large, too small, or all alike.
+
+Statistics: (a) rows of a weight that are still identical after two steps, or a weight that is
+still zero: the units compute the same for ever (exact); (b) gain = std·√fan_in of the initial
+weights (0.58 is PyTorch's default, 1 Xavier, 1.41 He) outside [0.05, 4], together with a
+symptom: a first loss over twice that of guessing, a fading or exploding gradient, or no learning;
+(c) the first loss over three times that of guessing (ln C).
+Source: SageMaker Debugger PoorWeightInitialization, TheDeepChecker (its F test alarms on every
+``nn.Linear`` and is not used), Karpathy's recipe (verify the loss at init).
+False alarms: networks with factors of their own (NTK parametrisation, SIREN) are only notes
+unless a symptom shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import remedies
+from inspector.events import Level
+
+CODE = "poor_initialization"
+
+
+@register(CODE, large=4.0, small=0.05, first_loss=3.0)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    alike = next((row for row in run.weights if _never_differs(row)), None)
+    if alike is not None:
+        yield _finding(
+            "critical", 0.95, alike,
+            f"All units of {alike['module']} have the same weights and stay alike.",
+            Evidence(statistic="rows of the weight are identical after several steps",
+                     quantity="weight_norm", subject=alike["name"], last=run.last_step),
+        )  # fmt: skip
+        return
+    odd = [
+        row
+        for row in run.weights
+        if row["start"].get("gain") is not None
+        and not row["start"].get("rows_equal")
+        and not limits["small"] <= row["start"]["gain"] <= limits["large"]
+    ]
+    excess = _first_loss_over_guessing(run)
+    if odd:
+        worst = max(odd, key=lambda row: abs(math.log(row["start"]["gain"] + 1e-12)))
+        yield _odd_gain(run, worst, excess, limits)
+    elif excess is not None and excess > limits["first_loss"]:
+        last = run.weights[-1] if run.weights else None
+        yield _finding(
+            "warning", 0.6, last,
+            f"The first loss is {excess:.1f} times that of guessing.",
+            Evidence(statistic="first loss over that of guessing", value=excess,
+                     threshold=limits["first_loss"], quantity="loss"),
+        )  # fmt: skip
+
+
+def _odd_gain(
+    run: Observations, worst: dict[str, Any], excess: float | None, limits: Thresholds
+) -> Finding:
+    gain = float(worst["start"]["gain"])
+    large = gain > limits["large"]
+    symptom = not run.learning or _unequal_gradients(run) or (excess is not None and excess > 2)
+    return _finding(
+        "warning" if symptom else "note",
+        0.9 if symptom else 0.4,
+        worst,
+        f"The weights of {worst['module']} start {'far too large' if large else 'almost at zero'}.",
+        Evidence(
+            statistic="std·√fan_in of the initial weights",
+            value=gain,
+            threshold=limits["large"] if large else limits["small"],
+            side="above" if large else "below",
+            quantity="weight_norm",
+            subject=worst["name"],
+        ),
+    )
+
+
+def _finding(
+    level: Level, confidence: float, row: dict[str, Any] | None, title: str, evidence: Evidence
+) -> Finding:
+    return Finding(
+        code=CODE,
+        level=level,
+        title=title,
+        confidence=confidence,
+        module=row["module"] if row else None,
+        evidence=(evidence,),
+        explanation=(
+            "Initial weights should keep the size of activations and gradients from module to "
+            "module: variance 2/fan_in for ReLU (He), 1/fan_in for tanh. Larger ones saturate or "
+            "explode, smaller ones fade, equal ones make all units learn the same."
+        ),
+        reference="Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852",
+        remedies=remedies(CODE),
+    )
+
+
+def _never_differs(row: dict[str, Any]) -> bool:
+    started_alike = bool(row["start"].get("rows_equal"))
+    still_zero = bool(row["weight_rms"]) and row["weight_rms"][-1] == 0
+    return started_alike and (bool(row["rows_equal"]) or still_zero)
+
+
+def _first_loss_over_guessing(run: Observations) -> float | None:
+    if not run.uses_cross_entropy or run.floor is None or not math.isfinite(run.first_loss):
+        return None
+    classes = max(int(run.part("loss", "outputs").get("columns") or 0), 2)
+    return run.first_loss / math.log(classes)
+
+
+def _unequal_gradients(run: Observations) -> bool:
+    sizes = [v for row in run.weights for v in row["grad_rms"][:1] if v]
+    return len(sizes) > 1 and max(sizes) > 1e3 * min(sizes)

@@ -1,0 +1,88 @@
+"""Gradients fade on their way back to the first modules.
+
+Statistic: root mean square of the first weight's gradient over the largest of all weights
+(rms(g₁)/max rms), the median over the examined steps; scale-free. Besides: mean gradients below
+1e-7 everywhere while the loss has not fallen (SageMaker Debugger's VanishingGradient).
+Threshold: 1e-3 at the beginning and at the end is a warning; at the beginning only a note.
+Source: own ratio (0 false alarms of 7 when replayed); AUTOTRAINER's ‖g₁‖/‖g_L‖ < 1e-3.
+False alarms: a first module fed with tiny inputs; per-module learning rates do not matter to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.remedies import remedies
+
+CODE = "vanishing_gradient"
+_HALF = 8  # values that the structure document keeps from the beginning and from the end
+
+
+@register(CODE, ratio=1e-3, absolute=1e-7)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    weights = [row for row in run.weights if _alive(row)]
+    if len(weights) < 2:
+        return
+    early = [_median(row["grad_rms"][:_HALF]) for row in weights]
+    late = [_median(row["grad_rms"][-_HALF:]) for row in weights]
+    ratios = early[0] / max(early), late[0] / max(late)
+    lasting = max(ratios) < limits["ratio"]
+    everywhere = max(late) < limits["absolute"] and not run.learning
+    if not (lasting or everywhere or ratios[0] < limits["ratio"]):
+        return
+    serious = (lasting or everywhere) and not _converged(run)
+    value = max(late) if everywhere and not lasting else ratios[0]
+    limit = limits["absolute"] if everywhere and not lasting else limits["ratio"]
+    first = weights[0]
+    yield Finding(
+        code=CODE,
+        level="warning" if serious else "note",
+        title=f"The gradient of {first['module']} is {1 / max(ratios[0], 1e-30):.0e} times "
+        "smaller than the largest."
+        if not everywhere or lasting
+        else "Gradients are practically zero everywhere.",
+        confidence=min(0.75 + 0.05 * float(np.log10(limit / max(value, 1e-30))), 0.95)
+        if serious
+        else 0.4,
+        module=first["module"],
+        evidence=(
+            Evidence(
+                statistic="gradient size of the first weight over the largest",
+                value=value,
+                threshold=limit,
+                side="below",
+                quantity="grad_norm",
+                subject=first["name"],
+                last=run.last_step,
+            ),
+        ),
+        explanation=(
+            "Going back, the gradient is multiplied at every module by its weights and by the "
+            "derivative of its activation, which for a sigmoid is at most 1/4. After ten such "
+            "modules less than a millionth is left: the first modules do not learn."
+        ),
+        reference="Hochreiter 1991; Glorot & Bengio 2010; AUTOTRAINER (Zhang et al. 2021)",
+        remedies=remedies(CODE),
+    )
+
+
+def _alive(row: dict[str, Any]) -> bool:
+    values = [value for value in row["grad_rms"] if value]
+    return len(values) >= 3 and 2 * len(values) >= len(row["grad_rms"])
+
+
+def _median(values: list[float | None]) -> float:
+    finite = [value for value in values if value is not None and value > 0]
+    return float(np.median(finite)) if finite else 1e-45
+
+
+def _converged(run: Observations) -> bool:
+    """A loss near zero leaves no gradient, and needs none."""
+    end, floor = run.loss_at_end(), run.floor
+    return floor is not None and end < 0.05 * floor

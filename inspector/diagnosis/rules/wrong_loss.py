@@ -1,0 +1,148 @@
+"""The loss does not fit the task.
+
+Statistics, all from the loss's graph, its inputs and its targets: (a) negative log-likelihood of
+outputs that are no log-probabilities (values above 0 without log_softmax before); (b)
+cross-entropy with one output column, which is always 0; (c) cross-entropy with real-valued targets that are no
+distributions; (d) binary cross-entropy with targets outside [0, 1]; (e) a regression loss on
+class numbers 0, 1, 2, … or on one-hot rows; (f) a loss that enters with a negative sign.
+Source: NeuraLint, UMLAUT, DeepFD's fault list (static or learned there; read from the graph here).
+False alarms: the Brier score (mean squared error of probabilities) is a choice, as is least-squares
+GAN: 0/1 targets with one column are only a note; counts that are regressed look like classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
+from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.registry import Thresholds, register
+from inspector.events import Level
+
+CODE = "wrong_loss"
+_REGRESSION = {"mse", "smooth_l1", "huber"}
+_CROSS_ENTROPY = Remedy(
+    text="Use cross-entropy on raw scores, with class numbers as labels.",
+    code="loss = F.cross_entropy(scores, labels)  # scores: (N, C), labels: (N,) int64",
+)
+_REGRESS = Remedy(text="Use a regression loss.", code="loss = F.mse_loss(outputs, targets)")
+
+
+@register(CODE, most_classes=30, share=0.01)
+def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    loss = run.part("loss")
+    losses: dict[str, int] = loss.get("losses") or {}
+    outputs: dict[str, Any] = loss.get("outputs") or {}
+    made = (
+        _not_log_probabilities(loss, losses, outputs)
+        or _one_column(run, outputs)
+        or _no_distribution(run, losses)
+        or _outside_unit(run, losses)
+        or _classes_regressed(run, losses, outputs, limits)
+    )
+    if made:
+        yield made
+    if losses and all(sign < 0 for sign in losses.values()):
+        yield _finding(
+            "warning", 0.88, "The loss enters with a negative sign: training makes it worse.",
+            "the loss function is negated in the graph", Remedy(text="Remove the minus sign."),
+        )  # fmt: skip
+
+
+def _not_log_probabilities(
+    loss: dict[str, Any], losses: dict[str, int], outputs: dict[str, Any]
+) -> Finding | None:
+    before = (loss.get("nll_input") or [""])[0]
+    if "nll" not in losses or before in ("LogSoftmax", "Log", "LogSigmoid"):
+        return None
+    if before == "Softmax" or (outputs.get("max") or 0) > 1e-3:
+        what = "probabilities" if before == "Softmax" else "raw scores"
+        return _finding(
+            "critical", 0.96,
+            f"Negative log-likelihood receives {what} instead of log-probabilities.",
+            f"the loss's input comes from {before or 'no log_softmax'}", _CROSS_ENTROPY,
+        )  # fmt: skip
+    return None
+
+
+def _one_column(run: Observations, outputs: dict[str, Any]) -> Finding | None:
+    if not run.uses_cross_entropy or outputs.get("columns") != 1:
+        return None
+    if len(outputs.get("shape", ())) != 2:
+        return None
+    return _finding(
+        "critical", 0.97, "Cross-entropy over one column is always zero: nothing is learned.",
+        "the outputs have one column",
+        Remedy(text="For two classes with one output use binary cross-entropy.",
+               code="loss = F.binary_cross_entropy_with_logits(score.squeeze(1), labels.float())"),
+    )  # fmt: skip
+
+
+def _no_distribution(run: Observations, losses: dict[str, int]) -> Finding | None:
+    targets = run.targets
+    if not run.uses_cross_entropy or "nll" in losses or targets.get("rows_sum_to_one") is not False:
+        return None
+    return _finding(
+        "critical", 0.9, "Cross-entropy receives real-valued targets that are no distributions.",
+        "rows of the targets do not sum to one", _REGRESS,
+    )  # fmt: skip
+
+
+def _outside_unit(run: Observations, losses: dict[str, int]) -> Finding | None:
+    low, high = run.targets.get("min"), run.targets.get("max")
+    if not {"bce", "bce_with_logits"} & set(losses) or low is None or high is None:
+        return None
+    if low >= -1e-6 and high <= 1 + 1e-6:
+        return None
+    return _finding(
+        "critical", 0.95,
+        f"Binary cross-entropy receives targets from {low:.3g} to {high:.3g}, outside [0, 1].",
+        "targets outside [0, 1]", _REGRESS,
+    )  # fmt: skip
+
+
+def _classes_regressed(
+    run: Observations, losses: dict[str, int], outputs: dict[str, Any], limits: Thresholds
+) -> Finding | None:
+    name = set(losses) | {str(run.part("loss").get("function"))}
+    if not (_REGRESSION & set(losses) or "L1Loss" in name or "l1_loss" in name):
+        return None
+    targets, counts = run.targets, run.class_counts
+    if targets.get("one_hot"):
+        return _finding(
+            "warning", 0.75, "A regression loss is used on one-hot classes.",
+            "targets are one-hot rows", _CROSS_ENTROPY,
+        )  # fmt: skip
+    classes = [count for count in counts if count]
+    if outputs.get("columns", 1) != 1 or not classes or len(classes) < len(counts):
+        return None
+    usual = min(classes) >= limits["share"] * sum(classes)
+    if len(classes) == 2:
+        return _finding(
+            "note", 0.45, "A regression loss is used on 0/1 targets.",
+            "targets are 0 and 1", _CROSS_ENTROPY,
+        )  # fmt: skip
+    if 3 <= len(classes) <= limits["most_classes"] and usual:
+        return _finding(
+            "warning", 0.75, "Class numbers are regressed as if their order and distance mattered.",
+            f"targets are the numbers 0 to {len(classes) - 1}", _CROSS_ENTROPY,
+        )  # fmt: skip
+    return None
+
+
+def _finding(level: Level, confidence: float, title: str, fact: str, remedy: Remedy) -> Finding:
+    return Finding(
+        code=CODE,
+        level=level,
+        title=title,
+        confidence=confidence,
+        evidence=(Evidence(statistic=fact, quantity="loss"),),
+        explanation=(
+            "The loss says what the outputs mean: cross-entropy reads scores of classes, mean "
+            "squared error reads amounts, negative log-likelihood reads log-probabilities. With "
+            "another meaning the number still falls, but towards something else."
+        ),
+        reference="NeuraLint (Nikanjam et al. 2021); DeepFD (Cao et al. 2022)",
+        remedies=(remedy,),
+    )
