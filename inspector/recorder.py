@@ -33,6 +33,7 @@ from inspector.events import (
     GraphCaptured,
     NonFinite,
     ProbeFailed,
+    RunFinished,
     RunStarted,
     ScheduleChanged,
     StepSkipped,
@@ -274,6 +275,9 @@ class Recorder:
     def _listen(self) -> None:
         """The command thread: looks into the control file, hands over at the boundary."""
         while not self._done.wait(_POLL_SECONDS):
+            if self.observer.closed:  # the model is gone, and nobody has closed the run
+                self.close(RunFinished(reason="closed"))
+                break
             for command in self._reader.poll():
                 self._inbox.append(command)
                 self._arrived.set()

@@ -9,7 +9,6 @@ import platform
 import sys
 import time
 import traceback
-import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.capture.transfer import Scalar
 from inspector.commands import Controls
 from inspector.errors import InspectorError
 from inspector.events import Event, Frame, RunFailed, RunFinished
@@ -35,7 +33,7 @@ class Watch:
     def __init__(self, recorder: Recorder, path: Path) -> None:
         self._recorder = recorder
         self.run_path = path
-        _open.add(self)
+        atexit.register(self._at_exit)  # after the writer's, so that it is called before
 
     @property
     def run_name(self) -> str:
@@ -82,9 +80,13 @@ class Watch:
         if not self._recorder.closed:
             self._recorder.event(event)
 
-    def failed(self, error: BaseException, *, phase: str = "") -> None:
+    def pause(self, reason: str = "command") -> None:
+        """Holds training at the end of this step, until it is resumed or stopped."""
+        self._recorder.steering.pause(reason)
+
+    def failed(self, error: BaseException | RunFailed, *, phase: str = "") -> None:
         """Ends the run as failed; only the user's own frames are kept apart from the traceback."""
-        self._end(_failure(error, phase))
+        self._end(error if isinstance(error, RunFailed) else _failure(error, phase))
 
     def close(self, reason: str = "") -> None:
         """Ends the run: ``completed``, ``stopped``, or ``closed``; a second call does nothing.
@@ -96,8 +98,16 @@ class Watch:
         self._end(RunFinished(reason=reason))
 
     def _end(self, last: Event) -> None:
-        _open.discard(self)
+        atexit.unregister(self._at_exit)
         self._recorder.close(last)
+
+    def _at_exit(self) -> None:
+        """The script has ended without closing, perhaps by an exception."""
+        error = getattr(sys, "last_value", None)
+        if isinstance(error, Exception):
+            self.failed(error)
+        else:
+            self.close()
 
     def __enter__(self) -> Watch:
         return self
@@ -232,18 +242,3 @@ def user_frames(error: BaseException) -> tuple[Frame, ...]:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith(foreign)
     )
-
-
-_open: weakref.WeakSet[Watch] = weakref.WeakSet()
-
-
-def _close_at_exit() -> None:
-    error = getattr(sys, "last_value", None)
-    for handle in list(_open):
-        if isinstance(error, Exception):
-            handle.failed(error)
-        else:
-            handle.close()
-
-
-atexit.register(_close_at_exit)

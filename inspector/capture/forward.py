@@ -55,6 +55,7 @@ class ForwardProbe:
         self.full = True
         self.remote = False
         self.blind = ""
+        self.broken: set[str] = set()
         self._model = weakref.ref(model)
         self._on_forward = on_forward
         self._on_gradient = on_gradient
@@ -98,11 +99,17 @@ class ForwardProbe:
 
     def on_forward(self, hook: ModuleHook, args: Any, output: Any) -> None:
         """One call of one module; never raises."""
+        if self.broken and "activations" in self.broken:
+            if hook.is_root:
+                self._watch_boundaries(output)
+            return
         started = time.perf_counter_ns()
         try:
             self._observe(hook, args, output)
         except Exception as error:
             self._on_failure("activations", error)
+            if hook.is_root:
+                self._watch_boundaries(output)
         self._charge(started)
 
     def on_output_gradient(self, column: int, gradient: Tensor) -> None:
@@ -111,7 +118,9 @@ class ForwardProbe:
         try:
             if not torch.is_grad_enabled() and not _transformed():  # create_graph differentiates
                 self._on_gradient()
-                if self.full and column >= 0 and (values := values_of(gradient)) is not None:
+                if not self.full or column < 0 or "output gradients" in self.broken:
+                    pass
+                elif (values := values_of(gradient)) is not None:
                     self.output_gradients.append([float(column), *norms([values])])
         except Exception as error:
             self._on_failure("output gradients", error)
@@ -149,13 +158,20 @@ class ForwardProbe:
     def _watch_gradient(self, hook: ModuleHook, output: Any) -> None:
         """Tensor hooks on graph-made outputs only: on a leaf they would stay for ever."""
         if hook.is_root:
-            for tensor in tensors_in(output):
-                if tensor.grad_fn is not None:
-                    tensor.register_hook(self._boundary)  # type: ignore[no-untyped-call]
+            self._watch_boundaries(output)
         if self.full and hook.column >= 0:
             main = main_tensor(output)
             if main is not None and main.grad_fn is not None:
                 main.register_hook(hook.gradient)  # type: ignore[no-untyped-call]
+
+    def _watch_boundaries(self, output: Any) -> None:
+        for tensor in tensors_in(output):
+            self.watch_boundary(tensor)
+
+    def watch_boundary(self, tensor: Tensor) -> None:
+        """Lets a backward pass through this tensor be noticed."""
+        if tensor.grad_fn is not None:
+            tensor.register_hook(self._boundary)  # type: ignore[no-untyped-call]
 
     def _discover(self, hook: ModuleHook, args: Any, output: Any) -> None:
         record = hook.record

@@ -17,7 +17,7 @@ def resident_bytes() -> float | None:
     except (OSError, ValueError, IndexError):
         pass
     try:
-        import psutil
+        import psutil  # type: ignore[import-untyped]
 
         return float(psutil.Process().memory_info().rss)
     except Exception:

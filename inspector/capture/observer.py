@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from inspector.capture import modules as module_records
 from inspector.capture.attach import Attachment
@@ -129,6 +130,7 @@ class Observer:
         self.parameters = parameters
         self._keys = parameter_keys(parameters.names)
         self._remote = any(not t.is_cpu for t in parameters.tensors)
+        self._lazy = any(is_lazy(t) for t in parameters.tensors)
         self._references: list[Tensor] = list(parameters.tensors)
         optimizers = [reference() for reference in self._optimizers]
         ours = [
@@ -160,11 +162,15 @@ class Observer:
             self._land(self._flights.popleft())
         self._probes = []
         self._references = []
+        self.parameters = ParameterSet((), (), (), ())
 
     # ------------------------------------------------------------ numbers from the script
 
     def record(self, scalars: dict[str, Scalar]) -> None:
         """Adds to the step that runs, or to the one just finished if nothing came since."""
+        for value in scalars.values():
+            if self.forward.blind and isinstance(value, Tensor):
+                self.forward.watch_boundary(value)
         kept: dict[str, Scalar] = {
             name: scalar(value.detach().reshape(())) if isinstance(value, Tensor) else value
             for name, value in scalars.items()
@@ -184,8 +190,10 @@ class Observer:
         if self._task is not None:
             return
         self._task = torch._C._current_graph_task_id()
+        if self._lazy:  # the forward pass has just made them
+            self._refresh()
         self._gradients_then = [_state(p) for p in self._references]
-        torch.autograd.Variable._execution_engine.queue_callback(self._on_backward_end)  # type: ignore[attr-defined]
+        torch.autograd.Variable._execution_engine.queue_callback(self._on_backward_end)
 
     def _on_backward_end(self) -> None:
         started = time.perf_counter_ns()
@@ -196,11 +204,11 @@ class Observer:
             now = [_state(p) for p in self._references]
             received = now != self._gradients_then
             self.forward.end_backward(received=received, discard=len(self._probes) == 1)
-            if received:
+            if received and "gradients" not in self._failed:
                 fresh = all(g is None for g, _ in self._gradients_then)
                 for probe in self._probes:
                     if fresh:
-                        probe.passes = 0
+                        probe.on_zero_grad()
                     probe.on_backward_end(self.full, self.clip, self.clip_threshold)
         except Exception as error:
             self._fail("gradients", error)
@@ -231,6 +239,8 @@ class Observer:
         started = time.perf_counter_ns()
         try:
             self._release_held()
+            if "updates" in self._failed:
+                return
             if self._scaler is None and self.clock.step < 3:
                 self._scaler = find_scaler()
             closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
@@ -246,7 +256,8 @@ class Observer:
     def _on_after_step(self, position: int, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         started = time.perf_counter_ns()
         try:
-            self._probes[position].after_step(self.full)
+            if "updates" not in self._failed:
+                self._probes[position].after_step(self.full)
         except Exception as error:
             self._fail("updates", error)
         if position == 0:
@@ -366,7 +377,8 @@ class Observer:
         if step % _REFRESH_STEPS == 1:
             self._refresh()
         self.full = self.schedule.is_full(step)
-        self.forward.switch(full=self.full, root=self._held is not None)
+        boundary = not self.zero_grad or self._scaler is not None
+        self.forward.switch(full=self.full, root=boundary or self._held is not None)
 
     def _refresh(self) -> None:
         """Follows replaced, added and lately initialized parameters."""
@@ -374,7 +386,7 @@ class Observer:
         optimizers = [reference() for reference in self._optimizers]
         if model is None or any(optimizer is None for optimizer in optimizers):
             return
-        if not self.parameters.matches(model, optimizers):
+        if self._lazy or not self.parameters.matches(model, optimizers):
             self._adopt(collect(model, optimizers))
             self._listener.on_described()
         with_gradient = [p for p in self.parameters.tensors if p.grad is not None]
@@ -387,6 +399,10 @@ class Observer:
         if probe in self._failed:
             return
         self._failed.add(probe)
+        if probe == "gradients":
+            for optimizer_probe in self._probes:
+                optimizer_probe.sound = False
+        self.forward.broken = self._failed
         self._listener.on_failed(probe, error)
 
     # ------------------------------------------------------------ documents

@@ -50,10 +50,7 @@ class Pace:
         if self._left is None:
             return False
         self._left -= 1
-        if self._left > 0:
-            return False
-        self.pause("steps_done")
-        return True
+        return self._left <= 0
 
     def wait(self) -> float:
         """Seconds until slow motion allows the next step."""

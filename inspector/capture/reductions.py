@@ -49,7 +49,7 @@ def norms(tensors: Sequence[Tensor]) -> list[Scalar]:
     small = [tensor.dtype in _SMALL_FLOATS for tensor in tensors]
     if any(small):
         if all(small):
-            found = torch._foreach_norm(list(tensors), 2, dtype=torch.float32)
+            found: Sequence[Tensor] = torch._foreach_norm(list(tensors), 2, dtype=torch.float32)
         else:
             found = [torch.linalg.vector_norm(t.float() if s else t)
                      for t, s in zip(tensors, small, strict=True)]  # fmt: skip

@@ -55,7 +55,7 @@ class Steering:
         """Gives back what is process-wide."""
         mode, check_nan = self._anomaly
         if torch.is_anomaly_enabled() != mode:
-            torch.autograd.set_detect_anomaly(mode, check_nan)  # type: ignore[no-untyped-call]
+            torch.autograd.set_detect_anomaly(mode, check_nan)
 
     def apply(self, command: Command) -> None:
         """Applies one command, or refuses it; never raises."""
@@ -128,7 +128,7 @@ class Steering:
         elif name == "zero_grad":
             self._observer.zero_grad = controls.zero_grad
         elif name == "detect_anomaly":
-            torch.autograd.set_detect_anomaly(controls.detect_anomaly)  # type: ignore[no-untyped-call]
+            torch.autograd.set_detect_anomaly(controls.detect_anomaly)
         elif name == "max_steps_per_s":
             self.pace.limit(controls.max_steps_per_s)
         elif name == "capture_every":

@@ -36,6 +36,7 @@ class OptimizerProbe:
         scale: the factor inside ``gradients``; None when the loss was not scaled.
         received_scale: the factor inside ``received``: fused optimizers unscale by themselves.
         found_inf: non-zero when a fused optimizer skips the step.
+        sound: False after measuring gradients has failed.
         unstepped: gradients have come since the last step.
         inside_step: ``optimizer.step()`` is running, perhaps calling a closure.
     """
@@ -54,8 +55,11 @@ class OptimizerProbe:
         self.scale: Scalar | None = None
         self.received_scale: Scalar | None = None
         self.found_inf: Scalar | None = None
+        self.sound = True
         self.unstepped = False
         self.inside_step = False
+        self._passes_before = 0
+        self._usual = 1
         self._update_probe = UpdateProbe(parameters)
         self._optimized = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -80,7 +84,7 @@ class OptimizerProbe:
         self.received_scale = None if factor is None else scalar(factor.detach())
         found = getattr(optimizer, "found_inf", None)
         self.found_inf = None if found is None else scalar(found.detach())
-        if full and not has_closure and self.gradients is None:
+        if full and self.sound and not has_closure and self.gradients is None:
             self.gradients = measure_gradients(self.parameters)
             self.late = True
         if not has_closure:
@@ -93,10 +97,15 @@ class OptimizerProbe:
     def after_step(self, full: bool) -> None:
         self.inside_step = False
         self.unstepped = False
+        if full:
+            self._usual = self.passes - self._passes_before
+        else:  # passes are not counted between full steps, unless something asks for them
+            self.passes = max(self.passes, self._passes_before + self._usual)
+        self._passes_before = self.passes
         self.updates = self._update_probe.after_step() if full else None
 
     def on_zero_grad(self) -> None:
-        self.passes = 0
+        self.passes = self._passes_before = 0
         self.gradients = None
 
     def forget_step(self) -> None:

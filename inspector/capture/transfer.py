@@ -42,7 +42,7 @@ class Shipment:
             if device.type == "cuda":
                 host = torch.empty(len(tensors), dtype=torch.float64, pin_memory=True)
                 host.copy_(stacked, non_blocking=True)
-                arrival = torch.cuda.Event()
+                arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 arrival.record(torch.cuda.current_stream(device))
                 self._arrivals.append(arrival)
             else:
@@ -51,7 +51,7 @@ class Shipment:
 
     def ready(self) -> bool:
         """Whether :meth:`land` would not have to wait."""
-        return all(arrival.query() for arrival in self._arrivals)
+        return all(arrival.query() for arrival in self._arrivals)  # type: ignore[no-untyped-call]
 
     def land(self) -> None:
         """Writes the floats into the cells; waits for the device if it must."""
