@@ -35,33 +35,28 @@ import inspector
 from inspector.server import assets, launch, live, settings
 from inspector.server.gate import Gate
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 SETTLE_S = 3.0
 CHARTS = 8
 
-WATCH_CHARTS = (
-    """() => {
+WATCH_CHARTS = """(wanted) => {
   window.seen = { samples: 0, missing: 0, greyed: 0 }
-  const opacity = (node) => {
-    let value = 1
-    for (; node; node = node.parentElement ?? node.getRootNode().host ?? null) {
-      value *= Number(getComputedStyle(node).opacity)
-      if (!node.parentElement && !node.getRootNode().host) break
-    }
-    return value
-  }
+  const outer = (node) => node.parentElement ?? node.getRootNode().host ?? null
+  const opacity = (node) =>
+    node ? Number(getComputedStyle(node).opacity) * opacity(outer(node)) : 1
+  const isolated = '[data-testid="stBidiComponentIsolated"]'
   setInterval(() => {
-    const hosts = [...document.querySelectorAll('[data-testid="stBidiComponentIsolated"]')]
-    const plots = hosts.flatMap((host) => [...(host.shadowRoot?.querySelectorAll(".u-wrap canvas") ?? [])])
-    const whole = plots.filter((plot) => plot.width > 0 && plot.isConnected)
+    const plots = [...document.querySelectorAll(isolated)]
+      .flatMap((host) => [...(host.shadowRoot?.querySelectorAll(".u-wrap canvas") ?? [])])
+      .filter((plot) => plot.width > 0 && plot.isConnected)
     window.seen.samples++
-    if (whole.length < %d) window.seen.missing++
-    if (whole.some((plot) => opacity(plot) < 0.99)) window.seen.greyed++
+    if (plots.length < wanted) window.seen.missing++
+    if (plots.some((plot) => opacity(plot) < 0.99)) window.seen.greyed++
   }, 20)
 }"""
-    % CHARTS
-)
 
 
 class Training(threading.Thread):
@@ -127,7 +122,7 @@ def open_tab(browser: Browser, address: str) -> Page:
 
 def ages(page: Page, training: Training, seconds: float) -> tuple[list[float], dict[str, int]]:
     """Milliseconds between the training thread's clock in the newest point and its painting."""
-    page.evaluate(WATCH_CHARTS)
+    page.evaluate(WATCH_CHARTS, CHARTS)
     page.evaluate("window.__inspector.paints.length = 0")
     page.wait_for_timeout(seconds * 1000)
     paints = page.evaluate("window.__inspector.paints")

@@ -182,17 +182,17 @@ def test_events_come_as_markers_and_as_state(tab: Tab, run_path: Path) -> None:
     assert tab.state["nonfinite"] == [3, "Non-finite activation of net.1 (Log)."]
 
 
+@pytest.mark.usefixtures("run_path")
 @pytest.mark.parametrize("name", ["nowhere", "../demo", "", "..", "demo/../demo"])
-def test_a_name_that_is_no_run_is_refused_with_a_sentence(
-    tab: Tab, run_path: Path, name: str
-) -> None:
+def test_a_name_that_is_no_run_is_refused_with_a_sentence(tab: Tab, name: str) -> None:
     tab.subscribe(name, lines("loss"))
     answer = tab.socket.receive_json()
     assert answer["type"] == "error"
     assert answer["message"].startswith("Expected the name of a run")
 
 
-def test_a_chart_that_is_none_is_refused_and_the_socket_lives(tab: Tab, run_path: Path) -> None:
+@pytest.mark.usefixtures("run_path")
+def test_a_chart_that_is_none_is_refused_and_the_socket_lives(tab: Tab) -> None:
     tab.socket.send_json({"type": "subscribe", "id": "x", "run": "demo", "charts": [{"kind": "?"}]})
     assert "Expected a chart of kind line" in tab.socket.receive_json()["message"]
     tab.subscribe("demo", lines("loss"))

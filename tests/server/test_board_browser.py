@@ -1,0 +1,236 @@
+"""The live view as a person sees it: a real server, a real Chromium, a run written meanwhile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inspector.events import CommandApplied, NonFinite, RunStarted
+from inspector.quantities import SeriesKey
+from inspector.server.launch import app_file, free_port
+from inspector.store.layout import create_run
+from inspector.store.writer import Writer
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<img src=//evil.example/x onerror=alert(1)>"
+SCALARS = (SeriesKey("loss"), SeriesKey("lr"), SeriesKey("epoch"))
+PARAMETERS = tuple(
+    SeriesKey("grad_norm", "parameter", f"{name}.weight") for name in ("first", "middle", HOSTILE)
+)
+WAIT_S = 30.0
+
+
+class Server:
+    """The app as ``streamlit run app.py`` starts it."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.runs_dir = runs_dir
+        self.port = free_port("127.0.0.1", 0)
+        self.start()
+
+    def start(self) -> None:
+        environment = os.environ | {
+            "TORCH_INSPECTOR_RUNS_DIR": str(self.runs_dir),
+            "TORCH_INSPECTOR_TOKEN": "a-token-for-the-tests",
+        }
+        command = [sys.executable, "-m", "streamlit", "run", str(app_file())]
+        self.process = subprocess.Popen(
+            [*command, "--server.port", str(self.port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        assert self.process.stdout is not None
+        self.lines: list[str] = []
+        for line in self.process.stdout:
+            self.lines.append(line.strip())
+            if "?token=" in line:
+                break
+        self.link = self.lines[-1]
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("runs"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def writer(server: Server) -> Iterator[Writer]:
+    made = Writer(create_run(server.runs_dir, "demo", {"config": {"lr": 0.1}}))
+    made.event(0, RunStarted())
+    append(made, 0, 200)
+    yield made
+    made.close()
+
+
+class Seen:
+    """What a page asked for and complained about."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        page.on("console", self._listen)
+
+    def _listen(self, message: Any) -> None:
+        # Streamlit looks for its own base path by asking, and the browser reports the 404.
+        if message.type == "error" and "404" not in message.text:
+            self.complaints.append(message.text)
+
+
+@pytest.fixture
+def seen(chromium: Any, server: Server) -> Iterator[Seen]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    made = Seen(context.new_page())
+    made.page.set_default_timeout(WAIT_S * 1000)
+    made.page.goto(server.link)
+    yield made
+    assert made.complaints == []
+    assert {url.split("/")[2] for url in made.requests if url.startswith("http")} == {
+        f"127.0.0.1:{server.port}"
+    }
+    context.close()
+
+
+def append(writer: Writer, first: int, last: int) -> None:
+    for step in range(first, last):
+        writer.append("scalar", step, SCALARS, [1 / (step + 1), 0.1, step / 100])
+        writer.append("parameter", step, PARAMETERS, [1e-4, 1e-2, 1.0])
+    writer.heartbeat(last - 1, "running", total_steps=1000)
+    assert writer.flush()
+
+
+def open_page(seen: Seen, server: Server, page: str) -> Any:
+    seen.page.goto(f"http://127.0.0.1:{server.port}/{page}?run=demo")
+    return seen.page
+
+
+def card(page: Any, title: str) -> Any:
+    return page.locator(".card", has=page.locator("h3", has_text=title)).first
+
+
+def wait_until(page: Any, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        page.wait_for_timeout(50)
+
+
+def test_the_link_comes_last_and_the_token_leaves_the_address_bar(
+    seen: Seen, server: Server
+) -> None:
+    assert server.link == f"http://127.0.0.1:{server.port}/?token=a-token-for-the-tests"
+    wait_until(seen.page, lambda: "token" not in seen.page.url)
+    (cookie,) = (
+        cookie for cookie in seen.page.context.cookies() if cookie["name"].startswith("torch")
+    )
+    assert cookie["httpOnly"]
+
+
+def test_new_points_appear_without_a_reload_and_zoom_stays(
+    seen: Seen, server: Server, writer: Writer
+) -> None:
+    page = open_page(seen, server, "live")
+    loss = card(page, "Loss")
+    loss.locator("b", has_text="0.005").wait_for()  # 1 / 200
+    plot = loss.locator(".u-over").bounding_box()
+    middle = plot["y"] + plot["height"] / 2
+    page.mouse.move(plot["x"] + plot["width"] * 0.2, middle)
+    page.mouse.down()
+    page.mouse.move(plot["x"] + plot["width"] * 0.6, middle, steps=4)
+    page.mouse.up()
+    reset = page.get_by_role("button", name="Reset zoom")
+    reset.wait_for()
+    canvas = loss.locator("canvas").element_handle()
+
+    append(writer, 200, 250)
+    loss.locator("b", has_text="0.004").wait_for()  # 1 / 250
+    page.locator(".strip", has_text="step 250 / 1\u202f000").wait_for()
+    page.keyboard.press("r")  # Streamlit runs the script again
+    append(writer, 250, 500)
+    loss.locator("b", has_text="0.002").wait_for()
+    assert reset.is_visible()
+    assert canvas.evaluate("node => node.isConnected")
+    page.mouse.dblclick(plot["x"] + 50, middle)
+    reset.wait_for(state="hidden")
+
+
+def test_what_happens_to_the_run_is_said_at_once_and_as_text(
+    seen: Seen, server: Server, writer: Writer
+) -> None:
+    page = open_page(seen, server, "live")
+    card(page, "Loss").locator("canvas").wait_for()
+    writer.event(300, CommandApplied(command_id="x", name="lr", requested=0.5, effective=0.5))
+    writer.event(300, NonFinite(where="activation", module=HOSTILE))
+    page.locator(".strip .chip", has_text="lr 0.5").wait_for()
+    page.locator(".strip .banner", has_text=HOSTILE).wait_for()
+    plot = card(page, "Loss").locator(".u-over").bounding_box()
+    steps = page.evaluate("() => window.__inspector.paints.length")
+    assert steps > 0
+    tip = page.locator(".board .tip .event", has_text=HOSTILE)
+
+    def sweep() -> bool:
+        for share in range(40, 80):
+            page.mouse.move(plot["x"] + plot["width"] * share / 100, plot["y"] + 60)
+            if tip.is_visible():
+                return True
+        return False
+
+    wait_until(page, sweep)
+
+
+def test_a_click_on_a_row_of_the_heat_map_reaches_the_script(seen: Seen, server: Server) -> None:
+    page = open_page(seen, server, "gradients")
+    canvas = page.locator("canvas.matrix")
+    canvas.wait_for()
+    wait_until(page, lambda: canvas.bounding_box()["height"] > 60)
+    box = canvas.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.7, box["y"] + (box["height"] - 22) / 2)
+    page.get_by_role("heading", name="middle").wait_for()
+
+
+def test_charts_follow_the_theme_of_the_system(seen: Seen, server: Server) -> None:
+    page = open_page(seen, server, "live")
+    card(page, "Loss").locator("canvas").wait_for()
+    colour = "node => getComputedStyle(node).backgroundColor"
+    light = card(page, "Loss").evaluate(colour)
+    page.emulate_media(color_scheme="dark")
+    wait_until(page, lambda: bool(card(page, "Loss").evaluate(colour) != light))
+    card(page, "Loss").locator("canvas").wait_for()
+
+
+def test_a_restarted_server_is_found_again(seen: Seen, server: Server, writer: Writer) -> None:
+    page = open_page(seen, server, "live")
+    card(page, "Loss").locator("canvas").wait_for()
+    server.stop()
+    page.locator(".notice", has_text="connection to the app is lost").wait_for()
+    assert card(page, "Loss").locator("canvas").is_visible()
+    server.start()
+    page.locator(".notice").wait_for(state="hidden")
+    append(writer, 500, 1000)
+    card(page, "Loss").locator("b", has_text="0.001").wait_for()
+    seen.complaints.clear()  # the browser reported every attempt meanwhile

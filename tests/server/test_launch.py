@@ -1,0 +1,90 @@
+"""Ports, the link, the settings of the process, and the bundled files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from inspector.errors import InspectorError
+from inspector.server import assets, settings
+from inspector.server.launch import app_file, free_port
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+ASSETS = Path(assets.__file__).resolve().parent.parent / "ui" / "assets"
+
+
+def test_a_port_in_use_is_passed_over_or_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port("127.0.0.1", None) != port
+        with pytest.raises(InspectorError, match=f"port {port} .* in use; choose another --port"):
+            free_port("127.0.0.1", port)
+
+
+def test_app_file_is_what_streamlit_is_told_to_run() -> None:
+    assert app_file().name == "app.py"
+    assert "st.App(" in app_file().read_text("utf-8")
+
+
+def test_the_token_is_made_fresh_and_does_not_reach_child_processes() -> None:
+    script = (
+        "import os\n"
+        "from inspector.server import settings\n"
+        "one = settings.current()\n"
+        "assert settings.current() is one\n"
+        "assert 'TORCH_INSPECTOR_TOKEN' not in os.environ\n"
+        "assert one.token not in repr(one)\n"
+        "print(one.token, one.runs_dir)\n"
+    )
+    said = set()
+    for environment in ({}, {}, {"TORCH_INSPECTOR_TOKEN": "chosen-by-the-user-1"}):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"TORCH_INSPECTOR_RUNS_DIR": "here"} | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        token, runs_dir = done.stdout.split()
+        assert runs_dir == "here"
+        said.add(token)
+    assert len(said) == 3
+    assert "chosen-by-the-user-1" in said
+    assert settings.TOKEN_VARIABLE not in os.environ
+
+
+def test_bundled_files_are_served_and_nothing_beside_them() -> None:
+    with TestClient(Starlette(routes=assets.routes())) as client:
+        for name in ("live.js", "live.css", "vendor/uPlot.esm.js", "plotly.min.js"):
+            answer = client.get(f"{assets.PREFIX}/{name}")
+            assert answer.status_code == 200
+            assert answer.headers["cache-control"] == "no-cache"
+            assert answer.headers["content-type"].split(";")[0] in ("text/javascript", "text/css")
+        for name in ("../board.py", "%2e%2e/board.py", "nothing.js"):
+            assert client.get(f"{assets.PREFIX}/{name}").status_code == 404
+
+
+def test_every_bundled_package_has_its_licence() -> None:
+    listed = (ASSETS / "vendor" / "VENDOR.md").read_text("utf-8")
+    for path in (ASSETS / "vendor").iterdir():
+        if path.suffix in (".js", ".css"):
+            assert f"`{path.name}`" in listed
+    assert (ASSETS / "vendor" / "uPlot.LICENSE").read_text("utf-8").startswith("The MIT License")
+
+
+def test_the_live_views_scripts_load_nothing_from_elsewhere() -> None:
+    for name in ("live", "connection", "board", "strip", "lines", "matrix", "theme", "format"):
+        text = (ASSETS / f"{name}.js").read_text("utf-8")
+        assert "http://" not in text
+        assert "https://" not in text
+        assert "innerHTML" not in text
+        assert "eval(" not in text
