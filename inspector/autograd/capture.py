@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -91,14 +94,28 @@ def capture_graph(
         document["torchviz"] = "There is no graph."
         return PendingGraph(document, None, None)
     text, reason = None, "It was not asked for."
-    found = walk(root)
-    _describe(document, found, model, tags, accumulated)
-    if torchviz:
-        text, reason = torchviz_dot(loss, model, nodes=len(found.nodes))
+    with _collector_at_rest():
+        found = walk(root)
+        _describe(document, found, model, tags, accumulated)
+        if torchviz:
+            text, reason = torchviz_dot(loss, model, nodes=len(found.nodes))
+        norms = NodeNorms(found.nodes) if gradients else None
     document["torchviz"] = reason
-    norms = NodeNorms(found.nodes) if gradients else None
     document["seconds"] = time.perf_counter() - start
     return PendingGraph(document, norms, text)
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """No garbage collection meanwhile: all records are kept, and looking through them in vain
+    would double the time of a large graph."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _describe(

@@ -7,8 +7,10 @@ import gc
 import inspect
 import json
 import pickle
+import re
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -368,3 +370,20 @@ def test_torchviz_text_or_a_reason() -> None:
     pending = capture_graph(deep(300).sum(), deep, step=0, gradients=False)
     assert pending.torchviz is None
     assert "deep" in pending.finish()["torchviz"]
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "graph.md"
+
+
+def test_the_documented_example_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert len(names["document"]["nodes"]) == 11
+
+
+def test_every_field_of_the_document_is_documented() -> None:
+    document = captured(mlp(), lambda m: m(torch.randn(3, 4)).sum())
+    named = set(re.findall(r"`([a-z_]+)`", DOCS.read_text("utf-8")))
+    assert set(document) <= named
+    assert set(document["nodes"][0]) <= named
