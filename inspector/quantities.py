@@ -300,6 +300,7 @@ def scope_of(quantity: str) -> Scope:
     known = QUANTITIES.get(quantity)
     return known.scope if known else "run"
 
+
 ABSENT_BITS = 0x7FC0AB5E
 """The float32 bit pattern (a NaN with a payload of our own) of *not measured at this step*.
 

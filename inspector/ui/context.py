@@ -10,6 +10,7 @@ import streamlit as st
 
 from inspector.errors import StoreError
 from inspector.server import settings
+from inspector.store.layout import run_path
 from inspector.store.reader import Run, RunSummary, list_runs
 
 LIVE = ("running", "paused")
@@ -60,7 +61,7 @@ def is_live(run: Run) -> bool:
 def opened(name: str) -> Iterator[Run]:
     """The run, closed afterwards; a run that cannot be read ends the page with a sentence."""
     try:
-        run = Run(runs_dir() / name)
+        run = Run(run_path(runs_dir(), name))
     except StoreError as error:
         st.error(escape(str(error)))
         st.stop()

@@ -38,7 +38,9 @@ def answers(events: Iterable[StoredEvent]) -> dict[str, CommandApplied | Command
 
 
 def _initial(config: dict[str, Any]) -> dict[str, Any]:
-    own = {name: config[name] for name in ("lr", "momentum", "weight_decay") if name in config}
+    own: dict[str, Any] = {
+        name: config[name] for name in ("lr", "momentum", "weight_decay") if name in config
+    }
     given = config.get("controls")
     if isinstance(given, dict):
         own |= {name: value for name, value in given.items() if value is not None}
