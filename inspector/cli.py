@@ -78,11 +78,11 @@ def train(
     from inspector import headless as console
 
     made = _configuration(config, settings or [], headless=headless, steps=steps, seed=seed)
-    started = console.start(made, run_dir, name)
     if headless:
-        raise typer.Exit(console.follow(run_dir / started))
-    from inspector.server.launch import serve
+        raise typer.Exit(console.follow(run_dir / console.start(made, run_dir, name)))
+    from inspector.server.launch import serve  # before the training competes for the processor
 
+    console.start(made, run_dir, name)
     serve(run_dir)
 
 

@@ -38,12 +38,19 @@ def failure(error: BaseException, model: nn.Module | None = None) -> RunFailed:
     summary = traceback.extract_tb(error.__traceback__)
     return RunFailed(
         error=type(error).__name__,
-        message=str(error).strip() or "(no message)",
+        message=_message(error),
         phase=_phase(summary),
         module=_module_path(error.__traceback__, model) if model is not None else None,
         frames=user_frames(summary),
         traceback="".join(traceback.format_exception(error)),
     )
+
+
+def _message(error: BaseException) -> str:
+    text = str(error).strip() or "(no message)"
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{text} Choose a smaller batch_size."
+    return text
 
 
 def _phase(frames: Iterable[traceback.FrameSummary]) -> str:

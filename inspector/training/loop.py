@@ -37,11 +37,11 @@ def train(task: Task, watch: Watch) -> None:
             step += 1
             if watch.should_stop or step >= task.total_steps:
                 break
+        if watch.should_stop:
+            break
         means = validate(task, watch)
         if step == (epoch + 1) * len(task.train_loader):
             watch.event(EpochFinished(epoch=epoch, **means))
-        if watch.should_stop:
-            break
     save(task, watch)
 
 

@@ -65,3 +65,8 @@ def test_an_anomaly_warning_is_read() -> None:
 
 def test_other_errors_are_no_anomalies() -> None:
     assert born_in_backward(RuntimeError("out of memory"), [], "paused") is None
+
+
+def test_memory_that_runs_out_comes_with_advice() -> None:
+    event = failure(torch.OutOfMemoryError("CUDA out of memory."))
+    assert event.message == "CUDA out of memory. Choose a smaller batch_size."
