@@ -94,7 +94,6 @@ def _sidebar(runs: list[RunSummary], name: str | None, looks_at_run: bool) -> No
         "Run",
         list(by_name),
         key="run_picker",
-        format_func=lambda key: f"{key} · {by_name[key].status}",
         on_change=lambda: context.select(st.session_state["run_picker"]),
         label_visibility="collapsed",
     )

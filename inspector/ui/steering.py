@@ -125,7 +125,6 @@ def _buttons(panel: _Panel) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         st.button(
             "1 step",
-            icon=":material/skip_next:",
             key=panel.key("one"),
             on_click=panel.press,
             args=("run_steps", 1),
@@ -141,7 +140,6 @@ def _buttons(panel: _Panel) -> None:
         )
         st.button(
             "steps",
-            icon=":material/fast_forward:",
             key=panel.key("many"),
             on_click=panel.press,
             args=("run_steps", int(count)),
