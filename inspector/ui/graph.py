@@ -63,6 +63,7 @@ def graph_picture(
         "graph": graph,
         "dot": dot,
         "items": _items(folded),
+        "first": next((box.key for box in folded.boxes()), None),
         "chosen": chosen,
         "height": height,
         "limit": LAYOUT_LIMIT_MS,

@@ -10,7 +10,7 @@ from typing import Any
 from inspector.views.graph_tree import Fold, arrange
 
 LIMIT = 300
-FIT = 70  # boxes of the opening view
+FIT = 60  # boxes of the opening view
 DEPTH = 1e-12  # the colour scale spans twelve decades at most
 
 

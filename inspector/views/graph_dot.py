@@ -55,8 +55,8 @@ def colour(norm: float | None, low: float | None, high: float | None) -> str | N
     """Place of a gradient norm on the logarithmic scale as ``#rrggbb``; None without a norm."""
     if norm is None or low is None or high is None:
         return None
-    if norm <= low or high <= low:
-        share = 0.0 if norm <= low < high else 1.0
+    if norm < low or high <= low:
+        share = 0.0 if norm < low else 1.0
     else:
         share = min(math.log(norm / low) / math.log(high / low), 1.0)
     place = share * (len(VIRIDIS) - 1)

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 CROWD = 40  # children under one fold; more are put into ranges
+FEW_CALLS = 4
 FEW = 12  # single nodes among many folds, such as the parameters of a cell, stay single
 
 Kind = Literal["module", "calls", "call", "lines", "range"]
@@ -70,7 +71,9 @@ def _model(document: dict[str, Any], own: dict[str | None, list[int]]) -> Fold:
     # Deepest first, so that a parent finds its children complete.
     for path in sorted(folds, key=lambda path: -path.count(".") - bool(path)):
         fold, calls = folds[path], modules[path]["calls"]
-        children = [_without_wrapper(child) for child in parents[path]]
+        children = [
+            part for child in parents[path] for part in _apart(_without_wrapper(child), modules)
+        ]
         fold.repeated = max(calls, 1)
         if calls > 1:
             fold.subtitle = f"{modules[path]['type']} × {calls}"
@@ -90,6 +93,21 @@ def _without_wrapper(child: Fold | int) -> Fold | int:
             break
         child = inner
     return child
+
+
+def _apart(child: Fold | int, modules: dict[str, Any]) -> list[Fold | int]:
+    """The few calls of a module without parameters, such as a ReLU used twice, stand where they
+    happen: as one box they would tie knots into the graph."""
+    if not (isinstance(child, Fold) and child.kind == "module" and 1 < child.repeated <= FEW_CALLS):
+        return [child]
+    calls = [call for call in child.children if isinstance(call, Fold) and call.kind == "call"]
+    if len(calls) < len(child.children):
+        return [child]
+    for call in calls:
+        call.kind = "module"
+        call.title = f"{child.title} · {call.title}"
+        call.subtitle = modules[child.key.removeprefix("m:")]["type"]
+    return list(calls)
 
 
 def _repeats(children: list[Fold | int]) -> str:

@@ -228,3 +228,18 @@ def test_viewing_needs_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_few_calls_without_parameters_stand_where_they_happen() -> None:
+    made = chain(["b.conv1", "b.relu", "b.conv2", "b.relu", None])
+    made["nodes"][3]["call"] = 1
+    made["modules"]["b.relu"]["calls"] = 2
+    folded = GraphTree(made).fold({"m:", "m:b"})
+    assert [box.title for box in boxes(folded)] == [
+        "b.conv1", "b.relu · call 0", "b.conv2", "b.relu · call 1", "Op4Backward0",
+    ]  # fmt: skip
+    assert [edge[:2] for edge in folded.edges] == [(f"n{i}", f"n{i + 1}") for i in range(4)]
+
+
+def test_a_gradient_of_zero_is_at_the_low_end() -> None:
+    assert colour(0.0, 1.0, 1.0) == VIRIDIS[0]

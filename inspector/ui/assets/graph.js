@@ -5,6 +5,7 @@ import Panzoom from "./vendor/panzoom.es.js"
 
 const LEAST = 0.02
 const MOST = 6
+const READABLE = 0.45
 let layout // one worker for the page, kept across pictures and reruns
 
 const MARKUP = `
@@ -98,7 +99,7 @@ export class GraphView {
     this.sheet.style.width = `${box.width}px`
     this.sheet.style.height = `${box.height}px`
     this.label(svg)
-    if (first) this.fitWidth()
+    if (first) this.begin()
     else if (anchor) this.keep(anchor)
     this.toggled = null
     this.highlight()
@@ -152,6 +153,17 @@ export class GraphView {
     const left = Math.max((this.view.clientWidth - this.width * scale) / 2, 0)
     this.panzoom.zoom(scale, { force: true })
     this.panzoom.pan(left / scale, 8 / scale, { force: true })
+  }
+
+  // Fits the width, unless nothing could be read then: the start of the forward pass is shown.
+  begin() {
+    const scale = this.view.clientWidth / this.width
+    if (scale >= READABLE) return this.fitWidth()
+    this.show(READABLE)
+    const view = this.view.getBoundingClientRect()
+    const entry = this.items.get(this.data.first)?.getBBox()
+    const x = entry ? entry.x + entry.width / 2 : 0
+    this.shift(Math.min(view.width / 2 - x * READABLE, 0), 0)
   }
 
   fitWidth() {
