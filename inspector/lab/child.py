@@ -17,6 +17,7 @@ import sys
 from typing import Any, TextIO
 
 FORKS = sys.platform == "linux"
+IDLE_SECONDS = 0.5
 
 
 class Channel:
@@ -56,7 +57,6 @@ def main() -> None:
     jobs, channel = _private_streams()
     try:
         import torch
-        import torch._dynamo  # optimizers want it, and it is slow to import
 
         from inspector.lab import record
     except Exception as error:
@@ -65,13 +65,22 @@ def main() -> None:
     torch.set_num_threads(1)
     gc.freeze()  # a fork shares what is not touched
     channel.send(ready=True)
-    for line in jobs:
-        job = json.loads(line)
-        if not FORKS:
+    if not FORKS:
+        if line := jobs.readline():
             channel.send(run=os.getpid())
-            _run(job, channel, record)
+            _run(json.loads(line), channel, record)
+        return
+    complete = False
+    while True:
+        if not complete and not select.select([jobs.fileno()], [], [], IDLE_SECONDS)[0]:
+            import torch._dynamo  # optimizers want it, and it is slow to import
+
+            complete = True
+            gc.freeze()
+        if not (line := jobs.readline()):
             return
-        channel.send(ended=_forked(job, jobs, channel, record), reusable=True)
+        status = _forked(json.loads(line), jobs, channel, record)
+        channel.send(ended=status, reusable=True)
 
 
 def _private_streams() -> tuple[TextIO, Channel]:

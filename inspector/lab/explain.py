@@ -24,7 +24,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     (r"a leaf Variable that requires grad is being used in an in-place",
      "A leaf that requires gradients is what the others are differentiated by, so it may not be "
      "changed in place; do it under torch.no_grad(), or compute a new tensor."),
-    (r"differentiated Tensors appears? to not have been used in the graph",
+    (r"differentiated Tensors?.* appears? to not have been used in the graph",
      "One of the inputs of autograd.grad() has no path to the output; pass allow_unused=True to "
      "get None for it."),
     (r"Can't call numpy\(\) on Tensor that requires grad",
@@ -122,9 +122,7 @@ def aligned(shapes: Shapes) -> str:
         f"{chr(ord('a') + number)}:  " + _joined(row, widths) for number, row in enumerate(rows)
     ]
     if any(marks):
-        lines.append(
-            "    " + _joined(marks, widths, gap="   ") + "  these differ, and neither is 1"
-        )
+        lines.append("    " + _joined(marks, widths, gap="   ") + "  these clash")
     return "\n".join(lines)
 
 

@@ -71,10 +71,13 @@ class Sandbox:
         with self._lock:
             self._warm()
 
-    def run(self, snippet: str) -> Report:
+    def run(self, snippet: str, *, limits: Limits | None = None) -> Report:
         """Runs a snippet and says what became of it; never raises on the snippet's account.
 
         Runs of several threads wait for each other.
+
+        Args:
+            limits: for this run only.
 
         Raises:
             InspectorError: the child cannot be started at all.
@@ -85,7 +88,7 @@ class Sandbox:
             child = self._warm()
             try:
                 child.await_ready()
-                return self._answer(child, snippet, folder)
+                return self._answer(child, snippet, folder, limits or self.limits)
             finally:
                 if not child.reusable:
                     child.kill()
@@ -104,8 +107,7 @@ class Sandbox:
             self._child = _Child()
         return self._child
 
-    def _answer(self, child: _Child, snippet: str, folder: str) -> Report:
-        limits = self.limits
+    def _answer(self, child: _Child, snippet: str, folder: str, limits: Limits) -> Report:
         child.send({
             "snippet": snippet, "folder": folder, "seconds": limits.seconds,
             "memory": limits.memory, "printed": limits.printed,

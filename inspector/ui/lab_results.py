@@ -118,7 +118,7 @@ def _tensors(tensors: tuple[TensorRecord, ...]) -> None:
 
 def _nested(value: Any) -> str:
     """A small matrix on one line; "" for what is larger."""
-    if isinstance(value, list) and len(str(value)) < 400:
+    if isinstance(value, list) and len(str(value)) < 160:
         parts = [numbers(item) or _nested(item) for item in value]
         return f"[{', '.join(parts)}]" if all(parts) else ""
     return ""
