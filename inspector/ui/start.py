@@ -19,14 +19,19 @@ _OPTIMIZER_NAMES = dict(
 def start_page() -> None:
     """Draws the page."""
     config = _draft()
-    _running()
+    busy = _running()
     with st.container(border=True, key="loaded"):
         left, right = st.columns([3, 1], vertical_alignment="center", gap="large")
         with left:
             _loaded(config)
         with right:
             pressed = st.button(
-                "Start", type="primary", icon=":material/play_arrow:", width="stretch", key="start"
+                "Start",
+                type="primary",
+                icon=":material/play_arrow:",
+                width="stretch",
+                key="start",
+                help="Stops the run that is going, then starts this one." if busy else None,
             )
     if pressed:
         runs.start_and_watch(config)
@@ -48,15 +53,18 @@ def _draft() -> RunConfig:
     return draft
 
 
-def _running() -> None:
-    """A line to the run that is going, so that a second tab finds it."""
+def _running() -> bool:
+    """A line to each run that is going, so that a second tab finds it; whether one trains here."""
+    busy = False
     for summary in context.summaries():
         if summary.status in context.LIVE:
+            busy |= bool(summary.config.get("in_process"))
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(f":green-badge[{summary.status}] **{context.escape(summary.name)}**",
                             width="content")  # fmt: skip
                 if st.button("Watch it", key=f"watch/{summary.name}", icon=":material/visibility:"):
                     runs.watch(summary.name)
+    return busy
 
 
 def _loaded(config: RunConfig) -> None:
