@@ -25,6 +25,8 @@ def render(run: Run) -> None:
     """Draws the page for a run; a run without a captured graph gets a sentence."""
     steps = [step for step, _ in run.documents("graph")]
     step, direction = _head(run, steps)
+    if run.status in LIVE:
+        _await_capture(str(run.path), run.name, max(steps, default=-1))
     if step is None:
         st.info(
             "No graph has been captured yet: ask for one with the button while the run goes on."
@@ -108,13 +110,26 @@ def _head(run: Run, steps: list[int]) -> tuple[int | None, str]:
         )  # fmt: skip
         step = max(steps, default=None)
         if len(steps) > 1:
+            key = f"graph/{run.name}/step"
+            if (arrived := st.session_state.pop(f"{key}/arrived", None)) in steps:
+                st.session_state[key] = arrived
             step = st.selectbox(
                 "Captured at step", sorted(steps, reverse=True), format_func=lambda s: f"step {s}",
-                key=f"graph/{run.name}/step", width=160, label_visibility="collapsed",
+                key=key, width=160, label_visibility="collapsed",
             )  # fmt: skip
         if run.status in LIVE and st.button("Capture the next step", key="graph/capture"):
             _ask_for_capture(run)
     return step, _DIRECTIONS[label]
+
+
+@st.fragment(run_every=1.5)
+def _await_capture(path: str, name: str, newest: int) -> None:
+    """Shows a graph as soon as it has been captured."""
+    with Run(path) as run:
+        arrived = max((step for step, _ in run.documents("graph")), default=-1)
+    if arrived > newest:
+        st.session_state[f"graph/{name}/step/arrived"] = arrived
+        st.rerun()
 
 
 def _ask_for_capture(run: Run) -> None:
