@@ -17,13 +17,16 @@ import os
 import secrets
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import streamlit as st
 import torch
@@ -109,7 +112,7 @@ def _mlp() -> nn.Module:
 
 
 def open_tab(browser: Browser, address: str) -> Page:
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page = browser.new_context(viewport={"width": 1280, "height": 1500}).new_page()
     page.goto(address)
     # The page's security policy forbids eval, which wait_for_function needs.
     deadline = time.monotonic() + 60
@@ -139,10 +142,13 @@ def measure(options: argparse.Namespace, training: Training, address: str) -> di
         time.sleep(SETTLE_S)
         found, seen = ages(page, training, options.seconds)
         page.context.close()
-        speeds: dict[int, list[float]] = {1: [], 4: []}
+        speeds: dict[str, list[float]] = {"1 tab": [], "4 tabs": [], "4 sockets": []}
         for _ in range(options.rounds):
-            for tabs in (1, 4):
-                speeds[tabs].append(ratio(browser, training, address, tabs, options.seconds))
+            for tabs, name in ((1, "1 tab"), (4, "4 tabs")):
+                viewers = tabs_of(browser, address, tabs)
+                speeds[name].append(ratio(training, options.seconds, *viewers))
+            viewers = sockets_of(address, 4, training.watch.run_name)
+            speeds["4 sockets"].append(ratio(training, options.seconds, *viewers))
         browser.close()
     found.sort()
     return {
@@ -155,24 +161,60 @@ def measure(options: argparse.Namespace, training: Training, address: str) -> di
         "samples": seen["samples"],
         "missing": seen["missing"] / seen["samples"],
         "greyed": seen["greyed"] / seen["samples"],
-        "speed_with_tabs": {
-            tabs: {
+        "speed": {
+            viewers: {
                 "median": round(statistics.median(values), 3),
                 "rounds": [round(value, 3) for value in values],
             }
-            for tabs, values in speeds.items()
+            for viewers, values in speeds.items()
         },
     }
 
 
-def ratio(browser: Browser, training: Training, address: str, tabs: int, seconds: float) -> float:
-    """Speed with tabs over the mean of the tab-free speeds before and after."""
+Viewers = tuple[Callable[[], None], Callable[[], None]]  # how they come, how they go
+
+
+def tabs_of(browser: Browser, address: str, count: int) -> Viewers:
+    """Tabs of the browser."""
+    pages: list[Page] = []
+
+    def come() -> None:
+        pages.extend(open_tab(browser, address) for _ in range(count))
+
+    def go() -> None:
+        while pages:
+            pages.pop().context.close()
+
+    return come, go
+
+
+def sockets_of(address: str, count: int, run: str) -> Viewers:
+    """Sockets of another process: what the server costs, without what a browser costs."""
+    where = urlsplit(address)
+    script = str(Path(__file__).with_name("ui_clients.py"))
+    arguments = [str(where.port), where.query.partition("=")[2], run, str(count)]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def come() -> None:
+        started.append(subprocess.Popen([sys.executable, script, *arguments]))
+
+    def go() -> None:
+        process = started.pop()
+        process.terminate()
+        process.wait(10)
+
+    return come, go
+
+
+def ratio(
+    training: Training, seconds: float, come: Callable[[], None], go: Callable[[], None]
+) -> float:
+    """Speed with viewers over the mean of the speeds without, before and after."""
     before = training.speed(seconds / 2)
-    pages = [open_tab(browser, address) for _ in range(tabs)]
+    come()
     time.sleep(SETTLE_S)
     during = training.speed(seconds)
-    for page in pages:
-        page.context.close()
+    go()
     time.sleep(SETTLE_S)
     after = training.speed(seconds / 2)
     return during / ((before + after) / 2)

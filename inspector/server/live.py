@@ -1,8 +1,8 @@
 """The WebSocket route ``/live``: one socket per browser tab, any number of boards on it.
 
-The browser subscribes with JSON; frames are binary (see ``wire.py``). A frame goes out when
-something is new, at most four times a second, and only after the browser has painted the one
-before: a slow browser misses frames, never points. Details in ``docs/live-view.md``.
+The browser subscribes with JSON; frames are binary (see ``wire.py``). A frame goes out when the
+feed shows something new, at most four times a second, and only after the browser has painted the
+one before: a slow browser misses frames, never points. Details in ``docs/live-view.md``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -30,9 +29,6 @@ from inspector.views.state import RunState, to_dict
 
 T = TypeVar("T")
 
-INTERVAL_S = 0.25
-FRESH_S = 0.04  # what arrived this recently is sent when the interval ends;
-PATIENCE_S = 0.1  # otherwise the next arrival is waited for, no longer than this
 ACK_S = 15.0
 LINE_POINTS = 2000
 MATRIX_POINTS = 300
@@ -102,7 +98,6 @@ class Session:
         self._wake = asyncio.Event()
         self._acked = asyncio.Event()
         self._frames = 0
-        self._sent = 0.0
 
     async def run(self) -> None:
         """Serves until the browser goes away."""
@@ -153,7 +148,6 @@ class Session:
         subscription = Subscription(feed, charts)
         await subscription.load(max_points)
         self._subscriptions[name] = subscription
-        self._sent = 0.0
         self._wake.set()
 
     def _unsubscribe(self, name: str) -> None:
@@ -165,14 +159,12 @@ class Session:
     async def _send_frames(self) -> None:
         while True:
             await self._wake.wait()
-            await self._pace()
             self._wake.clear()
             content = self._frame()
             if content is None:
                 continue
             self._acked.clear()
             await self._socket.send_bytes(content)
-            self._sent = time.monotonic()
             if any(subscription.feed.closed for subscription in self._subscriptions.values()):
                 await self._socket.close(1012, "The run could not be read on.")
                 return
@@ -181,18 +173,6 @@ class Session:
             except TimeoutError:
                 await self._socket.close(1001, "No frame was painted for a while.")
                 return
-
-    async def _pace(self) -> None:
-        """Waits for the interval to end, and then for a fresh point where the newest is old."""
-        rest = self._sent + INTERVAL_S - time.monotonic()
-        if rest <= 0:
-            return
-        await asyncio.sleep(rest)
-        arrived = max((sub.feed.arrived for sub in self._subscriptions.values()), default=0.0)
-        if time.monotonic() - arrived > FRESH_S:
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), PATIENCE_S)
 
     def _frame(self) -> bytes | None:
         frame = Frame()

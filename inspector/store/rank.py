@@ -202,11 +202,12 @@ class RankFile:
 
     def _new_rows(
         self, group: str, columns: I64, after: int, newest: int
-    ) -> tuple[I64, F32] | None:
+    ) -> tuple[I64, F32, float] | None:
         needed = ",".join(str(stripe) for stripe in np.unique(columns // STRIPE))
         chunks: dict[int, list[tuple[int, I64, F32]]] = {}
-        for row, stripe, count, first, crc, steps, values in self.source.rows(
-            "SELECT row, stripe, n, first, crc, steps, v FROM chunk "
+        wall = 0.0
+        for row, stripe, count, first, stop, crc, steps, values in self.source.rows(
+            "SELECT row, stripe, n, first, t1, crc, steps, v FROM chunk "
             f"WHERE id > ? AND id <= ? AND grp = ? AND stripe IN ({needed}) ORDER BY id",
             after, newest, group,
         ):  # fmt: skip
@@ -218,11 +219,12 @@ class RankFile:
                 )
             else:
                 chunks.setdefault(row, []).append((stripe, *decoded))
+                wall = max(wall, stop)
         if not chunks:
             return None
         parts = [_join(parts, columns) for _, parts in sorted(chunks.items())]
         steps_of = np.concatenate([part[0] for part in parts])
-        return steps_of, np.concatenate([part[1] for part in parts], axis=1)
+        return steps_of, np.concatenate([part[1] for part in parts], axis=1), wall
 
 
 def _number(stored: float | None) -> float:

@@ -106,12 +106,14 @@ class Cursor:
 class Rows:
     """Raw rows of one group: ``steps`` int64[n] and ``values`` float32[len(keys), n].
 
-    ``layout.is_absent(values)`` is true where a series was not measured.
+    ``layout.is_absent(values)`` is true where a series was not measured; ``wall`` is when the
+    newest row was recorded (seconds since 1970).
     """
 
     keys: tuple[SeriesKey, ...]
     steps: I64
     values: F32
+    wall: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
