@@ -25,6 +25,7 @@ from inspector.capture.observer import Observer
 from inspector.capture.schedule import Schedule
 from inspector.capture.snapshot import GraphSnapshot
 from inspector.capture.steering import Steering
+from inspector.capture.structure import StructureProbe
 from inspector.capture.transfer import Scalar
 from inspector.commands import Command, Controls
 from inspector.events import (
@@ -87,6 +88,8 @@ class Recorder:
         controls: Controls | None = None,
         total_steps: int | None = None,
         environment: dict[str, Any] | None = None,
+        loss_fn: Any = None,
+        loader: Any = None,
     ) -> None:
         self.closed = False
         self._run_path = run_path
@@ -96,10 +99,12 @@ class Recorder:
         self._next_beat = self._next_slow = 0.0
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._inbox: deque[Command] = deque()
+        self._structure_reported = False
         self._arrived = threading.Event()
         self._done = threading.Event()
         self.writer = Writer(run_path, rank=rank, meta={"device": str(self._device)})
         self._graphs = GraphSnapshot(model)
+        self._structure = StructureProbe(model, optimizers, loss_fn=loss_fn, loader=loader)
         self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
         self.steering = Steering(optimizers, self.observer, self.event)
         self.event(RunStarted(device=str(self._device)))
@@ -131,6 +136,8 @@ class Recorder:
                 self._context[name] = float(scalars.pop(name))
         if loss is not None:
             scalars["loss"] = loss
+            if isinstance(loss, Tensor):
+                self._structure.on_loss(loss)
         if scalars:
             self.observer.record(scalars)
 
@@ -147,6 +154,8 @@ class Recorder:
         self._done.set()
         self.observer.close()
         self.steering.restore()
+        self._store_structure()
+        self._structure.close()
         self._graphs.disarm()
         if last is not None:
             self.event(last)
@@ -169,6 +178,15 @@ class Recorder:
         for group, table in (("parameter", measured.parameters), ("module", measured.modules)):
             if table is not None and table.keys:
                 self.writer.append(group, measured.step, table.keys, _with_absent(table))
+        for histogram in measured.histograms:
+            self.writer.histogram(
+                measured.step,
+                histogram.kind,
+                histogram.subject,
+                histogram.low,
+                histogram.high,
+                histogram.counts,
+            )
         if measured.skipped:
             self.writer.event(measured.step, StepSkipped(reason=measured.skipped))
         if measured.onset is not None:
@@ -222,10 +240,18 @@ class Recorder:
         if pauses:
             self.steering.pause("nonfinite")
 
+    def _store_structure(self) -> None:
+        self.writer.document("structure", max(0, self.step - 1), self._structure.document())
+        if self._structure.failed is not None and not self._structure_reported:
+            self._structure_reported = True
+            self.on_failed("structure", self._structure.failed)
+
     # ------------------------------------------------------------ the boundary
 
     def _attend(self) -> None:
         steering = self.steering
+        if self._structure.on_step(self.step - 1):
+            self._store_structure()
         if self._inbox or steering.pace.engaged or self._graphs.armed:
             self._finish_graph()
             if steering.pace.step_done():

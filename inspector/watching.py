@@ -182,6 +182,8 @@ def watch(
         controls=controls,
         total_steps=total_steps,
         environment=_environment(),
+        loss_fn=loss_fn,
+        loader=loader,
     )
     return Watch(recorder, path)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from inspector.capture.activations import ModuleStatistics, combine
 from inspector.capture.gradients import total
+from inspector.capture.histograms import HistogramBatch
 from inspector.capture.measured import Measured, ModuleColumns, Table
 from inspector.capture.nonfinite import Onset, bad_loss, first_bad, first_nonfinite
 from inspector.capture.transfer import ABSENT, Scalar, Shipment
@@ -55,6 +56,7 @@ class Flight:
     found_inf: Scalar = 0.0
     scaled: bool = False
     careful: set[int] = field(default_factory=set)
+    histograms: HistogramBatch | None = None
     _factors: list[Scalar] = field(default_factory=list)
     _shipment: Shipment | None = None
 
@@ -66,6 +68,8 @@ class Flight:
     def depart(self) -> None:
         """Starts the one copy to the host, where numbers are on a device."""
         self._factors = [self.scale, self.received_scale, self.found_inf]
+        if self.histograms is not None:
+            self.histograms.depart()
         if self.remote:
             cells = [self.scalars, self._factors, *self.entries, *self.output_gradients]
             if self.parameters is not None:
@@ -84,6 +88,8 @@ class Flight:
         for name, value in zip(self.names, self.scalars, strict=True):
             scalars[name] = float(value)
         scale, received_scale, found_inf = (float(factor) for factor in self._factors)
+        if self.histograms is not None:
+            measured.histograms = list(self.histograms.land(scale))
         nonfinite = 0.0
         if self.scaled:
             scalars["grad_scale"] = scale

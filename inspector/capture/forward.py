@@ -19,6 +19,7 @@ from inspector.capture.activations import (
     why_unmeasurable,
 )
 from inspector.capture.attach import Attachment, ToggledHook
+from inspector.capture.histograms import HistogramBatch, HistogramSchedule
 from inspector.capture.hooks import ModuleHook, OutputGradient
 from inspector.capture.measured import ModuleColumns
 from inspector.capture.modules import ModuleRecord
@@ -56,6 +57,8 @@ class ForwardProbe:
         self.remote = False
         self.blind = ""
         self.broken: set[str] = set()
+        self.histograms: HistogramBatch | None = None
+        self._turn: frozenset[int] = frozenset()
         self._model = weakref.ref(model)
         self._on_forward = on_forward
         self._on_gradient = on_gradient
@@ -145,6 +148,9 @@ class ForwardProbe:
             if tensor is not None and tensor.numel() and not why_unmeasurable(tensor):
                 self.remote |= not tensor.is_cpu
                 self.entries.append(measure_output(hook.column, tensor, hook.bounds, hook.careful))
+                if self.histograms is not None and hook.column in self._turn:
+                    self._turn -= {hook.column}
+                    self.histograms.add("activation", hook.record.path, tensor)
         self._watch_gradient(hook, output)
 
     def _is_training(self) -> bool:
@@ -218,6 +224,11 @@ class ForwardProbe:
     def types(self) -> tuple[tuple[str, str], ...]:
         """Path and class name by column."""
         return tuple((hook.record.path, hook.record.type) for hook in self._measured)
+
+    def take_histograms(self, batch: HistogramBatch | None, schedule: HistogramSchedule) -> None:
+        """Puts histograms of the first call of each module whose turn it is into the batch."""
+        self.histograms = batch
+        self._turn = frozenset(schedule.pick(len(self._measured)))
 
     def end_backward(self, *, received: bool, discard: bool) -> None:
         """A backward pass ended. What a pass without parameter gradients left is dropped."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from inspector.capture.activations import ModuleStatistics
+from inspector.capture.histograms import Histogram
 from inspector.capture.nonfinite import Onset
 from inspector.quantities import SeriesKey
 
@@ -53,6 +54,7 @@ class Measured:
     modules: Table | None = None
     onset: Onset | None = None
     skipped: str = ""
+    histograms: list[Histogram] = field(default_factory=list)
 
 
 def parameter_keys(names: Sequence[str]) -> tuple[SeriesKey, ...]:

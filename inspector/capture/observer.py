@@ -27,6 +27,7 @@ from inspector.capture.attach import Attachment
 from inspector.capture.clock import Clock
 from inspector.capture.flight import Flight, ParameterCells
 from inspector.capture.forward import ForwardProbe
+from inspector.capture.histograms import HistogramBatch, HistogramSchedule
 from inspector.capture.measured import Measured, parameter_keys
 from inspector.capture.nonfinite import NonFiniteWatch
 from inspector.capture.parameters import ParameterSet, collect
@@ -95,6 +96,8 @@ class Observer:
         self._held: Flight | None = None
         self._flights: deque[Flight] = deque()
         self._nonfinite = NonFiniteWatch()
+        self._histogram_schedule = HistogramSchedule()
+        self._histograms: HistogramBatch | None = None
         self.forward = ForwardProbe(
             model,
             self._attachment,
@@ -209,6 +212,8 @@ class Observer:
                 for probe in self._probes:
                     if fresh:
                         probe.on_zero_grad()
+                    if self._histograms is not None:
+                        self._add_histograms("gradient", probe)
                     probe.on_backward_end(self.full, self.clip, self.clip_threshold)
         except Exception as error:
             self._fail("gradients", error)
@@ -272,9 +277,11 @@ class Observer:
     # ------------------------------------------------------------ the end of a step
 
     def _finish_step(self, optimizer: Any) -> None:
+        ordinary = self._histograms is None
         flight = self._gather(optimizer)
         wall, own = self.clock.tick()
-        self.schedule.note(self.full, wall, own)
+        if ordinary:
+            self.schedule.note(self.full, wall, own)
         if wall:
             flight.put("step_time", wall)
             flight.put("overhead", own / wall)
@@ -307,6 +314,7 @@ class Observer:
         flight.scale = 1.0 if first.scale is None else first.scale
         flight.received_scale = 1.0 if first.received_scale is None else first.received_scale
         flight.found_inf = 0.0 if first.found_inf is None else first.found_inf
+        flight.histograms = self._end_histograms()
         flight.entries, flight.output_gradients = self.forward.take()
         if self.full:
             flight.parameters = self._parameter_cells()
@@ -318,6 +326,29 @@ class Observer:
         for probe in self._probes[:1]:
             probe.forget_step()
         return flight
+
+    def _add_histograms(self, kind: str, probe: OptimizerProbe) -> None:
+        batch, names = self._histograms, self.parameters.names
+        if batch is None or "histograms" in self._failed:
+            return
+        try:
+            for turn in self._histogram_schedule.pick(len(probe.parameters)):
+                parameter = probe.parameters[turn]
+                tensor = parameter.grad if kind == "gradient" else parameter
+                batch.add(kind, names[probe.positions[turn]], tensor)
+        except Exception as error:
+            self._fail("histograms", error)
+
+    def _end_histograms(self) -> HistogramBatch | None:
+        """The step's histograms; weights are those after the step."""
+        batch = self._histograms
+        if batch is None:
+            return None
+        for probe in self._probes:
+            self._add_histograms("weight", probe)
+        self._histogram_schedule.ended(self.clock.own_ns / 1e9)
+        self._histograms = None
+        return batch
 
     def _parameter_cells(self) -> ParameterCells:
         size = len(self.parameters.tensors)
@@ -377,6 +408,9 @@ class Observer:
         if step % _REFRESH_STEPS == 1:
             self._refresh()
         self.full = self.schedule.is_full(step)
+        wanted = self.full and step > 0 and self._histogram_schedule.begins(step)
+        self._histograms = HistogramBatch() if wanted else None
+        self.forward.take_histograms(self._histograms, self._histogram_schedule)
         boundary = not self.zero_grad or self._scaler is not None
         self.forward.switch(full=self.full, root=boundary or self._held is not None)
 
