@@ -1,10 +1,18 @@
-"""Imports torch in the background while the first page is read, so that Start answers at once."""
+"""Imports what a run needs while the first page is read, so that Start answers at once."""
 
 from __future__ import annotations
 
 import importlib
 import threading
 
+# Each is otherwise imported in the middle of the first start: together some seconds.
+_HEAVY = (
+    "torch",
+    "inspector.training.runner",
+    "inspector.watching",
+    "sklearn.datasets",
+    "torch._dynamo",
+)
 _started = threading.Event()
 
 
@@ -16,5 +24,5 @@ def start() -> None:
 
 
 def _imports() -> None:
-    importlib.import_module("torch")
-    importlib.import_module("inspector.training.runner")
+    for name in _HEAVY:
+        importlib.import_module(name)
