@@ -46,13 +46,21 @@ class GraphEvent:
 
 
 def graph_picture(
-    folded: FoldedGraph, dot: str, *, graph: str, chosen: str | None, height: int, key: str
+    folded: FoldedGraph,
+    dot: str,
+    *,
+    graph: str,
+    file: str,
+    chosen: str | None,
+    height: int,
+    key: str,
 ) -> GraphEvent | None:
     """Draws the picture and returns what was done in it just now, else None.
 
     Args:
         dot: what ``to_dot`` made of ``folded``.
-        graph: identity of the captured graph; the zoom is kept as long as it stays the same.
+        graph: identity of what is drawn; the zoom is kept as long as it stays the same.
+        file: name of a downloaded picture, without ending.
         chosen: key of the box that is marked.
         height: of the picture, in CSS pixels.
         key: unique on the page.
@@ -67,7 +75,7 @@ def graph_picture(
         "chosen": chosen,
         "height": height,
         "limit": LAYOUT_LIMIT_MS,
-        "name": graph,
+        "name": file,
         "assets": PREFIX,
     }
     result = _component(key=key, data=data, on_clicked_change=_nothing, on_too_slow_change=_nothing)

@@ -39,7 +39,7 @@ def render(run: Run) -> None:
     _summary(tree)
     if not tree.document["nodes"]:
         return
-    state = _State(f"graph/{run.name}/{step}", tree)
+    state = _State(f"graph/{run.name}/state", tree)
     picture, side = st.columns([0.74, 0.26], gap="medium")
     folded = tree.fold(state.expanded)
     dot = to_dot(folded, direction=direction)
@@ -47,7 +47,8 @@ def render(run: Run) -> None:
         event = graph_picture(
             folded,
             dot,
-            graph=f"{run.name}-graph-{step}-{direction}",
+            graph=f"{run.name}-graph-{direction}",
+            file=f"{run.name}-graph-{step}",
             chosen=state.chosen,
             height=HEIGHT,
             key=f"graph/{run.name}",
@@ -64,7 +65,7 @@ def render(run: Run) -> None:
 
 
 class _State:
-    """Open folds and the selected box of one graph, kept as long as the browser tab."""
+    """Open folds and the selected box, kept from graph to graph as long as the browser tab."""
 
     def __init__(self, key: str, tree: GraphTree) -> None:
         self._tree = tree
@@ -74,7 +75,7 @@ class _State:
 
     @property
     def expanded(self) -> frozenset[str]:
-        return frozenset(self._kept["expanded"])
+        return frozenset(self._kept["expanded"]) & self._tree.folds.keys()
 
     @expanded.setter
     def expanded(self, keys: frozenset[str]) -> None:
