@@ -21,6 +21,7 @@ from inspector.capture.activations import (
 from inspector.capture.attach import Attachment, ToggledHook
 from inspector.capture.histograms import HistogramBatch, HistogramSchedule
 from inspector.capture.hooks import ModuleHook, OutputGradient
+from inspector.capture.kernel import fits, load
 from inspector.capture.measured import ModuleColumns
 from inspector.capture.modules import ModuleRecord
 from inspector.capture.reductions import norms, values_of
@@ -75,6 +76,7 @@ class ForwardProbe:
         self._inner_outputs: list[tuple[weakref.ref[Tensor], int]] = []
         self._has_trained = False
         self._phase = 0
+        self._kernel = load()
         self._mark = (0, 0)
         self._attach(model, attachment)
 
@@ -123,6 +125,8 @@ class ForwardProbe:
                 self._on_gradient()
                 if not self.full or column < 0 or "output gradients" in self.broken:
                     pass
+                elif self._kernel is not None and fits(gradient):
+                    self.output_gradients.append([column, self._kernel.norm(gradient)])
                 elif (values := values_of(gradient)) is not None:
                     self.output_gradients.append([float(column), *norms([values])])
         except Exception as error:

@@ -1,0 +1,181 @@
+"""The compiled kernel: built from ``kernel.c`` by the system's C compiler at first use, if any.
+
+The library is kept in the user's cache directory under a name that contains the source, the
+compiler's options and the processor, and used by every Python and PyTorch on the machine. Without
+a compiler, or with ``INSPECTOR_KERNEL=off``, PyTorch's own operations do the work, more slowly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SWITCH = "INSPECTOR_KERNEL"
+_SOURCE = Path(__file__).with_name("kernel.c")
+_OPTIONS = (
+    "-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math",
+    "-fno-math-errno", "-shared", "-fPIC",
+)  # fmt: skip
+_POINTER, _COUNT, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+
+
+class Kernel:
+    """The functions of ``kernel.c`` with tensors instead of addresses.
+
+    They hold the interpreter lock: the calls are shorter than a change of thread.
+    """
+
+    def __init__(self, library: Path) -> None:
+        functions = ctypes.PyDLL(str(library))
+        self._output = functions.inspector_output
+        self._output.argtypes = (_POINTER, _COUNT, _REAL, _REAL, ctypes.c_int, _POINTER)
+        self._output.restype = None
+        self._norm = functions.inspector_norm
+        self._norm.argtypes = (_POINTER, _COUNT)
+        self._norm.restype = _REAL
+        self._norms = _many(functions.inspector_norms, 4)
+        self._gradients = _many(functions.inspector_gradients, 6)
+        self._keep = _many(functions.inspector_keep, 5)
+        self._compare = _many(functions.inspector_compare, 6)
+        self._five = (ctypes.c_double * 5)()
+        self._five_at = ctypes.addressof(self._five)
+
+    def output(self, tensor: Tensor, bounds: tuple[float, float] | None) -> list[float]:
+        """Sum, variance, zeros, saturated and non-finite values of a fitting tensor."""
+        low, high = bounds or (0.0, 0.0)
+        self._output(
+            tensor.data_ptr(), tensor.numel(), low, high, bounds is not None, self._five_at
+        )
+        return self._five[:]
+
+    def norm(self, tensor: Tensor) -> float:
+        """L2 norm of a fitting tensor."""
+        return self._norm(tensor.data_ptr(), tensor.numel())  # type: ignore[no-any-return]
+
+    def norms(self, tensors: Sequence[Tensor], sizes: Sizes) -> list[float]:
+        """L2 norms of fitting tensors."""
+        found = (_REAL * len(tensors))()
+        self._norms(len(tensors), _addresses(tensors), sizes.array, found)
+        return found[:]
+
+    def gradients(
+        self, tensors: Sequence[Tensor], sizes: Sizes
+    ) -> tuple[list[float], list[float], list[float]]:
+        """L2 norms, largest absolute values, and non-finite counts of fitting tensors."""
+        count = len(tensors)
+        norm, largest, nonfinite = (_REAL * count)(), (_REAL * count)(), (_REAL * count)()
+        self._gradients(count, _addresses(tensors), sizes.array, norm, largest, nonfinite)
+        return norm[:], largest[:], nonfinite[:]
+
+    def keep(self, tensors: Sequence[Tensor], sizes: Sizes, copies: Tensor) -> list[float]:
+        """Copies fitting tensors into one long tensor; their norms."""
+        norm = (_REAL * len(tensors))()
+        self._keep(len(tensors), _addresses(tensors), sizes.array, copies.data_ptr(), norm)
+        return norm[:]
+
+    def compare(
+        self, tensors: Sequence[Tensor], sizes: Sizes, copies: Tensor
+    ) -> tuple[list[float], list[float]]:
+        """Norms of the change since :meth:`keep`, and of the tensors now."""
+        count = len(tensors)
+        change, after = (_REAL * count)(), (_REAL * count)()
+        at = _addresses(tensors)
+        self._compare(count, at, sizes.array, copies.data_ptr(), change, after)
+        return change[:], after[:]
+
+
+class Sizes:
+    """Numbers of elements, as the kernel takes them."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        numbers = [tensor.numel() for tensor in tensors]
+        self.array = (_COUNT * len(numbers))(*numbers)
+        self.total = sum(numbers)
+
+
+def fits(tensor: Tensor) -> bool:
+    """Whether the kernel can read the tensor: float32 on the CPU, one block of memory."""
+    return (
+        tensor.dtype is torch.float32
+        and tensor.is_cpu
+        and type(tensor) in _PLAIN
+        and tensor.layout is torch.strided
+        and (
+            tensor.is_contiguous()
+            or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+        )
+        and not tensor.is_neg()
+    )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+@functools.cache
+def load() -> Kernel | None:
+    """The kernel, built if need be; None when it cannot be had. Never raises."""
+    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no"):
+        return None
+    try:
+        library = _built()
+        return None if library is None else Kernel(library)
+    except Exception:
+        return None
+
+
+def description() -> str:
+    """What does the work, for ``doctor`` and the tables in the documentation."""
+    return "compiled kernel" if load() is not None else "no compiled kernel, PyTorch operations"
+
+
+def _built() -> Path | None:
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None or os.name == "nt":
+        return None
+    source = _SOURCE.read_bytes()
+    identity = (source, repr(_OPTIONS).encode(), compiler.encode(), _processor().encode())
+    name = hashlib.sha256(b"\0".join(identity)).hexdigest()[:24]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch-inspector"
+    library = root / f"kernel-{name}.so"
+    if library.exists():
+        return library
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        part = Path(folder) / "kernel.so"
+        command = [compiler, *_OPTIONS, "-o", str(part), str(_SOURCE), "-lm"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        part.replace(library)
+    return library
+
+
+def _processor() -> str:
+    """What ``-march=native`` depends on; a home directory may be shared by several machines."""
+    try:
+        flags = next(
+            line for line in Path("/proc/cpuinfo").read_text().splitlines() if "flags" in line
+        )
+    except (OSError, StopIteration):
+        flags = platform.processor()
+    return f"{platform.machine()} {platform.system()} {flags}"
+
+
+def _many(function: Any, arguments: int) -> Any:
+    function.argtypes = (_COUNT, *(_POINTER for _ in range(arguments - 1)))
+    function.restype = None
+    return function
+
+
+def _addresses(tensors: Sequence[Tensor]) -> Any:
+    return (_POINTER * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
