@@ -80,7 +80,10 @@ export class Board {
       card.points[line]?.apply(update)
       card.dirty = true
     }
-    if (state) this.state = state
+    if (state) {
+      this.state = state
+      this.element.classList.toggle("ended", !LIVE.has(state.status))
+    }
     if (markers) {
       this.markers = this.markers.concat(markers.map(([step, kind, level, text]) => ({ step, kind, level, text })))
     }

@@ -224,7 +224,7 @@ export class MatrixChart {
     const every = Math.max(1, Math.ceil(13 / rowHeight))
     for (let row = 0; row < this.rows; row += every) {
       const text = fit(context, label(this.points.subjects[row]), plot.left - GAP)
-      context.fillText(text, plot.left - GAP, plot.top + (row + 0.5) * rowHeight)
+      context.fillText(text, plot.left - GAP, Math.max(7, plot.top + (row + 0.5) * rowHeight))
     }
     context.fillStyle = theme.muted
     context.textBaseline = "top"

@@ -81,6 +81,7 @@ export class Strip {
     this.badge.textContent = WORDS[status] ?? status
     this.badge.dataset.status = status
     const done = Math.max(step, this.#lastStep()) + 1
+    this.steps.hidden = !done
     this.steps.textContent = total ? `step ${count(done)} / ${count(total)}` : `step ${count(done)}`
     this.track.hidden = !total
     if (total) this.fill.style.transform = `scaleX(${Math.min(1, done / total)})`
