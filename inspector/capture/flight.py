@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
-from inspector.capture.activations import ModuleStatistics, combine
-from inspector.capture.gradients import total
+from inspector.capture.activations import combine
+from inspector.capture.entries import Rows
 from inspector.capture.histograms import HistogramBatch
+from inspector.capture.kernel import load
 from inspector.capture.measured import Measured, ModuleColumns, Table
 from inspector.capture.nonfinite import Onset, bad_loss, first_bad, first_nonfinite
 from inspector.capture.transfer import ABSENT, Scalar, Shipment
@@ -43,7 +46,7 @@ class Flight:
     remote: bool
     names: list[str] = field(default_factory=list)
     scalars: list[Scalar] = field(default_factory=list)
-    entries: list[list[Scalar]] = field(default_factory=list)
+    entries: Rows | list[list[Scalar]] = field(default_factory=list)
     output_gradients: list[list[Scalar]] = field(default_factory=list)
     parameters: ParameterCells | None = None
     parameter_keys: tuple[SeriesKey, ...] = ()
@@ -56,6 +59,7 @@ class Flight:
     found_inf: Scalar = 0.0
     scaled: bool = False
     careful: set[int] = field(default_factory=set)
+    bad_outputs: float = 0.0
     histograms: HistogramBatch | None = None
     _factors: list[Scalar] = field(default_factory=list)
     _shipment: Shipment | None = None
@@ -71,7 +75,9 @@ class Flight:
         if self.histograms is not None:
             self.histograms.depart()
         if self.remote:
-            cells = [self.scalars, self._factors, *self.entries, *self.output_gradients]
+            cells = [self.scalars, self._factors, *self.output_gradients]
+            if isinstance(self.entries, list):
+                cells += self.entries
             if self.parameters is not None:
                 cells += self.parameters.lists()
             self._shipment = Shipment(cells)
@@ -95,19 +101,29 @@ class Flight:
             scalars["grad_scale"] = scale
         if found_inf > 0:
             measured.skipped = "GradScaler found non-finite gradients"
-        statistics = None
-        if self.columns is not None and self.entries:
-            statistics = combine(self.entries, self.columns.size)
-            self.careful = statistics.careful
-            measured.modules = self.columns.table(statistics, self._output_gradients(scale))
-            nonfinite += float(statistics.nonfinite.sum())
+        if self.columns is not None and len(self.entries):
+            nonfinite += self._add_modules(measured, scale)
         if self.parameters is not None:
-            measured.parameters = self._parameter_table(scalars, scale, received_scale)
-            nonfinite += sum(float(c) for c in self.parameters.nonfinite if c != ABSENT)
+            nonfinite += self._add_parameters(measured, scale, received_scale)
         if self.full:
             scalars["nonfinite"] = nonfinite
-        measured.onset = self._onset(scalars, statistics)
+        measured.onset = self._onset(scalars)
         return measured
+
+    def _add_modules(self, measured: Measured, scale: float) -> float:
+        assert self.columns is not None
+        kernel = load()
+        if kernel is not None and isinstance(self.entries, np.ndarray):
+            gradients = np.array(self.output_gradients, dtype=np.float64)
+            size = self.columns.size
+            values, present, self.bad_outputs = kernel.modules(self.entries, gradients, scale, size)
+            measured.modules = self.columns.select(values, present)
+            return self.bad_outputs
+        statistics = combine(self.entries, self.columns.size)
+        self.careful = statistics.careful
+        measured.modules = self.columns.table(statistics, self._output_gradients(scale))
+        self.bad_outputs = float(statistics.nonfinite.sum())
+        return self.bad_outputs
 
     def _output_gradients(self, scale: float) -> np.ndarray:
         assert self.columns is not None
@@ -118,38 +134,28 @@ class Flight:
             seen[int(column)] = True
         return np.where(seen, np.sqrt(squares) / scale, ABSENT)
 
-    def _parameter_table(
-        self, scalars: dict[str, float], scale: float, received_scale: float
-    ) -> Table:
+    def _add_parameters(self, measured: Measured, scale: float, received_scale: float) -> float:
         assert self.parameters is not None
-        cells = self.parameters
-        unclipped = total(cells.norm)  # type: ignore[arg-type]
-        received = total(cells.received)  # type: ignore[arg-type]
+        cells = np.array(self.parameters.lists(), dtype=np.float64)
+        kernel = load()
+        reduce = parameter_rows if kernel is None else kernel.parameters
+        values, present, totals = reduce(cells, scale, received_scale)
+        measured.parameters = Table(self.parameter_keys, values, present)
+        scalars = measured.scalars
+        unclipped, received, before, change, nonfinite = totals
         if unclipped != ABSENT:
             scalars["total_grad_norm"] = unclipped / scale
         if received != ABSENT:
             scalars["clipped_grad_norm"] = received / received_scale
             if unclipped != ABSENT:
-                change = unclipped / scale > received / received_scale * (1 + 1e-5)
-                scalars["clipped"] = float(change)
-        before, moved = total(cells.before), total(cells.change)  # type: ignore[arg-type]
-        if before > 0 and moved != ABSENT:
-            scalars["total_update_ratio"] = moved / before
-        table = np.array(cells.lists(), dtype=np.float64)
-        absent = table == ABSENT
-        table[0:2] /= scale
-        table[3] /= received_scale
-        with np.errstate(all="ignore"):
-            ratio = table[5] / table[4]
-        no_ratio = absent[5] | absent[4] | (table[4] == 0)
-        values = np.concatenate((table[0:4].ravel(), table[6], ratio)).astype(np.float32)
-        present = ~np.concatenate((absent[0:4].ravel(), absent[6], no_ratio))
-        return Table(self.parameter_keys, values, present)
+                shrunk = unclipped / scale > received / received_scale * (1 + 1e-5)
+                scalars["clipped"] = float(shrunk)
+        if before > 0 and change != ABSENT:
+            scalars["total_update_ratio"] = change / before
+        return nonfinite
 
-    def _onset(
-        self, scalars: dict[str, float], statistics: ModuleStatistics | None
-    ) -> Onset | None:
-        if statistics is not None and statistics.nonfinite.any():
+    def _onset(self, scalars: dict[str, float]) -> Onset | None:
+        if self.bad_outputs > 0:
             entry = next(e for e in self.entries if float(e[6]) > 0)
             path, type_name = self.module_types[int(entry[0])]
             return Onset("activation", path, type_name, count=int(entry[6]))
@@ -158,11 +164,33 @@ class Flight:
         if self.parameters is None:
             return None
         cells = self.parameters
-        if not self.scaled and (bad := first_bad(cells.nonfinite)) is not None:  # type: ignore[arg-type]
-            return Onset(
-                "gradient", self.owners[bad], "", self.parameter_names[bad],
-                int(cells.nonfinite[bad]),
-            )  # fmt: skip
-        if (bad := first_nonfinite(cells.after)) is not None:  # type: ignore[arg-type]
+        if not self.scaled and scalars.get("nonfinite"):
+            bad = first_bad(cells.nonfinite)  # type: ignore[arg-type]
+            if bad is not None:
+                return Onset(
+                    "gradient", self.owners[bad], "", self.parameter_names[bad],
+                    int(cells.nonfinite[bad]),
+                )  # fmt: skip
+        ratio = scalars.get("total_update_ratio", 0.0)
+        if not math.isfinite(ratio) and (bad := first_nonfinite(cells.after)) is not None:  # type: ignore[arg-type]
             return Onset("parameter", self.owners[bad], "", self.parameter_names[bad], 1)
         return None
+
+
+def parameter_rows(
+    cells: Rows, scale: float, received_scale: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], list[float]]:
+    """What :meth:`Kernel.parameters` does, by numpy."""
+    absent = cells == ABSENT
+    totals = [
+        ABSENT if absent[row].all() else float(np.sqrt(np.square(cells[row][~absent[row]]).sum()))
+        for row in (0, 3, 4, 5)
+    ]
+    totals.append(float(cells[2][~absent[2]].sum()))
+    with np.errstate(all="ignore"):
+        ratio = cells[5] / cells[4]
+        first = (cells[0] / scale, cells[1] / scale, cells[2], cells[3] / received_scale)
+        values = np.concatenate((*first, cells[6], ratio)).astype(np.float32)
+    no_ratio = absent[5] | absent[4] | (cells[4] == 0)
+    present = ~np.concatenate((absent[0:4].ravel(), absent[6], no_ratio))
+    return values, present, totals

@@ -19,6 +19,7 @@ from inspector.capture.activations import (
     why_unmeasurable,
 )
 from inspector.capture.attach import Attachment, ToggledHook
+from inspector.capture.entries import Entries, Rows
 from inspector.capture.histograms import HistogramBatch, HistogramSchedule
 from inspector.capture.hooks import ModuleHook, OutputGradient
 from inspector.capture.kernel import fits, load
@@ -52,7 +53,7 @@ class ForwardProbe:
         charge: Callable[[int], None],
     ) -> None:
         self.records: list[ModuleRecord] = []
-        self.entries: list[list[Scalar]] = []
+        self.entries = Entries()
         self.output_gradients: list[list[Scalar]] = []
         self.full = True
         self.remote = False
@@ -151,7 +152,11 @@ class ForwardProbe:
             tensor = main_tensor(output)
             if tensor is not None and tensor.numel() and not why_unmeasurable(tensor):
                 self.remote |= not tensor.is_cpu
-                self.entries.append(measure_output(hook.column, tensor, hook.bounds, hook.careful))
+                if self._kernel is not None and fits(tensor):
+                    self.entries.measure(self._kernel, hook.column, tensor, hook.bounds)
+                else:
+                    row = measure_output(hook.column, tensor, hook.bounds, hook.careful)
+                    self.entries.append(row)
                 if self.histograms is not None and hook.column in self._turn:
                     self._turn -= {hook.column}
                     self.histograms.add("activation", hook.record.path, tensor)
@@ -240,17 +245,19 @@ class ForwardProbe:
             self._phase += 1
             self._mark = (len(self.entries), len(self.output_gradients))
         elif discard:
-            del self.entries[self._mark[0] :], self.output_gradients[self._mark[1] :]
+            self.entries.keep_to(self._mark[0])
+            del self.output_gradients[self._mark[1] :]
 
     def drop_finished_passes(self) -> None:
         """Forgets passes whose gradients were thrown away by ``zero_grad``."""
-        del self.entries[: self._mark[0]], self.output_gradients[: self._mark[1]]
+        self.entries.keep_from(self._mark[0])
+        del self.output_gradients[: self._mark[1]]
         self._mark = (0, 0)
 
-    def take(self) -> tuple[list[list[Scalar]], list[list[Scalar]]]:
+    def take(self) -> tuple[Rows | list[list[Scalar]], list[list[Scalar]]]:
         """Hands over the step's entries and output gradients."""
-        taken = self.entries, self.output_gradients
-        self.entries, self.output_gradients, self._mark = [], [], (0, 0)
+        taken = self.entries.take(), self.output_gradients
+        self.output_gradients, self._mark = [], (0, 0)
         return taken
 
     def be_careful(self, columns: set[int]) -> None:

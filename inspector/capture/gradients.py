@@ -16,7 +16,7 @@ from inspector.capture.reductions import (
     spread,
     values_of,
 )
-from inspector.capture.transfer import ABSENT, Scalar
+from inspector.capture.transfer import Scalar
 
 
 @dataclass(slots=True)
@@ -89,9 +89,3 @@ def _fast(parameters: Sequence[Tensor]) -> tuple[Kernel, list[int], list[Tensor]
             positions.append(position)
             gradients.append(gradient)
     return kernel, positions, gradients
-
-
-def total(values: Sequence[float]) -> float:
-    """L2 norm of everything together, from the norms of the parts; ABSENT when there are none."""
-    there = [value for value in values if value != ABSENT]
-    return sum(value * value for value in there) ** 0.5 if there else ABSENT

@@ -60,9 +60,13 @@ static Sums around_double(const float *x, int64_t n, double shift) {
     return t;
 }
 
-/* out: sum, variance, zeros, saturated, non-finite */
+/* row: column, count, sum, variance, zeros, saturated, non-finite, 1 */
 void inspector_output(const float *x, int64_t n, double low, double high, int bounded,
-                      double *out) {
+                      double column, double *row) {
+    double *out = row + 2;
+    row[0] = column;
+    row[1] = (double)n;
+    row[7] = 1;
     float shift = isfinite(x[0]) ? x[0] : 0;
     Sums t = around(x, n, shift);
     double bad = 0;
@@ -171,5 +175,79 @@ void inspector_compare(int64_t count, const float **x, const int64_t *n, float *
         change[k] = sqrt(moved);
         after[k] = sqrt(total);
         copies += n[k];
+    }
+}
+
+/* Joins the calls of each module. rows: n × (column, count, sum, variance, zeros, saturated,
+   non-finite, 1); gradients: g × (column, norm); work: 8 × m. out and present: 6 × m, in the order
+   mean, std, zeros, saturated, non-finite, output gradient. Answers the non-finite total. */
+double inspector_modules(const double *rows, int64_t n, const double *gradients, int64_t g,
+                         double scale, int64_t m, double *work, float *out, uint8_t *present) {
+    double *count = work, *sum = work + m, *within = work + 2 * m, *squares = work + 3 * m;
+    double *zeros = work + 4 * m, *outside = work + 5 * m, *bad = work + 6 * m, *grad = work + 7 * m;
+    double found = 0;
+    memset(work, 0, sizeof(double) * 7 * m);
+    for (int64_t k = 0; k < m; k++) grad[k] = -1;
+    for (const double *r = rows; r < rows + 8 * n; r += 8) {
+        int64_t k = (int64_t)r[0];
+        count[k] += r[1];
+        sum[k] += r[2];
+        within[k] += r[3] * r[1];
+        squares[k] += r[2] * r[2] / r[1];
+        zeros[k] += r[4];
+        outside[k] += r[5];
+        bad[k] += r[6];
+    }
+    for (const double *r = gradients; r < gradients + 2 * g; r += 2) {
+        int64_t k = (int64_t)r[0];
+        grad[k] = (grad[k] < 0 ? 0 : grad[k]) + r[1] * r[1];
+    }
+    for (int64_t k = 0; k < m; k++) {
+        double mean = sum[k] / count[k], between = squares[k] - sum[k] * mean;
+        double variance = (within[k] + (between > 0 ? between : 0)) / count[k];
+        out[k] = (float)mean;
+        out[m + k] = bad[k] ? NAN : (float)sqrt(variance);
+        out[2 * m + k] = (float)(zeros[k] / count[k]);
+        out[3 * m + k] = (float)(outside[k] / count[k]);
+        out[4 * m + k] = (float)bad[k];
+        out[5 * m + k] = (float)(sqrt(grad[k]) / scale);
+        for (int q = 0; q < 5; q++) present[q * m + k] = count[k] > 0;
+        present[5 * m + k] = !(grad[k] < 0);
+        found += bad[k];
+    }
+    return found;
+}
+
+/* cells: 7 × p of norm, largest, non-finite, received, before, change, after; negative where there
+   is none. out and present: 6 × p of norm, largest, non-finite, received, after, change / before.
+   totals: L2 norms of all norms, received, before and change, or -1; non-finite values. */
+void inspector_parameters(const double *cells, int64_t p, double scale, double received_scale,
+                          float *out, uint8_t *present, double *totals) {
+    static const int source[4] = {0, 3, 4, 5};
+    static const int order[5] = {0, 1, 2, 3, 6};
+    double by[5] = {scale, scale, 1, received_scale, 1};
+    for (int t = 0; t < 4; t++) {
+        const double *c = cells + source[t] * p;
+        double total = 0;
+        int any = 0;
+        for (int64_t k = 0; k < p; k++)
+            if (c[k] != -1) {
+                total += c[k] * c[k];
+                any = 1;
+            }
+        totals[t] = any ? sqrt(total) : -1;
+    }
+    totals[4] = 0;
+    for (int64_t k = 0; k < p; k++) totals[4] += cells[2 * p + k] == -1 ? 0 : cells[2 * p + k];
+    for (int q = 0; q < 5; q++)
+        for (int64_t k = 0; k < p; k++) {
+            double value = cells[order[q] * p + k];
+            present[q * p + k] = value != -1;
+            out[q * p + k] = (float)(value / by[q]);
+        }
+    for (int64_t k = 0; k < p; k++) {
+        double before = cells[4 * p + k], change = cells[5 * p + k];
+        present[5 * p + k] = before != -1 && change != -1 && before != 0;
+        out[5 * p + k] = (float)(change / before);
     }
 }

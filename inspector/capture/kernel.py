@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ _OPTIONS = (
     "-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math",
     "-fno-math-errno", "-shared", "-fPIC",
 )  # fmt: skip
+F64 = npt.NDArray[np.float64]
 _POINTER, _COUNT, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
 
@@ -40,7 +43,7 @@ class Kernel:
     def __init__(self, library: Path) -> None:
         functions = ctypes.PyDLL(str(library))
         self._output = functions.inspector_output
-        self._output.argtypes = (_POINTER, _COUNT, _REAL, _REAL, ctypes.c_int, _POINTER)
+        self._output.argtypes = (_POINTER, _COUNT, _REAL, _REAL, ctypes.c_int, _REAL, _POINTER)
         self._output.restype = None
         self._norm = functions.inspector_norm
         self._norm.argtypes = (_POINTER, _COUNT)
@@ -49,16 +52,57 @@ class Kernel:
         self._gradients = _many(functions.inspector_gradients, 6)
         self._keep = _many(functions.inspector_keep, 5)
         self._compare = _many(functions.inspector_compare, 6)
-        self._five = (ctypes.c_double * 5)()
-        self._five_at = ctypes.addressof(self._five)
+        self._modules = functions.inspector_modules
+        self._modules.argtypes = (
+            _POINTER, _COUNT, _POINTER, _COUNT, _REAL, _COUNT, _POINTER, _POINTER, _POINTER,
+        )  # fmt: skip
+        self._modules.restype = _REAL
+        self._parameters = functions.inspector_parameters
+        self._parameters.argtypes = (_POINTER, _COUNT, _REAL, _REAL, _POINTER, _POINTER, _POINTER)
+        self._parameters.restype = None
+        self._row = (_REAL * 8)()
+        self._row_at = ctypes.addressof(self._row)
 
-    def output(self, tensor: Tensor, bounds: tuple[float, float] | None) -> list[float]:
-        """Sum, variance, zeros, saturated and non-finite values of a fitting tensor."""
+    def output_at(
+        self, column: int, tensor: Tensor, bounds: tuple[float, float] | None, at: int
+    ) -> None:
+        """Writes column, count, sum, variance, zeros, saturated, non-finite and 1 at an address."""
         low, high = bounds or (0.0, 0.0)
-        self._output(
-            tensor.data_ptr(), tensor.numel(), low, high, bounds is not None, self._five_at
-        )
-        return self._five[:]
+        self._output(tensor.data_ptr(), tensor.numel(), low, high, bounds is not None, column, at)
+
+    def output(
+        self, column: int, tensor: Tensor, bounds: tuple[float, float] | None
+    ) -> list[float]:
+        """The same as a list."""
+        self.output_at(column, tensor, bounds, self._row_at)
+        return self._row[:]
+
+    def modules(
+        self, rows: F64, gradients: F64, scale: float, size: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], float]:
+        """Six statistics of each module, which of them exist, and the non-finite total."""
+        values = np.empty(6 * size, np.float32)
+        present = np.empty(6 * size, np.bool_)
+        work = np.empty(8 * size)
+        total = self._modules(
+            rows.ctypes.data, len(rows), gradients.ctypes.data, len(gradients), scale, size,
+            work.ctypes.data, values.ctypes.data, present.ctypes.data,
+        )  # fmt: skip
+        return values, present, total
+
+    def parameters(
+        self, cells: F64, scale: float, received_scale: float
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], list[float]]:
+        """Six statistics of each parameter, which of them exist, and the totals over all."""
+        size = cells.shape[1]
+        values = np.empty(6 * size, np.float32)
+        present = np.empty(6 * size, np.bool_)
+        totals = (_REAL * 5)()
+        self._parameters(
+            cells.ctypes.data, size, scale, received_scale, values.ctypes.data,
+            present.ctypes.data, totals,
+        )  # fmt: skip
+        return values, present, totals[:]
 
     def norm(self, tensor: Tensor) -> float:
         """L2 norm of a fitting tensor."""

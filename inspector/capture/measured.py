@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from inspector.capture.activations import ModuleStatistics
 from inspector.capture.histograms import Histogram
@@ -65,6 +66,9 @@ def parameter_keys(names: Sequence[str]) -> tuple[SeriesKey, ...]:
     )
 
 
+F32 = npt.NDArray[np.float32]
+
+
 class ModuleColumns:
     """Which module series exist: every quantity, but saturation only where there are bounds."""
 
@@ -79,6 +83,12 @@ class ModuleColumns:
         self.keys = tuple(SeriesKey(q, "module", paths[i]) for q, i in picked)
         rows = [MODULE_QUANTITIES.index(q) * self.size + i for q, i in picked]
         self._select = np.array(rows, dtype=np.intp)
+
+    def select(self, values: F32, present: npt.NDArray[np.bool_]) -> Table:
+        """The series that exist, from six statistics of every module."""
+        if len(self.keys) == len(values):
+            return Table(self.keys, values, present)
+        return Table(self.keys, values[self._select], present[self._select])
 
     def table(self, statistics: ModuleStatistics, gradient: np.ndarray) -> Table:
         """``gradient`` holds output-gradient norms, negative where there is none."""

@@ -380,7 +380,7 @@ class Observer:
     def _land(self, flight: Flight) -> None:
         try:
             measured = flight.land()
-            if flight.entries:
+            if flight.careful or isinstance(flight.entries, list):
                 self.forward.be_careful(flight.careful)
             measured.onset = self._nonfinite.update(measured.onset, thorough=flight.full)
         except Exception as error:
