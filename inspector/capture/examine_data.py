@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class DataFacts:
         self._previous: int | None = None
         self._last_step = -1
         self._batch_tensor: Tensor | None = None
+        self._between = _Between()
         self._loader = _describe_loader(loader)
         self._whole: TargetFacts | None = None
         self._examine_dataset(loader)
@@ -88,6 +90,7 @@ class DataFacts:
         """Statistics of what the first operation with parameters receives."""
         operation, received = entry
         self._batch_tensor = inputs.detach()[:64].cpu() if not self._sample.full else None
+        self._between.add(inputs.detach())
         if self._input_passes >= _INPUT_PASSES:
             return
         values = received if received is not None else inputs
@@ -125,8 +128,39 @@ class DataFacts:
                 "batches_seen": len(self._batches),
                 "repeated": self._repeats,
                 "in_first_order": self._follows_first_order,
+                "inputs_between": self._between.ratio(),
             },
         }
+
+
+class _Between:
+    """How much the means of batches differ, beside what chance gives: 1 for random batches."""
+
+    def __init__(self) -> None:
+        self._means: list[Tensor] = []
+        self._variances: list[Tensor] = []
+        self._size = 0
+
+    def add(self, inputs: Tensor) -> None:
+        usable = inputs.dtype.is_floating_point and inputs.dim() >= 2
+        if not usable or len(self._means) >= 64 or len(inputs) < 4:
+            return
+        flat = inputs.flatten(1).float()
+        flat = flat[:, :: max(flat.shape[1] // 256, 1)]
+        if self._means and (self._size != len(inputs) or self._means[0].shape != flat.shape[1:]):
+            return
+        self._size = len(inputs)
+        variance, mean = torch.var_mean(flat, 0)
+        self._means.append(mean.cpu())
+        self._variances.append(variance.cpu())
+
+    def ratio(self) -> float | None:
+        if len(self._means) < 8:
+            return None
+        between = torch.stack(self._means).var(0).sum() * self._size
+        within = torch.stack(self._variances).mean(0).sum()
+        ratio = float(between / within) if within > 0 else math.nan
+        return ratio if math.isfinite(ratio) else None
 
 
 def _describe_loader(loader: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ are still there. So functional calls (``F.relu``) are seen as well as modules.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -38,9 +38,14 @@ def inputs_of(node: Any) -> list[Any]:
     return [following for following, _ in node.next_functions]
 
 
-def through(node: Any, names: set[str]) -> Any:
-    """Follows first inputs as long as the node is one of ``names``."""
+def through(node: Any, names: set[str], users: Counter[Any] | None = None) -> Any:
+    """Follows first inputs as long as the node is one of ``names``.
+
+    With ``users``, which counts how often each result is used, a result used twice ends it: None.
+    """
     while node is not None and base_name(node) in names:
+        if users is not None and users[node] > 1:
+            return None
         following = inputs_of(node)
         if base_name(node) == "Mul" and following[1:2] != [None]:
             break  # a product of two results is no dropout mask
@@ -81,8 +86,10 @@ def parameter_id(node: Any) -> int | None:
 class GraphFacts:
     """Activation functions with their dead or saturated units, and neighbouring linear modules."""
 
-    def __init__(self, owners: dict[int, tuple[str, str]]) -> None:
+    def __init__(self, owners: dict[int, tuple[str, str]], stepped: Callable[[], set[int]]) -> None:
         self._owners = owners
+        self._stepped = stepped
+        self._strangers: dict[int, list[int]] = {}
         self._pairs: dict[tuple[str, str], list[int]] = {}
         self._linear: list[str] = []
         self._units: dict[str, _Units] = {}
@@ -90,34 +97,49 @@ class GraphFacts:
         self._started: dict[str, dict[str, Any]] = {}
         self._operations: set[str] = set()
 
-    def examine(self, output: Tensor, step: int) -> None:
+    def examine(self, output: Tensor, step: int, entry: str = "") -> None:
+        """Walks the graph of an output of the module at path ``entry``."""
         if output.grad_fn is None:
             return
         last = through(output.grad_fn, VIEWS)
-        for position, node in enumerate(walk(output.grad_fn)):
+        nodes = list(walk(output.grad_fn))
+        users: Counter[Any] = Counter()
+        if step < 2:
+            users.update(n for node in nodes for n in inputs_of(node) if n is not None)
+            self._operations.update(map(base_name, nodes))
+            self._find_strangers(nodes)
+        for position, node in enumerate(nodes):
             name = base_name(node)
-            if step < 2:
-                self._operations.add(name)
             if name in _ACTIVATIONS and node != last:
                 self._activation(node, _ACTIVATIONS[name], position, step)
             elif name in _INPUT_OF and step < 2:
-                self._linear_operation(node)
+                self._linear_operation(node, users, entry)
+
+    def _find_strangers(self, nodes: list[Any]) -> None:
+        """Parameters that the forward pass uses and neither model nor optimizer knows."""
+        stepped = self._stepped()
+        for node in nodes:
+            leaf = getattr(node, "variable", None)
+            known = id(leaf) in self._owners or id(leaf) in stepped
+            if isinstance(leaf, torch.nn.Parameter) and not known:
+                self._strangers[id(leaf)] = list(leaf.shape)
 
     # ------------------------------------------------------------------ linear after linear
 
-    def _linear_operation(self, node: Any) -> None:
+    def _linear_operation(self, node: Any, users: Counter[Any], entry: str) -> None:
         path = self._owner(node)
-        if path is None:
+        if path is None or not path.startswith(entry):
             return
         if path not in self._linear:
             self._linear.append(path)
         source = inputs_of(node)[_INPUT_OF[base_name(node)]]
-        source = through(source, VIEWS | _NORMS | _DROPOUTS)
-        if source is None or base_name(source) not in _INPUT_OF:
-            return
+        source = through(source, VIEWS | _NORMS | _DROPOUTS, users)
+        if source is None or base_name(source) not in _INPUT_OF or users[source] > 1:
+            return  # a result that is used elsewhere too (a residual) is not lost
         first = self._owner(source)
-        if first is not None and first != path and not _grouped(node) and not _grouped(source):
-            self._pairs[first, path] = _widths(source, node)
+        outside = first is None or not first.startswith(entry) or first == path
+        if not outside and not _grouped(node) and not _grouped(source):
+            self._pairs[str(first), path] = _widths(source, node)
 
     def _owner(self, node: Any) -> str | None:
         parameter = parameter_id(node)
@@ -143,6 +165,8 @@ class GraphFacts:
         result = saved(node, "result")
         source = next((n for n in inputs_of(node) if n is not None), None)
         if result is None or source is None or result.dim() < 2 or result.numel() == 0:
+            return
+        if not bool(torch.isfinite(result).all()):
             return
         path = self._owner_below(through(source, VIEWS | _POOLS))
         key = f"{path}>{function}" if path is not None else f"?{position}>{function}"
@@ -188,6 +212,7 @@ class GraphFacts:
             row["at_start"] = self._started.get(key)
         return {
             "activations": list(rows.values()),
+            "strangers": list(self._strangers.values()),
             "operations": sorted(self._operations),
             "linear_modules": self._linear,
             "linear_pairs": [

@@ -33,21 +33,21 @@ class LossFacts:
             self._facts["reduction"] = getattr(loss_fn, "reduction", None)
         self._outputs: dict[str, Any] = {}
         self._exact = False
-        self._passes = 0
         self._rows_sum_to_one = True
         self._activation_of_output = ""
 
     def outputs(self, outputs: Tensor, *, exact: bool = False) -> None:
         """What goes into the loss: ``exact`` when the loss module itself received it."""
         if exact and not self._exact:
-            self._exact, self._passes, self._rows_sum_to_one, self._outputs = True, 0, True, {}
+            self._exact, self._rows_sum_to_one, self._outputs = True, True, {}
         elif self._exact and not exact:
             return
         if not outputs.dtype.is_floating_point or outputs.numel() == 0:
             return
         values = outputs.detach().float()
         low, high = values.min(), values.max()
-        self._passes += 1
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            return
         columns = values.shape[1] if values.dim() > 1 else 1
         if columns > 1 and self._rows_sum_to_one:
             sums = values.sum(1)

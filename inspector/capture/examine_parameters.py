@@ -100,13 +100,18 @@ class ParameterFacts:
         self._hooked: weakref.ref[Tensor] | None = None
         self._groups()
 
+    def rates(self) -> dict[int, float]:
+        """Learning rate of each parameter that an optimizer holds, by its id."""
+        return {
+            id(tensor): float(group.get("lr", math.nan))
+            for reference in self._optimizers
+            if (optimizer := reference()) is not None
+            for group in optimizer.param_groups
+            for tensor in group["params"]
+        }
+
     def _groups(self) -> None:
-        rates: dict[int, float] = {}
-        for reference in self._optimizers:
-            optimizer = reference()
-            for group in optimizer.param_groups if optimizer is not None else ():
-                for tensor in group["params"]:
-                    rates[id(tensor)] = float(group.get("lr", math.nan))
+        rates = self.rates()
         for parameter in self._parameters:
             tensor = parameter.tensor()
             parameter.group_lr = None if tensor is None else rates.get(id(tensor))

@@ -31,6 +31,7 @@ from inspector.capture.examine_graph import GraphFacts
 from inspector.capture.examine_loss import LossFacts
 from inspector.capture.examine_modes import ModeFacts
 from inspector.capture.examine_parameters import ParameterFacts
+from inspector.capture.parameters import plain
 
 VERSION = 1
 FIRST_STEPS = 16
@@ -85,10 +86,12 @@ class StructureProbe:
         loader: Any,
     ) -> None:
         self._parameters = ParameterFacts(model, optimizers)
-        self._graph = GraphFacts(self._parameters.owners)
+        parameters = self._parameters
+        self._graph = GraphFacts(parameters.owners, lambda: set(parameters.rates()))
         self._loss = LossFacts(loss_fn, self._parameters.owners)
         self._modes = ModeFacts(model)
         self._data = DataFacts(loader)
+        self._paths = {id(module): plain(path) for path, module in model.named_modules()}
         self._enter(model)
         if isinstance(loss_fn, nn.Module):
             hook = _Hook(self, "_on_criterion")
@@ -132,7 +135,7 @@ class StructureProbe:
             return
         self._parameters.watch_backward(result)
         self._loss.outputs(result)
-        self._graph.examine(result, self._step)
+        self._graph.examine(result, self._step, self._paths.get(id(module), ""))
         if inputs is not None:
             self._data.inputs(inputs, self._graph.entry_input(result))
 

@@ -10,6 +10,8 @@ from inspector.diagnosis.finding import Finding
 from inspector.diagnosis.observations import Observations, RunLike
 from inspector.diagnosis.registry import Thresholds, rules, with_overrides
 
+_TOLERANCE = 5  # steps by which a cause may be noticed after its symptom
+
 
 def diagnose(run: RunLike, *, thresholds: Thresholds | None = None) -> list[Finding]:
     """The findings of a run, live or finished: causes first, then by confidence.
@@ -55,6 +57,7 @@ def _is_cause(cause: Finding, symptom: Finding) -> bool:
         cause.level != "note"
         and symptom.code in EXPLAINS.get(cause.code, ())
         and cause.code != symptom.code
+        and cause.step <= symptom.step + _TOLERANCE
         and not (cause.code in EXPLAINS.get(symptom.code, ()) and _later(cause, symptom))
     )
 

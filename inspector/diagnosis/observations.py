@@ -190,6 +190,14 @@ class Observations:
         return None
 
     @cached_property
+    def guessing(self) -> float | None:
+        """Cross-entropy of equal scores for all outputs, ln C; None for other losses."""
+        columns = int(self.part("loss", "outputs").get("columns") or 0)
+        if not self.uses_cross_entropy or columns < 2:
+            return None
+        return math.log(columns)
+
+    @cached_property
     def first_loss(self) -> float:
         """Loss before anything was learned."""
         return float(self.loss.finite.values[0]) if len(self.loss.finite) else math.nan

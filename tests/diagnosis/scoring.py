@@ -78,6 +78,8 @@ def trained(program: Program, seed: int, broken: bool, run_dir: Path) -> tuple[P
             program.train(Variation(seed, watch), broken)
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
+    if not made:
+        raise RuntimeError(f"{program.name} with seed {seed} never reached watch(): {error}")
     return made[0].run_path, error
 
 

@@ -3,7 +3,7 @@
 Statistic: share of a ReLU's units (channels of images) that were zero for every sample of eight
 consecutive steps, read from what autograd saved, so functional calls count too. Without the
 structure document: share of exact zeros of a ReLU module over its last measurements.
-Threshold: 0.5 is a warning, 0.9 critical, 0.3 a note; from 100 samples and 8 units on.
+Threshold: 0.5 (0.7 where the loss falls well) is a warning, 0.9 critical, 0.3 a note; from 100 samples and 8 units on.
 Source: SageMaker Debugger DeadRelu (a unit active in < 1 % of samples, over half the layer);
 TheDeepChecker.
 False alarms: sparse features on purpose; very small batches.
@@ -22,7 +22,7 @@ from inspector.events import Level
 CODE = "dead_relu"
 
 
-@register(CODE, dead=0.5, note=0.3, zeros=0.98)
+@register(CODE, dead=0.5, learning=0.7, note=0.3, zeros=0.98)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     rows = [
         row
@@ -44,7 +44,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 first=int(worst["first_step"]),
                 last=int(worst["last_step"]),
             )
-            yield _finding(worst["module"], dead, dead > limits["dead"], step, evidence)
+            serious = dead > limits["learning" if run.learning else "dead"]
+            yield _finding(worst["module"], dead, serious, step, evidence)
         return
     for module in run.modules:
         zeros = run.series("activation_zeros", module["path"])

@@ -29,17 +29,17 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     norms = run.grad_norm
     if not len(norms) or not len(run.loss):
         return
-    relative = _over_loss(norms, run.loss)
-    start = relative.between(0, 1).median(0.0)
+    relative = _over_loss(norms, run)
+    start = relative.between(0, 0).median(0.0)
     early = relative.between(0, 20)
     peak = float(np.nanmax(early.values)) if len(early.finite) else 0.0
     clipped = _is_clipped(run)
-    if max(start, early.median(0.0)) > limits["relative"]:
+    if len(early) and max(start, early.median(0.0)) > limits["relative"]:
         yield _finding(
             "The gradient is far larger than the loss from the first steps on.",
             clipped,
             0.88 if start > limits["relative"] else 0.7,
-            0 if start > limits["relative"] else int(early.steps[0]),
+            int(early.steps[np.nan_to_num(early.values, nan=np.inf) > limits["relative"]][0]),
             Evidence(
                 statistic="gradient norm over loss",
                 value=max(start, peak),
@@ -88,11 +88,14 @@ def _finding(
     )
 
 
-def _over_loss(norms: Curve, loss: Curve) -> Curve:
+def _over_loss(norms: Curve, run: Observations) -> Curve:
+    """Gradient norms over the loss, or over that of guessing where the loss has exploded too."""
+    loss = run.loss
     known = dict(zip(loss.steps.tolist(), loss.values.tolist(), strict=True))
-    scale = max(abs(float(loss.finite.values[0])) if len(loss.finite) else 1.0, 1e-8)
+    first = abs(run.first_loss) if np.isfinite(run.first_loss) else 1.0
+    scale = max(min(first, run.guessing or first), 1e-8)
     values = [
-        norm / max(abs(known.get(step, scale)), 0.1 * scale)
+        norm / min(max(abs(known.get(step, scale)), 0.1 * scale), scale)
         for step, norm in zip(norms.steps.tolist(), norms.values.tolist(), strict=True)
     ]
     return Curve(norms.steps, np.array(values, dtype=np.float64))

@@ -40,8 +40,10 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         yield refused
         return
     rows = [row for row in run.parameters if _seen(row) >= limits["steps"]]
-    for find in (_forgotten, _cut_off, _frozen, _at_rest):
-        found = find(run, rows)
+    for found in (
+        _unregistered(run), _forgotten(run, rows), _cut_off(run, rows), _frozen(run, rows),
+        _at_rest(rows),
+    ):  # fmt: skip
         if found is not None:
             yield found
 
@@ -60,6 +62,19 @@ def _refused(run: Observations) -> Finding | None:
                 file=frame.file if frame else "", line=frame.line if frame else 0,
             )  # fmt: skip
     return None
+
+
+def _unregistered(run: Observations) -> Finding | None:
+    shapes = list(run.part("strangers") or ())
+    if not shapes:
+        return None
+    return _finding(
+        "warning", 0.93,
+        f"The forward pass uses {len(shapes)} parameters that neither model nor optimizer knows.",
+        None, "parameters used but not registered", len(shapes),
+        Remedy(text="Keep modules in nn.ModuleList or nn.ModuleDict, not in a list or dict.",
+               code="self.blocks = nn.ModuleList(blocks)"),
+    )  # fmt: skip
 
 
 def _forgotten(run: Observations, rows: Rows) -> Finding | None:
@@ -113,20 +128,19 @@ def _frozen(run: Observations, rows: Rows) -> Finding | None:
     trainable = [order.get(row["module"], math.inf) for row in run.weights]
     first_trainable = min(trainable, default=math.inf)
     behind = [row for row in found if order.get(row["module"], -1) > first_trainable]
-    held = [row for row in behind if row["in_optimizer"]]
-    adapters = len(behind) >= len(run.weights) and not held
-    mistaken = (held or behind) if not adapters else []
+    # Who tells the optimizer what to leave out has frozen it on purpose.
+    mistaken = [row for row in behind if row["in_optimizer"]]
     shown = mistaken or found
     return _finding(
         "warning" if mistaken else "note",
-        (0.85 if held else 0.65) if mistaken else 0.35,
+        0.85 if mistaken else 0.35,
         f"{_names(shown)} frozen"
         + (" although modules before learn." if mistaken else "; fine if on purpose."),
         shown[0], "parameters with requires_grad=False", len(shown), _UNFREEZE,
     )  # fmt: skip
 
 
-def _at_rest(run: Observations, rows: Rows) -> Finding | None:
+def _at_rest(rows: Rows) -> Finding | None:
     rates = [row["lr"] for row in rows if row["in_optimizer"]]
     resting = [row for row in rows if row["in_optimizer"] and row["lr"] == 0]
     if not resting or len(resting) == len(rates) or any(_moved(row) for row in resting):

@@ -5,7 +5,8 @@ the graph or the loss module's arguments); (b) targets outside the range that th
 activation can reach; (c) class numbers outside the outputs' columns, or labels of a type that the
 loss refuses; (d) nearest neighbours among the inputs agree in their labels no more than chance
 (3 standard errors), and the model has not learned more than guessing on its training or
-validation part; (e) outputs for twice as many classes as occur (a note).
+validation part; (e) outputs without a class, or, where labels could not be seen, a loss that stays at ln C while
+weights move (notes).
 Source: own; (d) after Wilson's edited nearest neighbours and the randomisation test of Zhang et
 al. 2017.
 False alarms: (d) tasks whose solution nearest neighbours cannot see (parity, long sequences) in
@@ -38,6 +39,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     yield from _shapes(run)
     yield from _range(run)
     yield from _unrelated(run, limits)
+    yield from _stuck_at_guessing(run)
     yield from _unused_outputs(run)
 
 
@@ -120,12 +122,12 @@ def _unrelated(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     )
     if not by_chance or not _not_better_than_guessing(run):
         return
-    sequence = len(run.part("inputs").get("shape", ())) == 3
+    blind = len(run.part("inputs").get("shape", ())) == 3 or run.floor is None
     value = errors if errors is not None else correlation
     limit = limits["standard_errors"] if errors is not None else limits["correlation"]
     yield _finding(
-        "note" if sequence else "warning",
-        0.45 if sequence else 0.84,
+        "note" if blind else "warning",
+        0.45 if blind else 0.84,
         "Labels have nothing to do with the inputs: similar samples agree only by chance.",
         Evidence(
             statistic="agreement of nearest neighbours over chance, in standard errors"
@@ -145,7 +147,7 @@ def _not_better_than_guessing(run: Observations) -> bool:
     floor = run.floor
     held_out = run.series("val_loss").finite
     if len(held_out) >= 2 and floor is not None:
-        return float(held_out.values.min()) > 0.9 * floor
+        return float(held_out.values.min()) > 0.8 * floor
     accuracy = run.series("val_accuracy").finite
     counts = run.class_counts
     if len(accuracy) >= 2 and counts:
@@ -155,17 +157,30 @@ def _not_better_than_guessing(run: Observations) -> bool:
     return not run.learning
 
 
+def _stuck_at_guessing(run: Observations) -> Iterator[Finding]:
+    """Without any look at the labels: weights move well, but the loss stays at ln C."""
+    if run.guessing is None or run.targets or len(run.loss) < 50:
+        return
+    moving, end = run.update_ratio.median(0.0), run.loss_at_end()
+    if 1e-3 < moving < 0.1 and 0.8 * run.guessing < end < 1.1 * run.guessing:
+        yield _finding(
+            "note", 0.42, "The loss stays at that of guessing although the weights move.",
+            Evidence(statistic="loss at the end over ln C", value=end / run.guessing,
+                     threshold=0.8, quantity="loss", last=run.last_step),
+        )  # fmt: skip
+
+
 def _unused_outputs(run: Observations) -> Iterator[Finding]:
     columns = run.part("loss", "outputs").get("columns") or 0
     occurring = sum(1 for count in run.class_counts if count)
     samples = sum(run.class_counts)
     dense = len(run.targets.get("shape", ())) > 1
-    if run.uses_cross_entropy and occurring >= 2 and not dense and samples >= 20 * occurring:
-        if columns > occurring and samples >= 5 * columns:
-            yield _finding(
-                "note", 0.35, f"The model has {columns} outputs, but {occurring} classes occur.",
-                Evidence(statistic="outputs without a class", value=float(columns - occurring)),
-            )  # fmt: skip
+    enough = samples >= max(20 * occurring, 5 * columns)
+    if run.uses_cross_entropy and not dense and enough and columns > occurring >= 2:
+        yield _finding(
+            "note", 0.35, f"The model has {columns} outputs, but {occurring} classes occur.",
+            Evidence(statistic="outputs without a class", value=float(columns - occurring)),
+        )  # fmt: skip
 
 
 def _finding(

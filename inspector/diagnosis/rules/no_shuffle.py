@@ -3,7 +3,8 @@
 Statistic: how much of the targets' spread lies between batches instead of inside them, corrected
 for chance: 0 for random batches, 1 when each batch holds one class. Beside it the loader's
 sampler, or batches that return in the same order.
-Threshold: 0.5 is a warning; a fixed order of mixed batches is a note.
+Without targets: the variance of the batches' mean inputs over that expected of random batches.
+Threshold: 0.5, or 3 for the inputs, is a warning; a fixed order of mixed batches is a note.
 Source: own (an F statistic of batches); Bengio 2012, Practical recommendations, on shuffling.
 False alarms: data that must stay in order (streams, one long sequence cut into pieces).
 """
@@ -11,6 +12,7 @@ False alarms: data that must stay in order (streams, one long sequence cut into 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
@@ -20,7 +22,7 @@ from inspector.diagnosis.remedies import remedies
 CODE = "no_shuffle"
 
 
-@register(CODE, between=0.5, in_order=0.8)
+@register(CODE, between=0.5, inputs=3.0, in_order=0.8)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     order = run.part("order")
     measured = [run.part("targets").get("sorted")]
@@ -40,6 +42,19 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 last=run.last_step,
             ),
         )
+    elif (apart := order.get("inputs_between") or 0.0) > limits["inputs"]:
+        yield _finding(
+            "warning",
+            0.75,
+            "Batches differ from each other far more than chance allows.",
+            Evidence(
+                statistic="variance between batches over that expected by chance",
+                value=apart,
+                threshold=limits["inputs"],
+                quantity="loss",
+                last=run.last_step,
+            ),
+        )
     elif _fixed_order(order, limits["in_order"]):
         yield _finding(
             "note",
@@ -49,11 +64,11 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         )
 
 
-def _fixed_order(order: dict[str, object], share: float) -> bool:
+def _fixed_order(order: dict[str, Any], share: float) -> bool:
     if order.get("order") == "sequential":
-        return int(order.get("batches") or 0) > 1  # type: ignore[call-overload]
-    seen, repeated = int(order.get("batches_seen", 0)), int(order.get("repeated", 0))  # type: ignore[call-overload]
-    followed = int(order.get("in_first_order", 0))  # type: ignore[call-overload]
+        return int(order.get("batches") or 0) > 1
+    seen, repeated = int(order.get("batches_seen", 0)), int(order.get("repeated", 0))
+    followed = int(order.get("in_first_order", 0))
     return seen >= 3 and repeated >= 3 and followed >= share * repeated
 
 

@@ -2,7 +2,8 @@
 
 Statistics: (a) accuracy of training minus validation ≥ 0.10 in three evaluations in a row; (b) the
 validation loss lies 15 % above its minimum for three evaluations while the training loss fell;
-(c) a validation loss of three times the training loss that no longer improves.
+(c) a validation loss of three times the training loss that no longer improves, or of 1.5 times
+that rose in each of the last evaluations by 5 % in total.
 Source: AUTOTRAINER's gap with patience; SageMaker Debugger's Overfit (0.1, patience 1) and
 UMLAUT's rule alarm on five to seven of seven healthy runs and are not used.
 False alarms: validation data of another kind; noisy small validation parts.
@@ -22,7 +23,7 @@ from inspector.diagnosis.remedies import remedies
 CODE = "overfitting"
 
 
-@register(CODE, gap=0.10, rise=1.15, times=3.0, patience=3)
+@register(CODE, gap=0.10, rise=1.15, steady=1.05, times=3.0, some=1.5, patience=3)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     patience = int(limits["patience"])
     gap = _accuracy_gap(run, patience)
@@ -56,18 +57,18 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                      quantity="val_loss", first=int(held_out.steps[lowest]), last=run.last_step),
         )  # fmt: skip
         return
+    rising = len(after) >= patience - 1 and bool((np.diff(values[-patience:]) > 0).all())
+    steady = rising and values[-1] > limits["steady"] * values[lowest]
     ratios = values[-patience:] / np.maximum(train[-patience:], 1e-9)
+    limit = limits["some"] if steady else limits["times"]
     if (
-        len(after) >= patience - 1
-        and fell
-        and ratios.min() > limits["times"]
-        and (values[-1] > 2 * floor)
-    ):
+        len(after) >= patience - 1 and fell and ratios[-1] > limit and values[-1] > 2 * floor
+    ):  # fmt: skip
         yield _finding(
-            f"The validation loss is {ratios.min():.1f} times the training loss.", 0.65,
+            f"The validation loss is {ratios[-1]:.1f} times the training loss.", 0.65,
             int(held_out.steps[lowest]),
-            Evidence(statistic="validation loss over training loss", value=float(ratios.min()),
-                     threshold=limits["times"], quantity="val_loss", last=run.last_step),
+            Evidence(statistic="validation loss over training loss", value=float(ratios[-1]),
+                     threshold=limit, quantity="val_loss", last=run.last_step),
         )  # fmt: skip
 
 

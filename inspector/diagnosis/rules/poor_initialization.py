@@ -1,9 +1,10 @@
 """Weights that start too large, too small, or all alike.
 
-Statistics: (a) rows of a weight that are still identical after two steps, or a weight that is
-still zero: the units compute the same for ever (exact); (b) gain = std·√fan_in of the initial
-weights (0.58 is PyTorch's default, 1 Xavier, 1.41 He) outside [0.05, 4], together with a
-symptom: a first loss over twice that of guessing, a fading or exploding gradient, or no learning;
+Statistics: (a) rows of a weight that start alike, unless they are zero and other weights are not,
+or that are still alike after several steps: the units compute the same (exact); (b) gain =
+std·√fan_in of the initial weights (0.58 is PyTorch's default, 1 Xavier, 1.41 He) outside
+[0.05, 4], together with a symptom: a first loss over twice that of guessing, a fading or exploding
+gradient, or no learning;
 (c) the first loss over three times that of guessing (ln C).
 Source: SageMaker Debugger PoorWeightInitialization, TheDeepChecker (its F test alarms on every
 ``nn.Linear`` and is not used), Karpathy's recipe (verify the loss at init).
@@ -28,12 +29,16 @@ CODE = "poor_initialization"
 
 @register(CODE, large=4.0, small=0.05, first_loss=3.0)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
-    alike = next((row for row in run.weights if _never_differs(row)), None)
+    hidden = run.weights[:-1]
+    alike = next((row for row in hidden if _never_differs(row)), None)
+    flat = [row for row in run.weights if row["start"].get("rows_equal")]
+    if alike is None and flat and (len(flat) == len(run.weights) or _constant(flat[0])):
+        alike = flat[0]
     if alike is not None:
         yield _finding(
             "critical", 0.95, alike,
-            f"All units of {alike['module']} have the same weights and stay alike.",
-            Evidence(statistic="rows of the weight are identical after several steps",
+            f"All units of {alike['module']} start with the same weights.",
+            Evidence(statistic="rows of the weight are identical",
                      quantity="weight_norm", subject=alike["name"], last=run.last_step),
         )  # fmt: skip
         return
@@ -50,8 +55,11 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         yield _odd_gain(run, worst, excess, limits)
     elif excess is not None and excess > limits["first_loss"]:
         last = run.weights[-1] if run.weights else None
+        # With gradients exploding on their way, the weights of one module are not to blame.
+        start = run.grad_norm.between(0, 0).median(0.0)
+        exploding = run.guessing is not None and start > 100 * run.guessing
         yield _finding(
-            "warning", 0.6, last,
+            "note" if exploding else "warning", 0.4 if exploding else 0.6, last,
             f"The first loss is {excess:.1f} times that of guessing.",
             Evidence(statistic="first loss over that of guessing", value=excess,
                      threshold=limits["first_loss"], quantity="loss"),
@@ -106,11 +114,15 @@ def _never_differs(row: dict[str, Any]) -> bool:
     return started_alike and (bool(row["rows_equal"]) or still_zero)
 
 
+def _constant(row: dict[str, Any]) -> bool:
+    """Equal rows that are not zero; zero is a usual start of a last or residual module."""
+    return bool(row["start"].get("max"))
+
+
 def _first_loss_over_guessing(run: Observations) -> float | None:
-    if not run.uses_cross_entropy or run.floor is None or not math.isfinite(run.first_loss):
+    if run.guessing is None or not math.isfinite(run.first_loss):
         return None
-    classes = max(int(run.part("loss", "outputs").get("columns") or 0), 2)
-    return run.first_loss / math.log(classes)
+    return run.first_loss / run.guessing
 
 
 def _unequal_gradients(run: Observations) -> bool:

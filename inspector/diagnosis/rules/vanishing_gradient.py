@@ -34,6 +34,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     ratios = early[0] / max(early), late[0] / max(late)
     lasting = max(ratios) < limits["ratio"]
     everywhere = max(late) < limits["absolute"] and not run.learning
+    if run.first_nonfinite_loss is not None:
+        lasting, everywhere = False, False  # nothing is left to be measured
     if not (lasting or everywhere or ratios[0] < limits["ratio"]):
         return
     serious = (lasting or everywhere) and not _converged(run)

@@ -2,9 +2,9 @@
 
 Statistics, all from the loss's graph, its inputs and its targets: (a) negative log-likelihood of
 outputs that are no log-probabilities (values above 0 without log_softmax before); (b)
-cross-entropy with one output column, which is always 0; (c) cross-entropy with real-valued targets that are no
-distributions; (d) binary cross-entropy with targets outside [0, 1]; (e) a regression loss on
-class numbers 0, 1, 2, … or on one-hot rows; (f) a loss that enters with a negative sign.
+cross-entropy with one output column, which is always 0; (c) cross-entropy with real-valued
+targets that are no distributions; (d) binary cross-entropy with targets outside [0, 1]; (e) a
+regression loss on class numbers 0, 1, 2, … or on one-hot rows; (f) a loss with a negative sign.
 Source: NeuraLint, UMLAUT, DeepFD's fault list (static or learned there; read from the graph here).
 False alarms: the Brier score (mean squared error of probabilities) is a choice, as is least-squares
 GAN: 0/1 targets with one column are only a note; counts that are regressed look like classes.

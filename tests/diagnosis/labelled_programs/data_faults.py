@@ -109,7 +109,7 @@ def one_class_too_many(v: Variation, broken: bool) -> None:
     v.fit(model, v.optimizer(model.parameters()), v.cross_entropy(), v.loader(task))
 
 
-def _thin_out(v: Variation, inputs: Tensor, targets: Tensor, factor: int, rare: list[int]) -> Tensor:
+def _thin_out(targets: Tensor, factor: int, rare: list[int]) -> Tensor:
     """Indices that keep one in ``factor`` of the rare classes."""
     keep = torch.ones(len(targets), dtype=torch.bool)
     for number in rare:
@@ -122,7 +122,7 @@ def _thin_out(v: Variation, inputs: Tensor, targets: Tensor, factor: int, rare: 
 def one_rare_class(v: Variation, broken: bool) -> None:
     task = v.digits()
     if broken:
-        kept = _thin_out(v, task.inputs, task.targets, v.choose(20, 40), [v.choose(*range(10))])
+        kept = _thin_out(task.targets, v.choose(20, 40), [v.choose(*range(10))])
         task.inputs, task.targets = task.inputs[kept], task.targets[kept]
     model = nn.Sequential(nn.Flatten(), v.mlp(64, 10))
     v.fit(model, v.optimizer(model.parameters()), v.cross_entropy(), v.loader(task))
@@ -134,7 +134,7 @@ def one_dominant_class(v: Variation, broken: bool) -> None:
     if broken:
         most = v.choose(*range(10))
         others = [number for number in range(10) if number != most]
-        kept = _thin_out(v, task.inputs, task.targets, v.choose(15, 25), others)
+        kept = _thin_out(task.targets, v.choose(15, 25), others)
         again = (task.targets == most).nonzero().squeeze(1).repeat(3)
         kept = torch.cat([kept, again])
         task.inputs, task.targets = task.inputs[kept], task.targets[kept]

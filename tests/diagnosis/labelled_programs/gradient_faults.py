@@ -78,7 +78,7 @@ class _Recurrent(nn.Module):
 @faulty("exploding_gradient")
 def recurrent_without_clipping(v: Variation, broken: bool) -> None:
     task = v.sequences(v.choose(30, 40))
-    model = _Recurrent(v.choose(16, 24), v.between(1.6, 1.9) if broken else 0.95, relu=True)
+    model = _Recurrent(v.choose(16, 24), v.between(2.0, 2.4) if broken else 0.95, relu=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=v.between(0.005, 0.02))
     v.fit(model, optimizer, v.cross_entropy(), v.loader(task, batch=16), steps=100)
 

@@ -156,9 +156,10 @@ def convolutions_in_a_row(v: Variation, broken: bool) -> None:
     task = v.digits()
     model = v.convnet(10)
     if broken:
-        del model[v.choose(1, 4)]  # before pooling or before the classifier
-        model = nn.Sequential(*[m for m in model if not isinstance(m, nn.MaxPool2d)])
-        model[-1] = nn.Linear(64 * model[-3].out_channels, 10)
+        del model[v.choose(1, 4)]  # pooling would be a nonlinearity too
+        parts = [module for module in model if not isinstance(module, nn.MaxPool2d)]
+        channels = [module for module in parts if isinstance(module, nn.Conv2d)][-1].out_channels
+        model = nn.Sequential(*parts[:-1], nn.Linear(64 * channels, 10))
     v.fit(model, v.optimizer(model.parameters()), v.cross_entropy(), v.loader(task), steps=100)
 
 
