@@ -93,8 +93,9 @@ def _picture(folded: FoldedGraph, dot: str, document: dict[str, Any], height: in
     shape = json.dumps([[node["op"] for node in document["nodes"]], document["edges"]])
     same = hashlib.sha256(shape.encode()).hexdigest()[:12]
     return graph_picture(
-        folded, dot, graph=f"lab-{same}", chosen=None, height=height, key=f"{key}/picture"
-    )
+        folded, dot, graph=f"lab-{same}", file=key.replace("/", "-"), chosen=None, height=height,
+        key=f"{key}/picture",
+    )  # fmt: skip
 
 
 def _tensors(tensors: tuple[TensorRecord, ...]) -> None:

@@ -76,7 +76,9 @@ def test_an_unknown_lesson_in_the_link_opens_the_first_choice(app: AppTest) -> N
 def test_text_of_a_snippet_is_never_markup(app: AppTest) -> None:
     app.run()
     app.session_state["lab"].replace(
-        "class Odd(Exception): pass\nOdd.__name__ = '**[x](javascript:alert(1))**'\nraise Odd('<b>')"
+        "class Odd(Exception): pass\n"
+        "Odd.__name__ = '**[x](javascript:alert(1))**'\n"
+        "raise Odd('<b>')"
     )
     app.run()
     assert not app.exception

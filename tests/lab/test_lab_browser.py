@@ -1,0 +1,200 @@
+"""The lab in a real Chromium: editor, sliders, accidents, under the app's own security policy."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_MS = 30_000  # the first run imports torch
+
+pytestmark = pytest.mark.browser
+
+APP = """
+import streamlit as st
+from starlette.middleware import Middleware
+from inspector.server import assets, policy
+
+class Headers:
+    def __init__(self, app): self.app = app
+    async def __call__(self, scope, receive, send):
+        async def with_policy(message):
+            if message["type"] == "http.response.start":
+                message = message | {{"headers": [*message["headers"], *policy.HEADERS]}}
+            await send(message)
+        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
+
+app = st.App({script!r}, routes=assets.routes(), middleware=[Middleware(Headers)])
+"""
+
+SCRIPT = """
+import streamlit as st
+st.set_page_config(layout="wide")
+from inspector.lab.sandbox import Limits, shared
+shared().limits = Limits(seconds=4)
+from inspector.ui.lab_page import lab_page
+lab_page()
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "script.py").write_text(SCRIPT)
+    (folder / "app.py").write_text(APP.format(script=str(folder / "script.py")))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = ["--server.address=127.0.0.1", f"--server.port={port}", "--server.headless=true"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", str(folder / "app.py"), *flags],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health"):
+            break
+        time.sleep(0.1)
+    yield address
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    process.kill()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.refused = []
+    page.on(
+        "console",
+        lambda message: "Content Security" in message.text and page.refused.append(message.text),
+    )
+    page.on("pageerror", lambda error: page.refused.append(str(error)))
+    yield page
+    assert page.refused == []
+    context.close()
+
+
+def opened(page: Any, address: str, lesson: str) -> None:
+    page.goto(f"{address}/?lesson={lesson}")
+    page.locator(".cm-content").wait_for()
+    page.get_by_text("Ran in").wait_for()
+
+
+def write(page: Any, code: str) -> None:
+    """Replaces the snippet by typing, as a person does."""
+    page.locator(".cm-content").click()
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text(code)
+
+
+def boxes(page: Any) -> list[str]:
+    page.locator(".autograd-graph svg g.node").first.wait_for()
+    script = """nodes => nodes.map(
+        node => [...node.querySelectorAll("text")].map(text => text.textContent).join("|"))"""
+    found: list[str] = page.eval_on_selector_all(".autograd-graph svg g.node", script)
+    return found
+
+
+def test_the_square_of_a_sum_reads_6_and_6(page: Any, address: str) -> None:
+    opened(page, address, "chain_rule")
+    assert sorted(boxes(page)) == [
+        "s · AddBackward0|value 3|gradient 6",
+        "x|value 1|gradient 6",
+        "y|value 2|gradient 6",
+        "z · PowBackward0|value 9|gradient 1",
+    ]
+    assert page.locator(".tok-keyword").first.inner_text() == "import"
+
+
+def test_a_slider_rewrites_the_line_and_the_graph_follows(page: Any, address: str) -> None:
+    opened(page, address, "polynomial")
+    page.get_by_role("slider").focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    page.locator(".cm-line", has_text="start = 1.0").wait_for()
+    page.locator("svg g.node", has_text="gradient 4").first.wait_for()
+    assert "x|value 1|gradient 4" in boxes(page)
+
+
+def test_what_is_typed_runs_by_key_and_by_button(page: Any, address: str) -> None:
+    opened(page, address, "chain_rule")
+    write(page, "print('typed', 6 * 7)")
+    page.keyboard.press("ControlOrMeta+Enter")
+    page.get_by_text("typed 42").wait_for()
+    write(page, "print('again', 7 * 7)")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("again 49").wait_for()
+    assert page.locator(".cm-content").inner_text().strip() == "print('again', 7 * 7)"
+    page.get_by_role("button", name="Reset").click()
+    page.locator("svg g.node", has_text="gradient 6").first.wait_for()
+
+
+def test_typing_goes_on_while_the_page_follows(page: Any, address: str) -> None:
+    opened(page, address, "chain_rule")
+    write(page, "")
+    text = "value = 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9"
+    page.keyboard.type(text, delay=40)
+    page.get_by_text("Changed since it ran.").wait_for()
+    assert page.locator(".cm-content").inner_text().strip() == text
+
+
+def test_an_endless_loop_is_one_sentence_and_the_app_lives(page: Any, address: str) -> None:
+    opened(page, address, "chain_rule")
+    write(page, "while True: pass")
+    page.keyboard.press("ControlOrMeta+Enter")
+    page.get_by_text("The snippet was stopped after 4 seconds").wait_for()
+    write(page, "print('alive', 1 + 1)")
+    page.keyboard.press("ControlOrMeta+Enter")
+    page.get_by_text("alive 2").wait_for()
+
+
+def test_two_gigabytes_are_one_sentence_and_the_app_lives(page: Any, address: str) -> None:
+    opened(page, address, "chain_rule")
+    write(page, "import torch\nx = torch.empty(2 * 1024**3, dtype=torch.uint8)")
+    page.keyboard.press("ControlOrMeta+Enter")
+    page.get_by_text("more than the lab's memory limit leaves").wait_for()
+    assert page.locator(".cm-error-line").inner_text().startswith("x = torch.empty")
+    write(page, "import os; os._exit(1)")
+    page.keyboard.press("ControlOrMeta+Enter")
+    page.get_by_text("ended the Python process itself").wait_for()
+    write(page, "print('alive', 2 + 1)")
+    page.keyboard.press("ControlOrMeta+Enter")
+    page.get_by_text("alive 3").wait_for()
+
+
+@pytest.mark.parametrize("lesson", ["optimizers", "clipping", "attention", "heat"])
+def test_drawings_are_drawn(page: Any, address: str, lesson: str) -> None:
+    opened(page, address, lesson)
+    page.locator(".js-plotly-plot .main-svg").first.wait_for()
+    page.locator(".autograd-graph svg g.node").first.wait_for()
+
+
+def test_names_from_a_snippet_are_text(page: Any, address: str) -> None:
+    opened(page, address, "chain_rule")
+    write(
+        page,
+        "import torch\n"
+        "from inspector.lab import lines\n"
+        "lines({'<img src=x onerror=alert(1)>': [1, 2], 'b': [2, 1]}, title='<script>x</script>')\n"
+        "class F(torch.autograd.Function):\n"
+        "forward = staticmethod(lambda ctx, x: x * 1)\n"
+        "backward = staticmethod(lambda ctx, g: g)\n",
+    )
+    page.keyboard.press("ControlOrMeta+Enter")
+    page.locator(".js-plotly-plot, .cm-error-line").first.wait_for()
+    assert page.locator("img[src='x']").count() == 0
