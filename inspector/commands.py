@@ -17,7 +17,7 @@ from typing import Any, Literal
 from inspector.errors import CommandError
 
 Clip = Literal["off", "norm", "value"]
-OnNonFinite = Literal["pause", "continue"]
+OnNonFinite = Literal["pause", "skip", "continue"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,9 @@ class Controls:
         clip_threshold: largest global norm, or largest absolute value.
         detect_anomaly: ``torch.autograd.set_detect_anomaly``.
         max_steps_per_s: slow motion; None runs at full speed.
-        on_nonfinite: what to do when a loss, gradient or activation becomes non-finite.
+        on_nonfinite: what to do when a loss, gradient or activation becomes non-finite:
+            ``pause`` holds the update back and waits, ``skip`` holds it back and goes on,
+            ``continue`` lets it happen, as plain PyTorch does. All three say where it began.
         capture_every: telemetry of modules and parameters is taken every so many steps;
             0 lets the schedule keep to its budget by itself.
         graph_every: the autograd graph is captured every so many steps; 0 only on request.
@@ -68,7 +70,7 @@ def check(name: str, value: Any) -> Any:
             raise CommandError(f"{name} must be true or false, but got {value!r}.")
         return value
     if name in ("clip", "on_nonfinite"):
-        choices = ("off", "norm", "value") if name == "clip" else ("pause", "continue")
+        choices = ("off", "norm", "value") if name == "clip" else ("pause", "skip", "continue")
         if value not in choices:
             raise CommandError(f"{name} must be one of {', '.join(choices)}, but got {value!r}.")
         return value
@@ -99,6 +101,20 @@ def check(name: str, value: Any) -> Any:
     return number
 
 
+def _check_capture(value: Any) -> None:
+    wanted = {} if value is None else value
+    if (
+        not isinstance(wanted, dict)
+        or not set(wanted) <= {"when", "module"}
+        or wanted.get("when", "next") not in ("next", "nonfinite")
+        or not isinstance(wanted.get("module", ""), str)
+    ):
+        raise CommandError(
+            "capture_backward takes nothing, or a dict with 'when' (next or nonfinite) and "
+            f"'module' (a path), but got {value!r:.80}."
+        )
+
+
 # name: (None allowed, must be positive, exclusive upper bound)
 _RANGES: dict[str, tuple[bool, bool, float | None]] = {
     "lr": (True, False, None),
@@ -108,7 +124,7 @@ _RANGES: dict[str, tuple[bool, bool, float | None]] = {
     "max_steps_per_s": (True, True, None),
 }
 
-Name = Literal["set", "pause", "resume", "run_steps", "stop", "capture_graph"]
+Name = Literal["set", "pause", "resume", "run_steps", "stop", "capture_graph", "capture_backward"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +133,12 @@ class Command:
 
     Attributes:
         name: ``set`` changes one control; ``run_steps`` resumes for ``value`` steps and pauses
-            again; ``capture_graph`` stores the autograd graph of the next step.
+            again; ``capture_graph`` stores the autograd graph of the next step;
+            ``capture_backward`` its backward pass node by node.
         control: the control that ``set`` changes, else empty.
-        value: the new value of the control, or the number of steps.
+        value: the new value of the control, or the number of steps; for ``capture_backward``
+            None or a dict: ``when`` is ``nonfinite`` to wait for a gradient that is NaN or
+            infinite, ``module`` the path of a module to check by finite differences.
         id: unique; a second command with the same id is ignored.
     """
 
@@ -137,6 +156,8 @@ class Command:
                 raise CommandError(
                     f"run_steps needs a whole number of steps, 1 or more, but got {steps!r}."
                 )
+        elif self.name == "capture_backward":
+            _check_capture(self.value)
         elif self.name not in ("pause", "resume", "stop", "capture_graph"):
             raise CommandError(f"There is no command named {self.name!r}.")
 

@@ -145,13 +145,168 @@ class NonFinite(Event):
 
     @property
     def text(self) -> str:
-        if self.op:
-            at = f" (called at {self.file}:{self.line})" if self.file else ""
+        at = f" (called at {self.file}:{self.line})" if self.file else ""
+        if self.op and self.where == "backward":
             return f"Non-finite gradient born in {self.op}{at}."
         name = self.parameter or ("the model" if self.module == "" else self.module)
         subject = f" of {name}" if name is not None else ""
         kind = f" ({self.module_type})" if self.module_type else ""
-        return f"Non-finite {self.where}{subject}{kind}."
+        born = f", born in {self.op}{at}" if self.op else ""
+        return f"Non-finite {self.where}{subject}{kind}{born}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin(Event):
+    """The step was run again, and this is where its first NaN or infinity was born.
+
+    ``phase`` is forward, backward, loss (outside the model), data (it was in the batch),
+    parameters (an earlier update made it) or unknown. ``op`` is the operation, in a backward pass
+    its autograd function. ``tensors`` are its inputs: name, shape, dtype, smallest and largest
+    finite value (low, high), number of non-finite ones. ``samples`` are positions in the batch.
+    ``chain`` lists the operations that passed it on. ``how`` says what could be run again;
+    ``report`` is the folder of the reproducing script, relative to the run directory.
+    """
+
+    kind: ClassVar[str] = "origin"
+    level: ClassVar[Level] = "critical"
+    phase: str = "unknown"
+    op: str = ""
+    kernel: str = ""
+    module: str | None = None
+    module_type: str = ""
+    in_loss: bool = False
+    file: str = ""
+    line: int = 0
+    code: str = ""
+    value: str = "NaN"
+    tensors: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    samples: list[int] = dataclasses.field(default_factory=list)
+    batch: int = 0
+    chain: list[str] = dataclasses.field(default_factory=list)
+    how: str = ""
+    note: str = ""
+    held: bool = False
+    report: str = ""
+    seconds: float = 0.0
+
+    @property
+    def text(self) -> str:
+        if self.phase == "unknown":
+            return f"Origin of the non-finite value not found: {self.note}"
+        kind = f" ({self.module_type})" if self.module_type else ""
+        module = "the model" if self.module == "" else self.module
+        of = f" of {module}{kind}" if module is not None else f" in the loss{kind}"
+        at = f" at {self.file}:{self.line}" if self.file else ""
+        if self.phase in ("data", "parameters"):
+            return f"{self.value} was already in {self.op}{self._in_samples}."
+        if self.phase == "loss":
+            return "The loss, outside the model, sent a non-finite gradient into it."
+        return f"{self.value} born in {self.op} ({self.phase}){of}{at}{self._in_samples}."
+
+    @property
+    def _in_samples(self) -> str:
+        if not self.samples:
+            return ""
+        shown = ", ".join(map(str, self.samples[:6])) + (", …" if len(self.samples) > 6 else "")
+        word = "sample" if len(self.samples) == 1 else "samples"
+        return f", {word} {shown} of {self.batch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewound(Event):
+    """Parameters, buffers and optimizer state were put back as they were before ``to_step``."""
+
+    kind: ClassVar[str] = "rewound"
+    level: ClassVar[Level] = "warning"
+    to_step: int
+    reason: str = "command"
+
+    @property
+    def text(self) -> str:
+        return f"Training was put back to where it was before step {self.to_step}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemedyVerdict(Event):
+    """Whether a remedy has helped, so many steps after it was applied.
+
+    ``before`` and ``after`` are medians of the statistic over as many steps on either side;
+    ``verdict`` is recovered, better, unchanged, worse or unknown.
+    """
+
+    kind: ClassVar[str] = "remedy_verdict"
+    remedy: str
+    code: str = ""
+    applied_at: int = 0
+    statistic: str = ""
+    subject: str = ""
+    before: float | None = None
+    after: float | None = None
+    threshold: float | None = None
+    verdict: str = "unknown"
+
+    @property
+    def text(self) -> str:
+        of = f" of {self.subject}" if self.subject else ""
+        if self.before is None or self.after is None:
+            return f"{self.remedy}: no verdict, {self.statistic}{of} was not measured."
+        change = f"{self.statistic}{of} went from {self.before:.3g} to {self.after:.3g}"
+        return f"{self.remedy}: {self.verdict}; {change}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultInjected(Event):
+    """A fault was put into the running model on purpose; a hidden one has no name yet."""
+
+    kind: ClassVar[str] = "fault_injected"
+    fault: str = ""
+    number: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"Fault injected: {self.fault}." if self.fault else "A hidden fault was injected."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultRevealed(Event):
+    """What the hidden fault was, and since when."""
+
+    kind: ClassVar[str] = "fault_revealed"
+    fault: str
+    since: int = 0
+    number: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"The fault since step {self.since}: {self.fault}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultHealed(Event):
+    """What a fault had changed is as it was before; a fault that stays hidden has no name."""
+
+    kind: ClassVar[str] = "fault_healed"
+    fault: str = ""
+    number: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"Healed: {self.fault}." if self.fault else "The hidden fault was healed."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LrFound(Event):
+    """The learning rate finder is done; its curve is the document ``lr_finder`` of this step."""
+
+    kind: ClassVar[str] = "lr_found"
+    suggestion: float | None = None
+    steps: int = 0
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        found = "none" if self.suggestion is None else f"{self.suggestion:.3g}"
+        return f"Suggested learning rate: {found} ({self.steps} trial steps)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +432,20 @@ class GraphCaptured(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackwardCaptured(Event):
+    """A backward pass was stored node by node, as a document of kind ``backward``."""
+
+    kind: ClassVar[str] = "backward_captured"
+    nodes: int
+    nonfinite: bool = False
+
+    @property
+    def text(self) -> str:
+        found = ", with non-finite gradients" if self.nonfinite else ""
+        return f"Backward pass captured ({self.nodes} nodes{found})."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
     """A sentence for the user that fits no other kind."""
 
@@ -325,7 +494,8 @@ KINDS: dict[str, type[Event]] = {
     for cls in (
         RunStarted, RunFinished, RunFailed, CommandApplied, CommandRefused, NonFinite,
         EpochFinished, CheckpointSaved, Paused, Resumed, StepSkipped, ProbeFailed,
-        TelemetryDropped, ScheduleChanged, GraphCaptured, Notice, Unknown,
+        TelemetryDropped, ScheduleChanged, GraphCaptured, BackwardCaptured, Origin, Rewound,
+        RemedyVerdict, FaultInjected, FaultRevealed, FaultHealed, LrFound, Notice, Unknown,
     )
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inspector.capture.backward_snapshot import BackwardSnapshot
 from inspector.capture.measured import Measured, Table
 from inspector.capture.memory import device_bytes, resident_bytes
 from inspector.capture.nonfinite import Onset
@@ -29,6 +30,7 @@ from inspector.capture.structure import StructureProbe
 from inspector.capture.transfer import Scalar
 from inspector.commands import Command, Controls
 from inspector.events import (
+    BackwardCaptured,
     CommandRefused,
     Event,
     GraphCaptured,
@@ -43,6 +45,8 @@ from inspector.quantities import SeriesKey
 from inspector.store.control import ControlReader
 from inspector.store.layout import ABSENT, BLOBS, F32
 from inspector.store.writer import Writer
+from inspector.timemachine.incidents import Incidents
+from inspector.timemachine.machine import TimeMachine
 
 _POLL_SECONDS = 0.05
 _BEAT_SECONDS = 0.5
@@ -104,7 +108,11 @@ class Recorder:
         self._done = threading.Event()
         self.writer = Writer(run_path, rank=rank, meta={"device": str(self._device)})
         self._graphs = GraphSnapshot(model)
+        self._backward = BackwardSnapshot(model)
         self._structure = StructureProbe(model, optimizers, loss_fn=loss_fn, loader=loader)
+        # Before the observer, so that a bad update is held before anything is clipped.
+        incidents = Incidents(self, model, run_path)
+        self.timemachine = TimeMachine(model, optimizers, incidents, loss_fn=loss_fn)
         self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
         self.steering = Steering(optimizers, self.observer, self.event)
         self.event(RunStarted(device=str(self._device)))
@@ -129,6 +137,8 @@ class Recorder:
 
     def record(self, loss: Scalar | None, scalars: dict[str, Scalar]) -> None:
         """Adds numbers to the step; takes the loss's graph when one was asked for."""
+        if isinstance(loss, Tensor) and self._backward.armed:
+            self._guarded(lambda: self._backward.take(loss, self.step))
         if isinstance(loss, Tensor) and self._graphs.armed:
             self._take_graph(loss)
         for name in ("epoch", "samples"):
@@ -136,6 +146,7 @@ class Recorder:
                 self._context[name] = float(scalars.pop(name))
         if loss is not None:
             scalars["loss"] = loss
+            self.timemachine.on_loss(loss)
             if isinstance(loss, Tensor):
                 self._structure.on_loss(loss)
         if scalars:
@@ -152,11 +163,13 @@ class Recorder:
             return
         self.closed = True
         self._done.set()
+        self.timemachine.close()
         self.observer.close()
         self.steering.restore()
         self._store_structure()
         self._structure.close()
         self._graphs.disarm()
+        self._backward.disarm()
         if last is not None:
             self.event(last)
         self._beat("finished")
@@ -225,6 +238,8 @@ class Recorder:
             scalars["gpu_memory"] = allocated
 
     def _report(self, step: int, onset: Onset) -> None:
+        if self.timemachine.told(step):
+            return
         pauses = self.steering.controls.on_nonfinite == "pause"
         self.writer.event(
             step,
@@ -252,13 +267,17 @@ class Recorder:
         steering = self.steering
         if self._structure.on_step(self.step - 1):
             self._store_structure()
-        if self._inbox or steering.pace.engaged or self._graphs.armed:
+        if self._inbox or steering.pace.engaged or self._graphs.armed or self._backward.armed:
             self._finish_graph()
+            self._guarded(self._finish_backward)
             if steering.pace.step_done():
                 steering.pause("steps_done")
             self._take_commands()
             self._hold()
         every = steering.controls.graph_every
+        if (wanted := steering.backward_wanted) is not None:
+            steering.backward_wanted = None
+            self._guarded(lambda: self._backward.arm(wanted))
         if steering.graph_wanted or (every and self.step % every == 0):
             steering.graph_wanted = False
             self._arm_graph()
@@ -346,6 +365,25 @@ class Recorder:
             (self._run_path / BLOBS / f"graph-{step}.torchviz.dot").write_text(dot, "utf-8")
         self.writer.document("graph", step, document)
         self.event(GraphCaptured(nodes=len(document["nodes"])))
+
+
+    # ------------------------------------------------------------ the backward pass
+
+    def _finish_backward(self) -> None:
+        document = self._backward.finish()
+        if document is None:
+            return
+        self.writer.document("backward", document["step"], document)
+        self.event(
+            BackwardCaptured(nodes=len(document["visits"]), nonfinite=document["nonfinite"])
+        )
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._backward.disarm()
+            self.on_failed("backward pass", error)
 
 
 def _with_absent(table: Table) -> F32:

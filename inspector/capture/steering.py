@@ -25,6 +25,7 @@ class Steering:
         controls: the controls in force during the step that runs.
         pace: whether training may go on.
         graph_wanted: the autograd graph of the next step was asked for.
+        backward_wanted: what was asked for of the next backward pass; None when nothing.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Steering:
         self.controls = Controls()
         self.pace = Pace()
         self.graph_wanted = False
+        self.backward_wanted: dict[str, Any] | None = None
         self.heeds_stop = False
         self._observer = observer
         self._emit = emit
@@ -114,6 +116,12 @@ class Steering:
     def _do_capture_graph(self, command: Command) -> Event:
         self.graph_wanted = True
         return _applied(command, note="taken from the next step's loss")
+
+    def _do_capture_backward(self, command: Command) -> Event:
+        self.backward_wanted = command.value or {}
+        waiting = self.backward_wanted.get("when") == "nonfinite"
+        note = "waiting for a non-finite gradient" if waiting else "taken from the next step"
+        return _applied(command, note=note)
 
     def _set(self, name: str, value: Any) -> tuple[Any, str]:
         """The value in force and a note; raises CommandError or CannotSet."""

@@ -24,6 +24,7 @@ TITLES = {
     "telemetry_dropped": "Lost telemetry",
     "schedule_changed": "Schedule",
     "graph_captured": "Graph",
+    "backward_captured": "Backward",
     "notice": "Notice",
     "unknown": "Unknown",
 }
