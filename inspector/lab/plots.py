@@ -68,6 +68,11 @@ def paths(
     _collect("paths", tracks=routes, points=marks, surface=height, title=title)
 
 
+def document(kind: str, content: Mapping[str, Any]) -> None:
+    """Hands a JSON-able document to the page that ran the snippet, beside what was drawn."""
+    _collect(kind, document=dict(content))
+
+
 def take() -> list[dict[str, Any]]:
     """What was drawn since the last call, oldest first, and forgets it."""
     drawn, _collected[:] = list(_collected), []
