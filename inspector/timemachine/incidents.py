@@ -1,0 +1,73 @@
+"""What is done when the time machine has found something: events, the report, the pause."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from inspector.events import NonFinite, Origin, Rewound
+from inspector.timemachine.bug_report import write_report
+
+if TYPE_CHECKING:
+    from inspector.recorder import Recorder
+    from inspector.timemachine.machine import Found
+
+
+class Incidents:
+    """The time machine's listener on behalf of a recorder."""
+
+    def __init__(self, recorder: Recorder, model: nn.Module, run_path: Path) -> None:
+        self._recorder = recorder
+        self._model = weakref.ref(model)
+        self._run_path = run_path
+
+    @property
+    def step(self) -> int:
+        return self._recorder.step
+
+    def nonfinite_policy(self) -> str:
+        return self._recorder.steering.controls.on_nonfinite
+
+    def on_nonfinite(self, step: int, origin: Origin, found: Found) -> None:
+        """Tells where it began; the script that reproduces it lies beside the run's data."""
+        recorder = self._recorder
+        policy = self.nonfinite_policy()
+        try:
+            if (model := self._model()) is not None:
+                loss_fn = recorder.timemachine.loss_fn
+                report = write_report(self._run_path, model, loss_fn, origin, found)
+                origin = dataclasses.replace(origin, report=report)
+        except Exception as error:
+            recorder.on_failed("bug report", error)
+        recorder.writer.event(step, _nonfinite(origin, found, policy))
+        recorder.writer.event(step, origin)
+        if policy == "pause":
+            recorder.steering.pause("nonfinite")
+
+    def on_rewound(self, to_step: int, reason: str) -> None:
+        self._recorder.event(Rewound(to_step=to_step, reason=reason))
+
+    def on_failed(self, probe: str, error: Exception) -> None:
+        self._recorder.on_failed(probe, error)
+
+
+def _nonfinite(origin: Origin, found: Found, policy: str) -> NonFinite:
+    seen = "loss" if found.loss else "gradient"
+    where = {"forward": "loss" if origin.in_loss else "activation", "backward": "backward"}
+    after = {"pause": "paused", "skip": "skipped", "continue": "continues"}
+    return NonFinite(
+        where=where.get(origin.phase, "parameter" if origin.phase == "parameters" else seen),
+        module=origin.module,
+        module_type=origin.module_type,
+        parameter=origin.op.partition(" ")[2] if origin.phase == "parameters" else None,
+        op=origin.op,
+        file=origin.file,
+        line=origin.line,
+        code=origin.code,
+        count=sum(int(row.get("nonfinite") or 0) for row in origin.tensors) or 1,
+        policy=after.get(policy, ""),
+    )
