@@ -167,6 +167,7 @@ def measure(options: argparse.Namespace, training: Training, address: str) -> di
                 "rounds": [round(value, 3) for value in values],
             }
             for viewers, values in speeds.items()
+            if values
         },
     }
 

@@ -72,9 +72,15 @@ def parameter(name: str) -> tuple[Chart, ...]:
 def module(path: str) -> tuple[Chart, ...]:
     """History of one module's output."""
     return (
-        lines(Line("activation_mean", path, "mean"), Line("activation_std", path, "std"),
-              title=f"Activations of {path or 'the model'}"),
-        lines(Line("activation_zeros", path, "zeros"), Line("activation_saturated", path, "saturated"),
-              title=f"Share of zeros and saturated values in {path or 'the model'}"),
+        lines(
+            Line("activation_mean", path, "mean"),
+            Line("activation_std", path, "std"),
+            title=f"Activations of {path or 'the model'}",
+        ),
+        lines(
+            Line("activation_zeros", path, "zeros"),
+            Line("activation_saturated", path, "saturated"),
+            title=f"Share of zeros and saturated values in {path or 'the model'}",
+        ),
         lines(Line("output_grad_norm", path)),
-    )  # fmt: skip
+    )

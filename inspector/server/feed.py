@@ -53,6 +53,7 @@ class Feed:
         )
         self._listeners: list[Callable[[], None]] = []
         self._closed = threading.Event()
+        self._bell = threading.Event()  # there is a job, or the end
         self._opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name=f"feed {path.name}", daemon=True)
         self._thread.start()
@@ -83,6 +84,7 @@ class Feed:
     def close(self) -> None:
         """Has the thread end; returns at once."""
         self._closed.set()
+        self._bell.set()
 
     def join(self, timeout: float) -> None:
         """Waits for the thread to end."""
@@ -99,6 +101,7 @@ class Feed:
     def _submit(self, job: Callable[[Run], Any]) -> Future[Any]:
         future: Future[Any] = Future()
         self._jobs.put((job, future))
+        self._bell.set()
         if self.closed:
             self._refuse_jobs()
         return future
@@ -123,11 +126,13 @@ class Feed:
         self._keeper.take(run.events(rank=0))
         shown = taken = checked = 0.0
         pending = False
-        while not self._closed.wait(POLL_S):
-            self._do_jobs(run)
-            now = time.monotonic()
-            if now - shown < INTERVAL_S:
+        while not self.closed:
+            rest = shown + INTERVAL_S - time.monotonic()
+            if self._bell.wait(max(rest, POLL_S)):
+                self._bell.clear()
+                self._do_jobs(run)
                 continue
+            now = time.monotonic()
             cursor, delta = run.tail(cursor, keys=self._wanted())
             if delta:
                 self._take(run, delta)
