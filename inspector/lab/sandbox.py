@@ -67,9 +67,12 @@ class Sandbox:
         atexit.register(self.close)
 
     def warm(self) -> None:
-        """Starts the child, unless it runs; returns at once."""
-        with self._lock:
-            self._warm()
+        """Starts the child, unless it runs; returns at once, also while a snippet runs."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._warm()
+            finally:
+                self._lock.release()
 
     def run(self, snippet: str, *, limits: Limits | None = None) -> Report:
         """Runs a snippet and says what became of it; never raises on the snippet's account.

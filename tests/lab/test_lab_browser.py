@@ -188,13 +188,15 @@ def test_names_from_a_snippet_are_text(page: Any, address: str) -> None:
     opened(page, address, "chain_rule")
     write(
         page,
-        "import torch\n"
-        "from inspector.lab import lines\n"
-        "lines({'<img src=x onerror=alert(1)>': [1, 2], 'b': [2, 1]}, title='<script>x</script>')\n"
-        "class F(torch.autograd.Function):\n"
-        "forward = staticmethod(lambda ctx, x: x * 1)\n"
-        "backward = staticmethod(lambda ctx, g: g)\n",
+        """import torch
+from inspector.lab import lines
+bad = "<img src=x onerror=alert(1)>"
+net = torch.nn.Module(); net.register_parameter(bad, torch.nn.Parameter(torch.ones(1)))
+(net._parameters[bad] * 2).sum().backward()
+lines({bad: [1, 2], "b": [2, 1]}, title=bad)
+print(bad)""",
     )
     page.keyboard.press("ControlOrMeta+Enter")
-    page.locator(".js-plotly-plot, .cm-error-line").first.wait_for()
+    page.locator(".js-plotly-plot .gtitle", has_text="<img src=x").wait_for()
+    page.locator("svg g.node", has_text="net.<img src=x").first.wait_for()
     assert page.locator("img[src='x']").count() == 0

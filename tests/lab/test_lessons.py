@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from inspector.lab import plots
 from inspector.lab.figures import figure
 from inspector.lab.lessons import lessons, setting, with_setting
 from inspector.lab.picture import MOST_BOXES, flat, to_dot
@@ -292,3 +294,15 @@ def test_texts_are_sentences() -> None:
     for key, lesson in ALL.items():
         assert lesson.notice.endswith((".", "`.")), key
         assert lesson.question.endswith("?") or "Write" in lesson.question, key
+
+
+def test_the_documentation_lists_every_lesson_and_its_example_draws() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "lab.md").read_text("utf-8")
+    for key, lesson in ALL.items():
+        assert f"| {lesson.title} | `?lesson={key}` |" in text
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    plots.take()
+    exec(example, {})
+    drawn = plots.take()
+    assert [plot["kind"] for plot in drawn] == ["lines", "vectors", "heatmap", "paths"]
+    assert all(figure(plot).data for plot in drawn)

@@ -30,6 +30,24 @@ const errorLine = cm.StateField.define({
   provide: (field) => cm.EditorView.decorations.from(field),
 })
 
+// A long line continues below its own indentation, two columns in.
+const hanging = cm.StateField.define({
+  create: (state) => indents(state.doc),
+  update: (marks, transaction) => (transaction.docChanged ? indents(transaction.newDoc) : marks),
+  provide: (field) => cm.EditorView.decorations.from(field),
+})
+
+function indents(doc) {
+  const marks = []
+  for (let number = 1; number <= doc.lines; number++) {
+    const line = doc.line(number)
+    const columns = line.text.search(/\S|$/) + 2
+    const style = `text-indent:-${columns}ch;padding-left:calc(${columns}ch + 6px)`
+    marks.push(cm.Decoration.line({ attributes: { style } }).range(line.from))
+  }
+  return cm.Decoration.set(marks)
+}
+
 class Editor {
   constructor(root, parent) {
     this.root = root
@@ -51,7 +69,7 @@ class Editor {
       cm.lineNumbers(), cm.highlightSpecialChars(), cm.history(), cm.drawSelection(),
       cm.indentOnInput(), cm.bracketMatching(), cm.closeBrackets(), cm.highlightActiveLine(),
       cm.highlightActiveLineGutter(), cm.indentUnit.of("    "), cm.EditorView.lineWrapping,
-      cm.python(), highlighting, errorLine,
+      cm.python(), highlighting, errorLine, hanging,
       // Escape, then Tab, leaves the editor by keyboard: CodeMirror sees to it.
       cm.keymap.of([...cm.closeBracketsKeymap, ...cm.defaultKeymap, ...cm.historyKeymap, cm.indentWithTab]),
       cm.EditorView.contentAttributes.of({ "aria-label": "Snippet" }),
