@@ -75,7 +75,7 @@ def _head(state: _State) -> None:
         st.session_state["lab/lesson"] = state.lesson
         st.selectbox(
             "Lesson", keys, key="lab/lesson", label_visibility="collapsed", width=430,
-            format_func=lambda key: f"{keys.index(key) + 1}. {lessons()[key].title}",
+            format_func=lambda key: _label(keys.index(key), lessons()[key]),
             on_change=lambda: _open(state, st.session_state["lab/lesson"]),
         )  # fmt: skip
         for name, icon, target in (
@@ -88,6 +88,10 @@ def _head(state: _State) -> None:
                 disabled=not inside, on_click=_open,
                 args=(state, keys[target] if inside else state.lesson),
             )  # fmt: skip
+
+
+def _label(place: int, lesson: Lesson) -> str:
+    return f"{place + 1} · {lesson.chapter} · {lesson.title}"
 
 
 def _open(state: _State, key: str) -> None:

@@ -306,3 +306,9 @@ def test_the_documentation_lists_every_lesson_and_its_example_draws() -> None:
     drawn = plots.take()
     assert [plot["kind"] for plot in drawn] == ["lines", "vectors", "heatmap", "paths"]
     assert all(figure(plot).data for plot in drawn)
+
+
+def test_lessons_of_a_chapter_lie_together() -> None:
+    chapters = [lesson.chapter for lesson in ALL.values()]
+    changes = [a for a, b in zip(chapters, [*chapters[1:], ""], strict=True) if a != b]
+    assert len(changes) == len(set(chapters))
