@@ -59,7 +59,7 @@ class Operation:
         return bool(self.leaf) or all(cause.meant for cause in self.causes)
 
 
-class Births(TorchDispatchMode):
+class Births(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A mode around forward and backward; afterwards :meth:`origin` answers.
 
     Args:
@@ -70,7 +70,7 @@ class Births(TorchDispatchMode):
     def __init__(
         self, where: Callable[[Any], tuple[Place, str]], leaf_name: Callable[[Tensor], str]
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._where = where
         self._leaf_name = leaf_name
         self._writers: dict[int, Operation] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class GradientCheck:
         self._found: Tensor | None = None
         self._one: Tensor | None = None
 
-    def start(self, gradients: Sequence[Tensor]) -> Tensor | bool:
+    def start(self, gradients: list[Tensor]) -> Tensor | bool:
         """False or True where that is known at once; else a device scalar, above 0 if bad."""
         if not gradients:
             return False

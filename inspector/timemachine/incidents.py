@@ -24,6 +24,7 @@ class Incidents:
         self._recorder = recorder
         self._model = weakref.ref(model)
         self._run_path = run_path
+        self._place: tuple[object, ...] = ()
 
     @property
     def step(self) -> int:
@@ -43,7 +44,10 @@ class Incidents:
                 origin = dataclasses.replace(origin, report=report)
         except Exception as error:
             recorder.on_failed("bug report", error)
-        recorder.writer.event(step, _nonfinite(origin, found, policy))
+        place = origin.phase, origin.op, origin.module, origin.line
+        if not found.again or place != self._place:  # a spell at one place is told once
+            recorder.writer.event(step, _nonfinite(origin, found, policy))
+        self._place = place
         recorder.writer.event(step, origin)
         if policy == "pause":
             recorder.steering.pause("nonfinite")

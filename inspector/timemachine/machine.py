@@ -27,6 +27,7 @@ from inspector.timemachine.history import History
 from inspector.timemachine.hooks import OnCriterion, OnEnter, OnGradient, OnLeave
 from inspector.timemachine.late import LateFlags
 from inspector.timemachine.search import search
+from inspector.timemachine.state import random_state
 
 _TOLD = 64
 _CALLS = 64  # micro-batches of one step that are kept
@@ -58,6 +59,7 @@ class Found:
     Attributes:
         loss: whether the loss was; gradient: whether a gradient was.
         held: the update was not made.
+        again: the step before was bad too.
         call: the batch it happened with; None if it is not known.
         buffers: the buffers before the forward pass.
     """
@@ -67,6 +69,7 @@ class Found:
         self.loss = loss
         self.gradient = gradient
         self.held = False
+        self.again = False
         self.call: Call | None = None
         self.buffers: dict[str, Tensor] = {}
 
@@ -164,9 +167,7 @@ class TimeMachine:
 
     def enter(self, model: nn.Module) -> None:
         """The model is about to be called in training."""
-        call = Call(random=[torch.get_rng_state()])
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            call.random += torch.cuda.get_rng_state_all()
+        call = Call(random=random_state())
         for device in ("cuda", "cpu"):
             if torch.is_autocast_enabled(device):
                 call.autocast = device, torch.get_autocast_dtype(device)
@@ -266,6 +267,7 @@ class TimeMachine:
             self._hold(optimizer)
             found.held = True
         self._told.append(found.step)
+        found.again = self._ill
         known = self._ill and policy != "pause"
         self._ill = True
         calls = next((c for s, c in self.history.calls if s == found.step), []) if late else []

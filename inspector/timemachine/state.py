@@ -89,7 +89,7 @@ def bytes_needed(model: nn.Module, optimizers: Sequence[Optimizer]) -> int:
 def random_state() -> list[Tensor]:
     """The CPU's generator, then every CUDA device's, where CUDA is in use."""
     states = [torch.get_rng_state()]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states += torch.cuda.get_rng_state_all()
     return states
 
