@@ -3,7 +3,8 @@
 Statistic: share of a ReLU's units (channels of images) that were zero for every sample of eight
 consecutive steps, read from what autograd saved, so functional calls count too. Without the
 structure document: share of exact zeros of a ReLU module over its last measurements.
-Threshold: 0.5 (0.7 where the loss falls well) is a warning, 0.9 critical, 0.3 a note; from 100 samples and 8 units on.
+Threshold: 0.5 (0.7 where the loss falls well) is a warning, 0.9 critical, 0.3 a
+note; from 100 samples and 8 units on.
 Source: SageMaker Debugger DeadRelu (a unit active in < 1 % of samples, over half the layer);
 TheDeepChecker.
 False alarms: sparse features on purpose; very small batches.

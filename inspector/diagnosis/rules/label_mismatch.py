@@ -5,8 +5,8 @@ the graph or the loss module's arguments); (b) targets outside the range that th
 activation can reach; (c) class numbers outside the outputs' columns, or labels of a type that the
 loss refuses; (d) nearest neighbours among the inputs agree in their labels no more than chance
 (3 standard errors), and the model has not learned more than guessing on its training or
-validation part; (e) outputs without a class, or, where labels could not be seen, a loss that stays at ln C while
-weights move (notes).
+validation part; (e) outputs without a class, or, where labels could not be seen, a loss that stays
+at ln C while weights move (notes).
 Source: own; (d) after Wilson's edited nearest neighbours and the randomisation test of Zhang et
 al. 2017.
 False alarms: (d) tasks whose solution nearest neighbours cannot see (parity, long sequences) in

@@ -3,7 +3,7 @@
 Statistic: share of values with |tanh| > 0.97, or a sigmoid below 0.015 or above 0.985, in hidden
 activations, over eight consecutive steps; without the structure document the series
 ``activation_saturated``. Output activations and gates of fused recurrent kernels are left out.
-Threshold: 0.5 is a warning, 0.35 a note.
+Threshold: 0.5, or 0.8 of the very first values, is a warning, 0.35 a note.
 Source: SageMaker Debugger SaturatedActivation (its ±9.4999 is far too lax), TheDeepChecker (ρ_B).
 False alarms: binary codes and attention gates that are meant to saturate.
 """
@@ -11,6 +11,7 @@ False alarms: binary codes and attention gates that are meant to saturate.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
@@ -20,7 +21,7 @@ from inspector.diagnosis.remedies import remedies
 CODE = "saturated_activation"
 
 
-@register(CODE, share=0.5, note=0.35)
+@register(CODE, share=0.5, start=0.8, note=0.35)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     rows = [r for r in run.part("activations") or () if r["function"] in ("tanh", "sigmoid")]
     if not rows:
@@ -28,9 +29,14 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         return
     worst = max(rows, key=_share)
     share = _share(worst)
+    if share <= limits["share"]:
+        # What has come loose since is still worth knowing: the start was lost.
+        worst = max(rows, key=_share_at_start)
+        if _share_at_start(worst) > limits["start"]:
+            share = _share_at_start(worst)
     if share <= limits["note"]:
         return
-    at_start = (worst.get("at_start") or {}).get("saturated") or 0.0
+    at_start = _share_at_start(worst)
     first = 0 if at_start > limits["share"] else int(worst["first_step"])
     yield _finding(
         worst["module"],
@@ -49,8 +55,12 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     )
 
 
-def _share(row: dict[str, float]) -> float:
+def _share(row: dict[str, Any]) -> float:
     return float(row["saturated"] or 0)
+
+
+def _share_at_start(row: dict[str, Any]) -> float:
+    return float((row.get("at_start") or {}).get("saturated") or 0)
 
 
 def _from_series(run: Observations, limits: Thresholds) -> Iterator[Finding]:

@@ -169,10 +169,10 @@ def few_samples(v: Variation, broken: bool) -> None:
 @faulty("overfitting")
 def noisy_labels_by_heart(v: Variation, broken: bool) -> None:
     task = v.digits()
-    count = 200
+    count = v.choose(100, 140)
     if broken:
         task.inputs, task.targets = task.inputs[:count], task.targets[:count].clone()
-        wrong = torch.rand(count) < v.between(0.2, 0.35)
+        wrong = torch.rand(count) < v.between(0.25, 0.4)
         task.targets[wrong] = torch.randint(0, 10, (int(wrong.sum()),))
     model = nn.Sequential(nn.Flatten(), v.mlp(64, 10, hidden=[128, 128]))
     loss_fn = v.cross_entropy()

@@ -232,7 +232,7 @@ class _Risky(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x.flatten(1))
         if self.operation == "log":
-            x = torch.log(x.abs() + 1 if self.guarded else x + 1.5)
+            x = torch.log(x.abs() + 1 if self.guarded else x + 0.5)
         elif self.operation == "sqrt":
             x = torch.sqrt(F.relu(x) + (1e-3 if self.guarded else 0))
         else:

@@ -1,0 +1,82 @@
+"""``torch-inspector diagnose RUN [--json]``: findings in words or JSON; the exit code for CI.
+
+The command line registers :func:`diagnose_command` and ends the process with what it returns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from inspector.diagnosis.finding import Finding
+from inspector.diagnosis.findings import diagnose
+from inspector.store.reader import open_run
+
+_MARKS = {"critical": "✗", "warning": "!", "note": "·"}
+
+
+def diagnose_command(
+    run: str | Path,
+    write: Callable[[str], object],
+    *,
+    runs_dir: str | Path = "runs",
+    as_json: bool = False,
+) -> int:
+    """Writes the findings of a run, with ``write`` for each line; gives the exit code.
+
+    The code is 1 when a finding is critical, else 0.
+
+    Raises:
+        RunNotFound: there is no such run.
+        StoreError: it cannot be read.
+    """
+    with open_run(run, runs_dir) as opened:
+        findings = diagnose(opened)
+        name = opened.name
+    if as_json:
+        content = {"run": name, "findings": [finding.to_dict() for finding in findings]}
+        write(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        for line in in_words(name, findings):
+            write(line)
+    return int(any(finding.level == "critical" for finding in findings))
+
+
+def in_words(name: str, findings: Sequence[Finding]) -> list[str]:
+    """The findings as lines for a terminal; symptoms are indented under their cause."""
+    if not findings:
+        return [f"{name}: nothing found."]
+    lines = [f"{name}: {len(findings)} finding{'s' if len(findings) > 1 else ''}"]
+    for finding in findings:
+        symptom = finding.consequence_of is not None
+        indent = "    " if symptom else ""
+        because = f" (follows from {finding.consequence_of})" if symptom else ""
+        lines.append(
+            f"{indent}{_MARKS[finding.level]} {finding.level} {finding.code} "
+            f"[{finding.confidence:.0%}]{because}"
+        )
+        lines.append(f"{indent}    {finding.title}")
+        lines += [f"{indent}    seen: {evidence.text}" for evidence in finding.evidence]
+        place = _place(finding)
+        if place:
+            lines.append(f"{indent}    where: {place}")
+        if not symptom:
+            lines += [
+                f"{indent}    do: {remedy.text}" + (f"  {remedy.code}" if remedy.code else "")
+                for remedy in finding.remedies[:2]
+            ]
+    return lines
+
+
+def _place(finding: Finding) -> str:
+    parts = []
+    if finding.module is not None:
+        parts.append(finding.module or "the model")
+    if finding.op:
+        parts.append(finding.op)
+    if finding.file:
+        parts.append(f"{finding.file}:{finding.line}")
+    if finding.step:
+        parts.append(f"from step {finding.step}")
+    return ", ".join(parts)

@@ -1,0 +1,131 @@
+"""Findings as cards for people: verdict, place, evidence curve, remedies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
+
+TITLES = {
+    "vanishing_gradient": "Vanishing gradient",
+    "exploding_gradient": "Exploding gradient",
+    "dead_relu": "Dead ReLU units",
+    "saturated_activation": "Saturated activation",
+    "nonfinite": "NaN or infinity",
+    "missing_zero_grad": "Forgotten zero_grad",
+    "lr_too_high": "Learning rate too high",
+    "lr_too_low": "Learning rate too low",
+    "poor_initialization": "Poor initialisation",
+    "double_softmax": "Softmax twice",
+    "missing_activation": "Missing activation",
+    "wrong_loss": "Loss does not fit the task",
+    "unnormalized_input": "Inputs not normalised",
+    "frozen_parameters": "Frozen or forgotten parameters",
+    "label_mismatch": "Labels do not match",
+    "class_imbalance": "Class imbalance",
+    "overfitting": "Overfitting",
+    "mode_mistake": "Train or eval mode mistaken",
+    "no_shuffle": "Data not shuffled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceCurve:
+    """A recorded series with the limit it passed and the window that was looked at."""
+
+    title: str
+    steps: list[int]
+    values: list[float | None]
+    threshold: float | None
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindingCard:
+    """One finding, ready to be shown.
+
+    Attributes:
+        heading: what it is, in two or three words.
+        place: module, operation, source line and step, as far as they are known.
+        because: the heading of the finding that explains it, or empty.
+        leads_to: headings of the findings that follow from it.
+        controls: remedies that a running training can take now.
+        advice: remedies for the script.
+    """
+
+    code: str
+    level: str
+    heading: str
+    verdict: str
+    place: str
+    confidence: float
+    seen: tuple[str, ...]
+    explanation: str
+    reference: str
+    because: str
+    leads_to: tuple[str, ...]
+    controls: tuple[Remedy, ...]
+    advice: tuple[Remedy, ...]
+
+
+def cards(findings: Iterable[Finding]) -> list[FindingCard]:
+    """One card each, in the order of the findings."""
+    return [_card(finding) for finding in findings]
+
+
+def heading(code: str) -> str:
+    """Words for a code; a user's own code is shown as it is."""
+    return TITLES.get(code, code.replace("_", " "))
+
+
+def place(finding: Finding) -> str:
+    """Where and since when, in words; empty when the run as a whole is meant from the start."""
+    parts = []
+    if finding.module is not None:
+        parts.append(f"module {finding.module or '(model)'}")
+    if finding.op:
+        parts.append(finding.op)
+    if finding.file:
+        parts.append(f"{finding.file}:{finding.line}")
+    if finding.step:
+        parts.append(f"since step {finding.step}")
+    return " · ".join(parts)
+
+
+def curve(run: Any, evidence: Evidence, *, max_points: int = 500) -> EvidenceCurve | None:
+    """The series that shows the evidence; None when there is none to draw."""
+    if not evidence.quantity:
+        return None
+    series = run.series(evidence.quantity, evidence.subject, max_points=max_points)
+    if not len(series.steps):
+        return None
+    values = [float(v) if v == v and abs(v) != float("inf") else None for v in series.values]
+    return EvidenceCurve(
+        evidence.text,
+        [int(step) for step in series.steps],
+        values,
+        evidence.threshold,
+        evidence.first,
+        evidence.last,
+    )
+
+
+def _card(finding: Finding) -> FindingCard:
+    return FindingCard(
+        code=finding.code,
+        level=finding.level,
+        heading=heading(finding.code),
+        verdict=finding.title,
+        place=place(finding),
+        confidence=finding.confidence,
+        seen=tuple(evidence.text for evidence in finding.evidence),
+        explanation=finding.explanation,
+        reference=finding.reference,
+        because=heading(finding.consequence_of) if finding.consequence_of else "",
+        leads_to=tuple(heading(code) for code in finding.consequences),
+        controls=tuple(remedy for remedy in finding.remedies if remedy.control),
+        advice=tuple(remedy for remedy in finding.remedies if not remedy.control),
+    )
