@@ -17,7 +17,7 @@ from inspector.server.assets import PREFIX
 
 _ASSETS = Path(__file__).parent / "assets"
 _HTML = '<div class="inspector"></div>'
-_STRIP_QUANTITIES = ("epoch", "step_time", "samples_per_s")
+_STRIP_QUANTITIES = ("epoch", "step_time", "samples_per_s", "backward_passes")
 
 
 @dataclass(frozen=True, slots=True)

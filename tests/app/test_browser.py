@@ -136,6 +136,7 @@ def test_gradients_pile_up_without_zero_grad(tab: Tab, app: App) -> None:
         tab.wait_for_step(step + 12)
         passes = run.series("backward_passes", first=step + 1).values
         assert passes[-1] >= 10
+    tab.page.locator(".strip .fact", has_text="backward passes").wait_for()
     tab.page.get_by_text("each step").first.click()
     with newest_run(app) as run:
         tab.wait_for_step(tab.step() + 10)

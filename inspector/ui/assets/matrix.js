@@ -157,7 +157,7 @@ export class MatrixChart {
     context.setTransform(ratio, 0, 0, ratio, 0, 0)
     context.font = `12px ${this.board.theme.font}`
     const longest = Math.max(...this.points.subjects.map((name) => context.measureText(label(name)).width))
-    const gutter = Math.min(longest + GAP, width * 0.3, 240)
+    const gutter = Math.min(Math.max(longest, context.measureText("step").width) + GAP, width * 0.3, 240)
     const plot = { left: gutter, top: 0, width: width - gutter - 2, height: height - AXIS }
     return { context, width, height, plot, rowHeight: plot.height / this.rows }
   }

@@ -100,6 +100,8 @@ export class Strip {
     const facts = []
     const epoch = this.#newest("epoch")
     if (epoch !== undefined) facts.push(["epoch", number(epoch, 3)])
+    const passes = this.#newest("backward_passes")
+    if (passes > 1) facts.push(["backward passes in the gradients", count(passes)])
     const stepTime = this.#mean("step_time")
     if (status === "running" && stepTime > 0) {
       if (total) facts.push(["left", duration((total - done) * stepTime)])
