@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from inspector.capture.backward_snapshot import BackwardSnapshot
-from inspector.capture.measured import Measured, Table
+from inspector.capture.measured import Measured
 from inspector.capture.memory import device_bytes, resident_bytes
 from inspector.capture.nonfinite import Onset
 from inspector.capture.observer import Observer
@@ -190,7 +190,7 @@ class Recorder:
         self.writer.append("scalar", measured.step, *self._scalars.row(scalars))
         for group, table in (("parameter", measured.parameters), ("module", measured.modules)):
             if table is not None and table.keys:
-                self.writer.append(group, measured.step, table.keys, _with_absent(table))
+                self.writer.append(group, measured.step, table.keys, table.values)
         for histogram in measured.histograms:
             self.writer.histogram(
                 measured.step,
@@ -366,7 +366,6 @@ class Recorder:
         self.writer.document("graph", step, document)
         self.event(GraphCaptured(nodes=len(document["nodes"])))
 
-
     # ------------------------------------------------------------ the backward pass
 
     def _finish_backward(self) -> None:
@@ -374,9 +373,7 @@ class Recorder:
         if document is None:
             return
         self.writer.document("backward", document["step"], document)
-        self.event(
-            BackwardCaptured(nodes=len(document["visits"]), nonfinite=document["nonfinite"])
-        )
+        self.event(BackwardCaptured(nodes=len(document["visits"]), nonfinite=document["nonfinite"]))
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
@@ -384,11 +381,6 @@ class Recorder:
         except Exception as error:
             self._backward.disarm()
             self.on_failed("backward pass", error)
-
-
-def _with_absent(table: Table) -> F32:
-    table.values[~table.present] = ABSENT
-    return table.values
 
 
 def _as_dict(controls: Controls) -> dict[str, Any]:

@@ -6,13 +6,12 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from inspector.capture.activations import combine
 from inspector.capture.entries import Rows
 from inspector.capture.histograms import HistogramBatch
 from inspector.capture.kernel import load
-from inspector.capture.measured import Measured, ModuleColumns, Table
+from inspector.capture.measured import F32, Measured, ModuleColumns, Table, with_absent
 from inspector.capture.nonfinite import Onset, bad_loss, first_bad, first_nonfinite
 from inspector.capture.transfer import ABSENT, Scalar, Shipment
 from inspector.quantities import SeriesKey
@@ -116,8 +115,8 @@ class Flight:
         if kernel is not None and isinstance(self.entries, np.ndarray):
             gradients = np.array(self.output_gradients, dtype=np.float64)
             size = self.columns.size
-            values, present, self.bad_outputs = kernel.modules(self.entries, gradients, scale, size)
-            measured.modules = self.columns.select(values, present)
+            values, self.bad_outputs = kernel.modules(self.entries, gradients, scale, size)
+            measured.modules = self.columns.select(values)
             return self.bad_outputs
         statistics = combine(self.entries, self.columns.size)
         self.careful = statistics.careful
@@ -139,8 +138,8 @@ class Flight:
         cells = np.array(self.parameters.lists(), dtype=np.float64)
         kernel = load()
         reduce = parameter_rows if kernel is None else kernel.parameters
-        values, present, totals = reduce(cells, scale, received_scale)
-        measured.parameters = Table(self.parameter_keys, values, present)
+        values, totals = reduce(cells, scale, received_scale)
+        measured.parameters = Table(self.parameter_keys, values)
         scalars = measured.scalars
         unclipped, received, before, change, nonfinite = totals
         if unclipped != ABSENT:
@@ -177,9 +176,7 @@ class Flight:
         return None
 
 
-def parameter_rows(
-    cells: Rows, scale: float, received_scale: float
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], list[float]]:
+def parameter_rows(cells: Rows, scale: float, received_scale: float) -> tuple[F32, list[float]]:
     """What :meth:`Kernel.parameters` does, by numpy."""
     absent = cells == ABSENT
     totals = [
@@ -190,7 +187,7 @@ def parameter_rows(
     with np.errstate(all="ignore"):
         ratio = cells[5] / cells[4]
         first = (cells[0] / scale, cells[1] / scale, cells[2], cells[3] / received_scale)
-        values = np.concatenate((*first, cells[6], ratio)).astype(np.float32)
+        values = np.concatenate((*first, cells[6], ratio))
     no_ratio = absent[5] | absent[4] | (cells[4] == 0)
     present = ~np.concatenate((absent[0:4].ravel(), absent[6], no_ratio))
-    return values, present, totals
+    return with_absent(values, present), totals

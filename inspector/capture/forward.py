@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -177,7 +178,7 @@ class ForwardProbe:
         if self.full and hook.column >= 0:
             main = main_tensor(output)
             if main is not None and main.grad_fn is not None:
-                main.register_hook(hook.gradient)  # type: ignore[no-untyped-call]
+                _on_gradient_of(main, hook.gradient)
 
     def _watch_boundaries(self, output: Any) -> None:
         for tensor in tensors_in(output):
@@ -186,7 +187,7 @@ class ForwardProbe:
     def watch_boundary(self, tensor: Tensor) -> None:
         """Lets a backward pass through this tensor be noticed."""
         if tensor.grad_fn is not None:
-            tensor.register_hook(self._boundary)  # type: ignore[no-untyped-call]
+            _on_gradient_of(tensor, self._boundary)
 
     def _discover(self, hook: ModuleHook, args: Any, output: Any) -> None:
         record = hook.record
@@ -237,7 +238,8 @@ class ForwardProbe:
     def take_histograms(self, batch: HistogramBatch | None, schedule: HistogramSchedule) -> None:
         """Puts histograms of the first call of each module whose turn it is into the batch."""
         self.histograms = batch
-        self._turn = frozenset(schedule.pick(len(self._measured)))
+        if batch is not None:
+            self._turn = frozenset(schedule.pick(len(self._measured)))
 
     def end_backward(self, *, received: bool, discard: bool) -> None:
         """A backward pass ended. What a pass without parameter gradients left is dropped."""
@@ -295,6 +297,15 @@ class ForwardProbe:
         for hook in self._hooks:
             hook.silence()
         self._boundary.probe = None
+
+
+def _on_gradient_of(tensor: Tensor, hook: OutputGradient) -> None:
+    """``tensor.register_hook(hook)`` without the handle, which costs more than the hook."""
+    if tensor._backward_hooks is None:
+        tensor._backward_hooks = OrderedDict(((-1, hook),))
+        tensor.grad_fn._register_hook_dict(tensor)  # type: ignore[union-attr]
+    else:
+        tensor.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
 def _transformed() -> bool:

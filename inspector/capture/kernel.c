@@ -105,14 +105,16 @@ void inspector_gradients(int64_t count, const float **x, const int64_t *n, doubl
     for (int64_t k = 0; k < count; k++) {
         const float *g = x[k];
         double total = 0;
-        float most = 0;
+        int32_t most = 0; /* as bits: they order like the numbers, NaN above infinity */
         for (int64_t start = 0; start < n[k]; start += BLOCK) {
             int64_t stop = start + BLOCK < n[k] ? start + BLOCK : n[k];
             float s = 0;
             for (int64_t i = start; i < stop; i++) {
-                float a = fabsf(g[i]);
-                s += a * a;
-                most = a > most ? a : most;
+                int32_t bits;
+                memcpy(&bits, g + i, 4);
+                bits &= 0x7fffffff;
+                s += g[i] * g[i];
+                most = bits > most ? bits : most;
             }
             total += s;
         }
@@ -122,7 +124,9 @@ void inspector_gradients(int64_t count, const float **x, const int64_t *n, doubl
             bad = count_nonfinite(g, n[k]);
         }
         norm[k] = sqrt(total);
-        largest[k] = total != total ? total : most;
+        float found;
+        memcpy(&found, &most, 4);
+        largest[k] = found;
         nonfinite[k] = (double)bad;
     }
 }
@@ -179,10 +183,11 @@ void inspector_compare(int64_t count, const float **x, const int64_t *n, float *
 }
 
 /* Joins the calls of each module. rows: n × (column, count, sum, variance, zeros, saturated,
-   non-finite, 1); gradients: g × (column, norm); work: 8 × m. out and present: 6 × m, in the order
-   mean, std, zeros, saturated, non-finite, output gradient. Answers the non-finite total. */
+   non-finite, 1); gradients: g × (column, norm); work: 8 × m. out: 6 × m, in the order
+   mean, std, zeros, saturated, non-finite, output gradient; absent (a float's bits) where there is
+   none. Answers the non-finite total. */
 double inspector_modules(const double *rows, int64_t n, const double *gradients, int64_t g,
-                         double scale, int64_t m, double *work, float *out, uint8_t *present) {
+                         double scale, int64_t m, double *work, float *out, uint32_t absent) {
     double *count = work, *sum = work + m, *within = work + 2 * m, *squares = work + 3 * m;
     double *zeros = work + 4 * m, *outside = work + 5 * m, *bad = work + 6 * m, *grad = work + 7 * m;
     double found = 0;
@@ -211,18 +216,19 @@ double inspector_modules(const double *rows, int64_t n, const double *gradients,
         out[3 * m + k] = (float)(outside[k] / count[k]);
         out[4 * m + k] = (float)bad[k];
         out[5 * m + k] = (float)(sqrt(grad[k]) / scale);
-        for (int q = 0; q < 5; q++) present[q * m + k] = count[k] > 0;
-        present[5 * m + k] = !(grad[k] < 0);
+        if (!(count[k] > 0))
+            for (int q = 0; q < 5; q++) memcpy(out + q * m + k, &absent, 4);
+        if (grad[k] < 0) memcpy(out + 5 * m + k, &absent, 4);
         found += bad[k];
     }
     return found;
 }
 
 /* cells: 7 × p of norm, largest, non-finite, received, before, change, after; negative where there
-   is none. out and present: 6 × p of norm, largest, non-finite, received, after, change / before.
+   is none. out: 6 × p of norm, largest, non-finite, received, after, change / before.
    totals: L2 norms of all norms, received, before and change, or -1; non-finite values. */
 void inspector_parameters(const double *cells, int64_t p, double scale, double received_scale,
-                          float *out, uint8_t *present, double *totals) {
+                          float *out, double *totals, uint32_t absent) {
     static const int source[4] = {0, 3, 4, 5};
     static const int order[5] = {0, 1, 2, 3, 6};
     double by[5] = {scale, scale, 1, received_scale, 1};
@@ -242,12 +248,12 @@ void inspector_parameters(const double *cells, int64_t p, double scale, double r
     for (int q = 0; q < 5; q++)
         for (int64_t k = 0; k < p; k++) {
             double value = cells[order[q] * p + k];
-            present[q * p + k] = value != -1;
             out[q * p + k] = (float)(value / by[q]);
+            if (value == -1) memcpy(out + q * p + k, &absent, 4);
         }
     for (int64_t k = 0; k < p; k++) {
         double before = cells[4 * p + k], change = cells[5 * p + k];
-        present[5 * p + k] = before != -1 && change != -1 && before != 0;
         out[5 * p + k] = (float)(change / before);
+        if (before == -1 || change == -1 || before == 0) memcpy(out + 5 * p + k, &absent, 4);
     }
 }

@@ -24,12 +24,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from inspector.quantities import ABSENT_BITS
+
 SWITCH = "INSPECTOR_KERNEL"
 _SOURCE = Path(__file__).with_name("kernel.c")
 _OPTIONS = (
     "-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math",
     "-fno-math-errno", "-shared", "-fPIC",
 )  # fmt: skip
+F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 _POINTER, _COUNT, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
@@ -54,11 +57,14 @@ class Kernel:
         self._compare = _many(functions.inspector_compare, 6)
         self._modules = functions.inspector_modules
         self._modules.argtypes = (
-            _POINTER, _COUNT, _POINTER, _COUNT, _REAL, _COUNT, _POINTER, _POINTER, _POINTER,
+            _POINTER, _COUNT, _POINTER, _COUNT, _REAL, _COUNT, _POINTER, _POINTER, ctypes.c_uint32,
         )  # fmt: skip
         self._modules.restype = _REAL
         self._parameters = functions.inspector_parameters
-        self._parameters.argtypes = (_POINTER, _COUNT, _REAL, _REAL, _POINTER, _POINTER, _POINTER)
+        self._parameters.argtypes = (
+            _POINTER, _COUNT, _REAL, _REAL, _POINTER, _POINTER, ctypes.c_uint32,
+        )  # fmt: skip
+        self._spaces: dict[int, tuple[F32, int, Any]] = {}
         self._parameters.restype = None
         self._row = (_REAL * 8)()
         self._row_at = ctypes.addressof(self._row)
@@ -77,32 +83,40 @@ class Kernel:
         self.output_at(column, tensor, bounds, self._row_at)
         return self._row[:]
 
-    def modules(
-        self, rows: F64, gradients: F64, scale: float, size: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], float]:
-        """Six statistics of each module, which of them exist, and the non-finite total."""
-        values = np.empty(6 * size, np.float32)
-        present = np.empty(6 * size, np.bool_)
-        work = np.empty(8 * size)
+    def modules(self, rows: F64, gradients: F64, scale: float, size: int) -> tuple[F32, float]:
+        """Six statistics of each module, and the non-finite total.
+
+        The array is used again by the next call for as many modules.
+        """
+        values, at, work = self._space(size)
         total = self._modules(
             rows.ctypes.data, len(rows), gradients.ctypes.data, len(gradients), scale, size,
-            work.ctypes.data, values.ctypes.data, present.ctypes.data,
+            work, at, ABSENT_BITS,
         )  # fmt: skip
-        return values, present, total
+        return values, total
 
     def parameters(
         self, cells: F64, scale: float, received_scale: float
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], list[float]]:
-        """Six statistics of each parameter, which of them exist, and the totals over all."""
+    ) -> tuple[F32, list[float]]:
+        """Six statistics of each parameter, and the totals over all.
+
+        The array is used again by the next call for as many parameters.
+        """
         size = cells.shape[1]
-        values = np.empty(6 * size, np.float32)
-        present = np.empty(6 * size, np.bool_)
-        totals = (_REAL * 5)()
+        values, at, _ = self._space(-size)
         self._parameters(
-            cells.ctypes.data, size, scale, received_scale, values.ctypes.data,
-            present.ctypes.data, totals,
-        )  # fmt: skip
-        return values, present, totals[:]
+            cells.ctypes.data, size, scale, received_scale, at, self._row_at, ABSENT_BITS
+        )
+        return values, self._row[:5]
+
+    def _space(self, size: int) -> tuple[F32, int, Any]:
+        """Room for results and for intermediate numbers; negative sizes are parameters'."""
+        space = self._spaces.get(size)
+        if space is None:
+            values = np.empty(6 * abs(size), np.float32)
+            work = (_REAL * (8 * abs(size)))()
+            space = self._spaces[size] = (values, values.ctypes.data, work)
+        return space
 
     def norm(self, tensor: Tensor) -> float:
         """L2 norm of a fitting tensor."""

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from inspector.capture.activations import ModuleStatistics
 from inspector.capture.histograms import Histogram
 from inspector.capture.nonfinite import Onset
-from inspector.quantities import SeriesKey
+from inspector.quantities import ABSENT_BITS, SeriesKey
+
+F32 = npt.NDArray[np.float32]
 
 PARAMETER_QUANTITIES = (
     "grad_norm",
@@ -35,13 +37,25 @@ MODULE_QUANTITIES = (
 class Table:
     """One row of a group: ``values`` (float32) of the series ``keys``.
 
-    ``present`` is False where a quantity could not be had in this step. The keys are the same
-    tuple object in every step, as long as nothing joins.
+    Where a quantity could not be had in this step, the value has the bits ``ABSENT_BITS``. The
+    keys are the same tuple object in every step, as long as nothing joins. The memory of the
+    values is used again for the next step.
     """
 
     keys: tuple[SeriesKey, ...]
-    values: np.ndarray
-    present: np.ndarray
+    values: F32
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """False where the quantity could not be had."""
+        return self.values.view(np.uint32) != ABSENT_BITS
+
+
+def with_absent(values: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) -> F32:
+    """The values as float32, with ``ABSENT_BITS`` where they are not present."""
+    result = values.astype(np.float32)
+    result.view(np.uint32)[~present] = ABSENT_BITS
+    return result
 
 
 @dataclass(slots=True)
@@ -66,9 +80,6 @@ def parameter_keys(names: Sequence[str]) -> tuple[SeriesKey, ...]:
     )
 
 
-F32 = npt.NDArray[np.float32]
-
-
 class ModuleColumns:
     """Which module series exist: every quantity, but saturation only where there are bounds."""
 
@@ -84,11 +95,11 @@ class ModuleColumns:
         rows = [MODULE_QUANTITIES.index(q) * self.size + i for q, i in picked]
         self._select = np.array(rows, dtype=np.intp)
 
-    def select(self, values: F32, present: npt.NDArray[np.bool_]) -> Table:
+    def select(self, values: F32) -> Table:
         """The series that exist, from six statistics of every module."""
         if len(self.keys) == len(values):
-            return Table(self.keys, values, present)
-        return Table(self.keys, values[self._select], present[self._select])
+            return Table(self.keys, values)
+        return Table(self.keys, values[self._select])
 
     def table(self, statistics: ModuleStatistics, gradient: np.ndarray) -> Table:
         """``gradient`` holds output-gradient norms, negative where there is none."""
@@ -104,4 +115,4 @@ class ModuleColumns:
             )
         )
         there = np.concatenate((seen, seen & ~statistics.lost, seen, seen, seen, ~(gradient < 0)))
-        return Table(self.keys, values[self._select].astype(np.float32), there[self._select])
+        return self.select(with_absent(values, there))

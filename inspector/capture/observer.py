@@ -121,9 +121,8 @@ class Observer:
             partial(self._on_before_step, position),
             partial(self._on_after_step, position),
         )
-        inherited = vars(optimizer).get("zero_grad") or type(optimizer).zero_grad.__get__(
-            weakref.proxy(optimizer)
-        )
+        previous = vars(optimizer).get("zero_grad")
+        inherited = previous or partial(_zero_grad, weakref.ref(optimizer))
         self._attachment.replace_method(
             optimizer, "zero_grad", partial(self._on_zero_grad, position, inherited)
         )
@@ -449,6 +448,11 @@ class Observer:
             if tensor.grad is not None
         )
         return {"modules": module_records.document(self.forward.records, trained)}
+
+
+def _zero_grad(reference: weakref.ref[Any], *args: Any, **kwargs: Any) -> Any:
+    optimizer = reference()
+    return None if optimizer is None else type(optimizer).zero_grad(optimizer, *args, **kwargs)
 
 
 def _state(parameter: Tensor) -> tuple[int | None, int]:

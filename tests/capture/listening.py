@@ -19,6 +19,9 @@ class Listening:
         self.failures: list[tuple[str, Exception]] = []
 
     def on_measured(self, measured: Measured) -> None:
+        for table in (measured.parameters, measured.modules):
+            if table is not None:
+                table.values = table.values.copy()
         self.rows.append(measured)
 
     def on_boundary(self) -> None: ...
