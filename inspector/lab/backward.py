@@ -17,7 +17,7 @@ from inspector.autograd.walk import leaf_of, walk
 from inspector.lab.report import GraphRecord
 
 MOST_GRAPHS = 4
-MOST_NODES = 3000
+MOST_NODES = 6000
 # What lies between a snippet's line and the engine: PyTorch's own methods, and our mode.
 _BETWEEN = (
     str(Path(torch.__file__).parent / "_tensor.py"),
@@ -61,7 +61,7 @@ class Backwards:
 
     def add_last_tensor(self) -> None:
         """Where nothing went backward: the graph of ``loss``, or of the tensor named last."""
-        if self.graphs:
+        if self.graphs or self._passes:
             return
         made = {
             name: value
@@ -81,20 +81,22 @@ class Backwards:
         return 0
 
     def _wrapped(self, original: Any, kind: str) -> Any:
-        def call(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             frame = self._caller(sys._getframe(1))
             if frame is None:
-                return original(tensors, *args, **kwargs)
+                return original(*args, **kwargs)
             self._passes += 1
-            root = tensors[0] if isinstance(tensors, Sequence) and tensors else tensors
+            named = [kwargs[name] for name in ("tensors", "outputs") if name in kwargs]
+            root = next(iter((*args, *named)), None)
+            if isinstance(root, Sequence) and root:
+                root = root[0]
             if len(self.graphs) >= MOST_GRAPHS or not isinstance(root, torch.Tensor):
-                return original(tensors, *args, **kwargs)
+                return original(*args, **kwargs)
             names = {**self._names, **frame.f_locals}
             label = f"{kind}, line {frame.f_lineno}"
             return self._record(
-                root, label, frame.f_lineno, names,
-                lambda: original(tensors, *args, **kwargs),
-            )  # fmt: skip
+                root, label, frame.f_lineno, names, lambda: original(*args, **kwargs)
+            )
 
         return call
 
@@ -112,7 +114,7 @@ class Backwards:
         model = _Names(names)
         nodes = [] if root.grad_fn is None else walk(root.grad_fn).nodes
         if len(nodes) > MOST_NODES:
-            self.notes.append(f"The graph of {label} has {len(nodes):,} nodes and is not drawn.")
+            self.notes.append(f"Not drawn, as it has {len(nodes):,} nodes: {label}.")
             return None if backward is None else backward()
         _tag_named(names)
         gradients = NodeGradients(nodes)

@@ -28,7 +28,8 @@ class Channel:
 
     def send(self, **message: Any) -> None:
         # A snippet that was killed may have left half a line behind: begin a new one.
-        data = b"\n" + json.dumps(message).encode() + b"\n"
+        # Lone surrogates, which Python's text may hold, are no UTF-8.
+        data = f"\n{json.dumps(message, ensure_ascii=False)}\n".encode("utf-8", "replace")
         while data:
             data = data[os.write(self._descriptor, data) :]
 
@@ -124,7 +125,11 @@ def _run(job: dict[str, Any], channel: Channel, record: Any) -> None:
     lift = _limit(job)
     sys.stdout = sys.stderr = Printed(channel, job["printed"])
     report = record.run(job["snippet"], lift)
-    channel.send(report=report.to_dict())
+    try:
+        channel.send(report=report.to_dict())
+    except (ValueError, TypeError, RecursionError) as error:
+        sentence = f"The snippet ran, but its result cannot be shown ({type(error).__name__})."
+        channel.send(report={"stopped": sentence, "seconds": report.seconds})
 
 
 def _limit(job: dict[str, Any]) -> Any:

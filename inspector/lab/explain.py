@@ -61,6 +61,10 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     (r"derivative for .* is not implemented",
      "PyTorch has no derivative for this operation; express it with others, or write a custom "
      "autograd.Function."),
+    (r"Found no NVIDIA driver|No CUDA GPUs|not compiled with CUDA|CUDA-capable device",
+     "Snippets of the lab run on the CPU only, so that they never disturb a training run."),
+    (r"EOF when reading a line",
+     "Nobody can type into a snippet that runs; write the value into the code."),
     (r"name '(torch|nn|np|F)' is not defined",
      "The snippet starts from nothing: import what it uses first."),
 )  # fmt: skip
@@ -87,6 +91,8 @@ def explain(
         return "The snippet asked for more than the lab's memory limit leaves.", ""
     if found := _INPLACE.search(message):
         return _inplace(found["op"], found["now"], found["then"], line_of), ""
+    if found := re.search(r"Function '(\w+)' returned nan values", message):
+        return _not_a_number(found[1], line_of), ""
     if found := re.search(r"size of tensor a \((\d+)\) must match .* b \((\d+)\)", message):
         return _broadcast(found[1], found[2]), aligned(shapes)
     if found := re.search(r"shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x(\d+)\)", message):
@@ -166,6 +172,15 @@ def _inplace(op: str | None, now: str, then: str, line_of: Callable[[str], int])
     return (
         f"The backward pass needs {who}{where} as it was at version {then}, but it was changed in "
         f"place since (version {now}); compute a new tensor instead, or change a clone()."
+    )
+
+
+def _not_a_number(op: str, line_of: Callable[[str], int]) -> str:
+    line = line_of(op)
+    where = f" in line {line}" if line else ""
+    return (
+        f"Anomaly detection stopped where the first NaN appeared: in the backward of "
+        f"{op.removesuffix('Backward0').lower()}{where}; look at the value it was given there."
     )
 
 

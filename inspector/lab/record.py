@@ -8,7 +8,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -41,7 +41,9 @@ def run(snippet: str, lift_limits: Callable[[], object] = lambda: None) -> Repor
     lines = snippet.splitlines(keepends=True)
     linecache.cache[FILE] = (len(snippet), None, lines, FILE)
     module = types.ModuleType("__main__")
+    module.__file__ = FILE
     sys.modules["__main__"] = module
+    warnings.showwarning = _show_warning
     torch.manual_seed(0)  # a lesson that is run twice shows the same numbers
     np.random.seed(0)
     values = ValueTags()
@@ -62,15 +64,16 @@ def run(snippet: str, lift_limits: Callable[[], object] = lambda: None) -> Repor
         warnings.simplefilter("ignore")
         backwards.add_last_tensor()
         failed = None if failure is None else _error(failure, values, backwards)
-        tensors = _tensors(module.__dict__)
+        notes: list[str] = []
+        tensors = _tensors(module.__dict__, notes)
         return Report(
             stopped=stopped,
             error=failed,
-            values=_values(module.__dict__),
+            values=_values(module.__dict__, notes),
             tensors=tuple(tensors[:MOST_TENSORS]),
             graphs=tuple(backwards.graphs),
             plots=tuple(plots.take()),
-            notes=tuple(backwards.notes + _left_out(tensors)),
+            notes=tuple(backwards.notes + notes + _left_out(tensors)),
             seconds=seconds,
         )
 
@@ -82,7 +85,11 @@ def _left_out(tensors: list[TensorRecord]) -> list[str]:
 
 
 def _error(error: BaseException, values: ValueTags, backwards: Backwards) -> SnippetError:
-    kind, message = type(error).__name__, str(error)
+    kind = type(error).__name__
+    try:
+        message = str(error)
+    except Exception:
+        message = "(the exception cannot be put into words)"
     _, shapes = values.failure or ("", ())
     explanation, shown = explain(kind, message, shapes, backwards.line_of)
     return SnippetError(
@@ -100,20 +107,29 @@ def _line(error: BaseException) -> int:
     return line
 
 
-def _tensors(names: dict[str, Any]) -> list[TensorRecord]:
+def _tensors(names: dict[str, Any], notes: list[str]) -> list[TensorRecord]:
     records = []
     for name, value in _visible(names):
-        if isinstance(value, torch.Tensor):
-            records.append(_tensor(name, value))
-        elif isinstance(value, nn.Module):
-            records += [_tensor(f"{name}.{path}", p) for path, p in value.named_parameters()]
-        elif isinstance(value, (list, tuple)):
-            records += [
-                _tensor(f"{name}[{number}]", item)
-                for number, item in enumerate(value[:MOST_TENSORS])
-                if isinstance(item, torch.Tensor) and item.requires_grad
-            ]
+        try:
+            records += [_tensor(path, tensor) for path, tensor in _inside(name, value)]
+        except Exception as error:  # tensors of all kinds come here; one that refuses is left out
+            notes.append(f"{name} cannot be described ({type(error).__name__}).")
     return records
+
+
+def _inside(name: str, value: Any) -> list[tuple[str, torch.Tensor]]:
+    """The tensors that a name stands for."""
+    if isinstance(value, torch.Tensor):
+        return [(name, value)]
+    if isinstance(value, nn.Module):
+        return [(f"{name}.{path}", tensor) for path, tensor in value.named_parameters()]
+    if isinstance(value, (list, tuple)):
+        return [
+            (f"{name}[{number}]", item)
+            for number, item in enumerate(value[:MOST_TENSORS])
+            if isinstance(item, torch.Tensor) and item.requires_grad
+        ]
+    return []
 
 
 def _tensor(name: str, tensor: torch.Tensor) -> TensorRecord:
@@ -125,7 +141,7 @@ def _tensor(name: str, tensor: torch.Tensor) -> TensorRecord:
         requires_grad=tensor.requires_grad,
         leaf=tensor.is_leaf,
         grad_fn="" if tensor.grad_fn is None else tensor.grad_fn.name().rpartition("::")[2],
-        version=tensor._version,
+        version=0 if tensor.is_inference() else tensor._version,
         value=plain(tensor),
         gradient=plain(gradient),
         statistics=statistics(tensor),
@@ -143,17 +159,27 @@ def statistics(tensor: torch.Tensor) -> str:
     return f"{text}, {bad} not finite" if bad else text
 
 
-def _values(names: dict[str, Any]) -> dict[str, Any]:
-    found = {name: _value(value) for name, value in _visible(names)}
-    return {name: value for name, value in found.items() if value is not None}
+def _values(names: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    found = {}
+    for name, value in _visible(names):
+        try:
+            plain_value = _value(value)
+        except Exception as error:  # such as a list that contains itself
+            notes.append(f"{name} cannot be described ({type(error).__name__}).")
+            continue
+        if plain_value is not None:
+            found[name] = plain_value
+    return found
 
 
 def _value(value: Any) -> Any:
     """Something JSON can say, or None for what is not a plain result."""
-    if isinstance(value, (bool, int, float)):
+    if isinstance(value, (bool, float)):
         return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else None
     if isinstance(value, str):
-        return value[:MOST_TEXT]
+        return str(value)[:MOST_TEXT]
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray) and value.dtype.kind in "bif" and value.size <= MOST_ITEMS:
@@ -169,3 +195,21 @@ def _value(value: Any) -> Any:
 
 def _visible(names: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in names.items() if not name.startswith("_")]
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,  # noqa: ARG001
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Prints a warning with the line of the snippet that led to it."""
+    if filename != FILE and issubclass(category, FutureWarning):
+        return  # addressed to the authors of a library
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename != FILE:
+        frame = frame.f_back
+    where = f"line {frame.f_lineno}: " if frame.f_code.co_filename == FILE else ""
+    sys.stderr.write(f"{where}{category.__name__}: {message}\n")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
+from inspector.lab import sandbox as sandbox_module
 from inspector.lab.report import Report
 from inspector.lab.sandbox import Limits, Sandbox
 
@@ -158,3 +162,69 @@ def test_closing_ends_the_child_and_the_next_run_starts_another(sandbox: Sandbox
     sandbox.close()
     sandbox.close()
     assert alive(sandbox)
+
+
+@pytest.mark.parametrize(
+    "snippet",
+    [
+        "text = '\\ud800'\nprint(text)",
+        "many = 10**5000\nnothing = float('nan')",
+        "loop = [1]\nloop.append(loop)",
+        "class E(Exception):\n    def __str__(self): raise ValueError\nraise E()",
+        "class Odd:\n    def __getattr__(self, name): raise ValueError(name)\nodd = Odd()",
+        "raise KeyboardInterrupt",
+        "import torch\nwith torch.inference_mode(): x = torch.ones(2) * 2",
+        "import torch\nclass T(torch.Tensor): pass\nx = torch.ones(3).as_subclass(T)",
+        "import torch\nx = torch.tensor([1 + 2j], requires_grad=True)\nx.abs().sum().backward()",
+        "import torch\nx = torch.eye(3).to_sparse().requires_grad_()\nx.sum().backward()",
+        "import torch\nx = torch.ones(2, device='meta', requires_grad=True)\ny = x * 2",
+        "import torch\nx = torch.ones(2, requires_grad=True)\n"
+        "torch.autograd.grad(outputs=x.sum(), inputs=x)",
+        "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: int = 1\n"
+        "import inspect, pickle\npickle.loads(pickle.dumps(A()))\ninspect.getsource(A)",
+    ],
+)
+def test_odd_things_are_described_or_left_out(sandbox: Sandbox, snippet: str) -> None:
+    report = sandbox.run(snippet)
+    assert report.stopped == ""
+    assert (report.error is not None) == ("raise E" in snippet or "raise K" in snippet)
+    report.printed.encode()
+
+
+def test_platforms_that_cannot_fork_keep_a_fresh_process_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    boot = sandbox_module._BOOT.replace(
+        "from inspector.lab.child import main",
+        "from inspector.lab import child; child.FORKS = False; main = child.main",
+    )
+    monkeypatch.setattr(sandbox_module, "_BOOT", boot)
+    fresh = Sandbox(Limits(seconds=20))
+    try:
+        first, second = (fresh.run("import os\nme = os.getpid()").value("me") for _ in range(2))
+        assert first != second
+        assert "stopped after 1 seconds" in fresh.run("while True: pass", limits=HASTY).stopped
+        assert alive(fresh)
+    finally:
+        fresh.close()
+
+
+@linux
+def test_nothing_is_left_when_the_app_is_killed() -> None:
+    program = (
+        "from inspector.lab.sandbox import Sandbox\nimport sys\ns = Sandbox()\ns.warm()\n"
+        "print(s.run('import os\\nme = os.getppid()').value('me'), flush=True)\n"
+        "s.run('while True: pass')"
+    )
+    app = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert app.stdout is not None
+    warm = psutil.Process(int(app.stdout.readline()))
+    deadline = time.monotonic() + 20
+    while not (running := warm.children()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    app.kill()
+    app.wait()
+    gone, left = psutil.wait_procs([warm, *running], timeout=20)
+    assert left == []
+    assert len(gone) >= 2
+    app.stdout.close()
