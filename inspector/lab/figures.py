@@ -9,7 +9,9 @@ import plotly.graph_objects as go
 
 HEIGHT = 290
 _LEGEND_ROW = 22
-_LEGEND_COLUMNS = 3
+_LEGEND_LINE = 45
+_LETTER = 7
+_WIDTH = 380  # of the page's column on a screen of 1280, all in CSS pixels
 COLOURS = ("#4c6ef5", "#f76707", "#2f9e44", "#be4bdb", "#1098ad", "#e64980", "#f59f00", "#868e96")
 
 
@@ -20,8 +22,10 @@ def figure(plot: dict[str, Any]) -> go.Figure:
         KeyError: its kind is unknown.
     """
     drawn = _KINDS[plot["kind"]](plot)
-    named = sum(trace.type == "scatter" for trace in drawn.data)
-    rows = -(-named // _LEGEND_COLUMNS) if named > 1 else 0
+    names = [trace.name for trace in drawn.data if trace.type == "scatter"]
+    # Plotly makes all columns of a legend as wide as the longest name.
+    columns = max(_WIDTH // (_LEGEND_LINE + _LETTER * max(map(len, names), default=0)), 1)
+    rows = -(-len(names) // columns) if len(names) > 1 else 0
     drawn.update_layout(
         title={"text": _text(plot["title"]), "font_size": 15},
         height=HEIGHT + _LEGEND_ROW * rows,

@@ -74,7 +74,7 @@ def _head(state: _State) -> None:
         st.subheader("Autograd lab", width="content")
         st.session_state["lab/lesson"] = state.lesson
         st.selectbox(
-            "Lesson", keys, key="lab/lesson", label_visibility="collapsed", width=430,
+            "Lesson", keys, key="lab/lesson", label_visibility="collapsed", width=480,
             format_func=lambda key: _label(keys.index(key), lessons()[key]),
             on_change=lambda: _open(state, st.session_state["lab/lesson"]),
         )  # fmt: skip
