@@ -19,7 +19,7 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
             "model": summary.config.get("model", "your script"),
             "data": summary.config.get("data", ""),
             "optimizer": summary.config.get("optimizer", ""),
-            "steps": None if summary.step is None else summary.step + 1,
+            "steps": summary.step,
             "created": datetime.fromtimestamp(summary.created).astimezone(),
             "note": summary.reason,
         }

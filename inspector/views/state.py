@@ -89,7 +89,7 @@ class StateKeeper:
         beat = run.heartbeat
         return RunState(
             status=run.status,
-            step=beat.step if beat else -1,
+            step=beat.step - 1 if beat else -1,
             total_steps=beat.total_steps if beat else None,
             controls=_differences(in_force(run.config, self._commands)),
             nonfinite=self._nonfinite,

@@ -188,9 +188,12 @@ def test_pause_single_step_and_stop(tab: Tab, app: App) -> None:
     tab.status("Paused")
     with newest_run(app) as run:
         before = run.heartbeat.step
+        assert tab.step() == before  # the step that waits has not been counted
         tab.page.get_by_role("button", name="1 step").click()
-        tab.wait_for_step(before + 2)
+        tab.wait_for_step(before + 1)
         tab.status("Paused")
+        tab.page.wait_for_timeout(500)
+        assert tab.step() == before + 1
     tab.page.get_by_role("button", name="Stop").click()
     tab.status("Stopped")
 

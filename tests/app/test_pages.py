@@ -142,6 +142,7 @@ def test_runs_page_lists_both(app: AppTest) -> None:
         "good": "finished",
         "failed": "failed",
     }
+    assert listed.set_index("name").loc["good", "steps"] == 30
 
 
 @pytest.mark.parametrize("name", ["live", "runs"])
