@@ -6,10 +6,15 @@ A page lists these without importing torch; ``training/`` builds what they name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal
 
-Layout = Literal["image", "table", "sequence"]
-Kind = Literal["classification", "regression", "reconstruction"]
+Layout = Literal["image", "table", "sequence", "tokens", "other"]
+Kind = Literal[
+    "classification", "multi_label", "regression", "reconstruction", "sequence", "per_pixel", "own"
+]
+OWN_CODE = ("file", "import", "code")
+OWN_FILES = ("csv", "parquet", "npz", "text", "folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class DataSource:
     Attributes:
         name: what ``RunConfig.data`` calls it.
         title, about: a label and one sentence.
-        layout: image [channels, height, width], table [features], sequence [steps, features].
+        layout: image [channels, height, width], table [features], sequence [steps, features],
+            tokens [steps] of whole numbers, other.
         kind: what is to be predicted.
         shape: shape of one sample with the default arguments.
         outputs: number of classes, or of numbers to predict, with the default arguments.
@@ -80,6 +86,11 @@ MODELS: dict[str, SampleModel] = {
         SampleModel(
             "transformer", "Transformer", "Transformer",
             "Two encoder blocks with multi-head attention written by hand.", ("sequence",),
+        ),
+        SampleModel(
+            "char_lstm", "CharLSTM", "Character LSTM",
+            "Reads text and gives scores for each next character.",
+            ("tokens",),
         ),
         SampleModel(
             "autoencoder", "Autoencoder", "Autoencoder",
@@ -161,27 +172,49 @@ DATA: dict[str, DataSource] = {
 def fits(model: str, data: str) -> str:
     """Why a model cannot be trained on a data source, as one sentence; empty if it can.
 
-    Unknown names are none of its business (the builders name the choices).
+    Unknown names are none of its business (the builders name the choices), nor is data of the
+    user's own, which :func:`suits` judges when it is loaded.
     """
     source = DATA.get(data)
-    if source is None:
-        return ""
+    return suits(model, data, source.layout, source.kind, source.shape) if source else ""
+
+
+def suits(model: str, data: str, layout: Layout, kind: Kind, shape: tuple[int, ...]) -> str:
+    """Why a model cannot be trained on samples of that layout; empty if it can."""
     if model.startswith("torchvision:"):
-        if source.layout == "image" and source.kind == "classification":
+        if layout == "image" and kind in ("classification", "multi_label"):
             return ""
         return (
-            f"{model} classifies images, but {data} is a {source.layout} for {source.kind}; "
+            f"{model} classifies images, but {data} is a {layout} for {kind}; "
             f"choose {_names('image', 'classification')}."
         )
     entry = MODELS.get(model)
-    if entry is None or source.layout in entry.takes:
+    if entry is None or layout in entry.takes:
         return ""
     wanted = " or ".join(entry.takes)
-    choice = ", ".join(name for name, one in DATA.items() if one.layout in entry.takes)
+    fitting = [name for name, one in DATA.items() if one.layout in entry.takes]
+    choice = ", ".join(fitting) or "text:PATH"
     return (
-        f"{model} takes samples of layout {wanted}, but {data} has layout {source.layout} "
-        f"{source.shape}; choose {choice}, or another model."
+        f"{model} takes samples of layout {wanted}, but {data} has layout {layout} "
+        f"{shape}; choose {choice}, or another model."
     )
+
+
+def is_own(name: str) -> bool:
+    """Whether a name of ``RunConfig`` refers to something of the user's own."""
+    return name.partition(":")[0] in (*OWN_CODE, *OWN_FILES)
+
+
+def title(name: str) -> str:
+    """A label for a model or a data source: its title, or the end of what it refers to."""
+    known = MODELS.get(name) or DATA.get(name)
+    if known:
+        return known.title
+    kind, _, rest = name.partition(":")
+    if kind in OWN_CODE:
+        place, _, found = rest.rpartition(":")
+        return found or PurePath(place).name
+    return PurePath(rest).name or rest if kind in OWN_FILES else name.removeprefix("torchvision:")
 
 
 def _names(layout: Layout, kind: Kind) -> str:

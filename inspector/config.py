@@ -16,6 +16,10 @@ from inspector.errors import ConfigError
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 LOSSES = ("auto", "cross_entropy", "mse", "bce_with_logits", "nll", "smooth_l1")
+TASKS = (
+    "auto", "classification", "multi_label", "regression", "reconstruction", "sequence",
+    "per_pixel", "own",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +27,19 @@ class RunConfig:
     """Everything that determines a built-in run.
 
     Attributes:
-        model: a sample model (``mlp``, see ``sample_models/``) or ``torchvision:resnet18``.
+        model: a sample model (``mlp``, see ``sample_models/``), ``torchvision:resnet18``, or
+            one of your own: ``file:PATH:NAME``, ``import:MODULE:NAME``, ``code:NAME``.
         model_args: keyword arguments of the model's constructor; input and output sizes that
             the data determines are filled in.
-        data: name of a data source, such as ``digits``.
+        weights: a .pt, .pth or .safetensors file that the model starts with; empty for none.
+        weights_partial: take what fits of ``weights``, instead of refusing the file.
+        data: name of a data source, such as ``digits``, or your own: ``csv:PATH``,
+            ``parquet:PATH``, ``npz:PATH``, ``text:PATH``, ``folder:PATH`` of images,
+            ``file:PATH:NAME``, ``import:MODULE:NAME``, ``code:NAME``.
         data_args: keyword arguments of the data source.
+        code: Python source typed into the app, which ``code:NAME`` refers to.
+        task: one of ``TASKS``; ``auto`` takes ``training_step`` where your model's source has
+            one, else what the data is for; ``own`` insists on ``training_step``.
         optimizer: one of ``OPTIMIZERS``.
         lr, momentum, weight_decay: the optimizer's; momentum is ignored by Adagrad and is
             beta1 for Adam and AdamW (0 there means PyTorch's default of 0.9).
@@ -36,6 +48,13 @@ class RunConfig:
         epochs: passes over the training part; ignored when ``steps`` is given.
         steps: optimizer steps, or None.
         validation: share of the samples held out, in [0, 0.9].
+        test: share that is kept for one look after the last step; with ``validation`` at most 0.9.
+        stratify: split so that each class has the same share in every part.
+        normalize: subtract mean and divide by standard deviation of the training part, per
+            channel or column.
+        balance: draw each class equally often.
+        workers: processes that load batches; more than 0 trains in a child process.
+        pin_memory: load batches into pinned memory, for faster copies to CUDA.
         seed: seeds the split, the initial weights and the shuffling.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         in_process: True trains in a background thread, False in a child process.
@@ -46,8 +65,12 @@ class RunConfig:
 
     model: str = "mlp"
     model_args: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    weights_partial: bool = False
     data: str = "digits"
     data_args: dict[str, Any] = field(default_factory=dict)
+    code: str = ""
+    task: str = "auto"
     optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.0
@@ -57,6 +80,12 @@ class RunConfig:
     epochs: int = 60
     steps: int | None = None
     validation: float = 0.2
+    test: float = 0.0
+    stratify: bool = False
+    normalize: bool = False
+    balance: bool = False
+    workers: int = 0
+    pin_memory: bool = False
     seed: int = 0
     device: str = "auto"
     in_process: bool = True
@@ -68,16 +97,23 @@ class RunConfig:
             _check_type(name, getattr(self, name), hint)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("loss", self.loss, LOSSES)
+        _one_of("task", self.task, TASKS)
         for name in ("lr", "momentum", "weight_decay"):
             Controls().with_value(name, getattr(self, name))
         _at_least("batch_size", self.batch_size, 1)
         _at_least("epochs", self.epochs, 1)
         _at_least("torch_threads", self.torch_threads, 0)
+        _at_least("workers", self.workers, 0)
         if self.steps is not None:
             _at_least("steps", self.steps, 1)
         if not 0 <= self.validation <= 0.9:
             raise ConfigError(
                 f"validation must be a share between 0 and 0.9, but got {self.validation}."
+            )
+        if not 0 <= self.test <= 0.9 - self.validation + 1e-9:
+            raise ConfigError(
+                "test must be a share of 0 or more, with validation at most 0.9, "
+                f"but got {self.test} beside {self.validation}."
             )
 
     def to_dict(self) -> dict[str, Any]:

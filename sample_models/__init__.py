@@ -7,5 +7,6 @@ determines are filled in by name, so a model of one's own needs nothing but thes
     in_channels      channels of an image
     image_size       height and width of an image
     sequence_length  time steps of a sequence
+    vocab_size       characters that a text is made of
     out_features     numbers to predict; ``num_classes`` means the same
 """

@@ -31,6 +31,7 @@ def overview() -> tuple[Chart, ...]:
         lines("total_update_ratio"),
         number("clipped", title="Steps clipped", reading="share"),
         number("samples_per_s"),
+        number("data_seconds"),
         number("memory"),
         number("gpu_memory"),
     )

@@ -1,76 +1,20 @@
-"""Data sources by name, and the loaders of their training and validation parts."""
+"""The built-in data sources by name."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
-from inspector.catalog import Kind, Layout
-from inspector.config import RunConfig
+from inspector.catalog import OWN_CODE, OWN_FILES
 from inspector.errors import ConfigError, DataError
 from inspector.training import downloads
 from inspector.training.downloads import Progress
-
-Batch = tuple[Tensor, Tensor]
-Loader = DataLoader[Batch]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Samples and what is to be said about them, in memory.
-
-    Attributes:
-        inputs: [n, *shape]; float32, or uint8 which is scaled to [0, 1] batch by batch.
-        targets: [n] int64 class indices, or [n, k] float32 numbers.
-        class_names: one per class; empty unless ``kind`` is classification.
-    """
-
-    kind: Kind
-    layout: Layout
-    inputs: Tensor
-    targets: Tensor
-    class_names: tuple[str, ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return tuple(self.inputs.shape[1:])
-
-    @property
-    def outputs(self) -> int:
-        """Number of classes, or of numbers to predict."""
-        return len(self.class_names) or int(self.targets.shape[1])
-
-
-class Examples(Dataset[Batch]):
-    """Rows of a source, fetched a batch at a time; images are enlarged to ``size`` if given."""
-
-    def __init__(self, source: Source, rows: Tensor, *, size: int = 0, echo: bool = False) -> None:
-        self.source, self.rows, self.size, self.echo = source, rows, size, echo
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Batch:
-        inputs, targets = self.__getitems__([index])
-        return inputs[0], targets[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        rows = self.rows[list(indices)]
-        inputs = self.source.inputs[rows]
-        if inputs.dtype == torch.uint8:
-            inputs = inputs.float() / 255
-        if self.size:
-            inputs = F.interpolate(inputs, self.size, mode="bilinear", antialias=True)
-        return inputs, inputs if self.echo else self.source.targets[rows]
+from inspector.training.samples import Source
 
 
 def load(name: str, args: dict[str, Any], progress: Progress | None = None) -> Source:
@@ -85,7 +29,10 @@ def load(name: str, args: dict[str, Any], progress: Progress | None = None) -> S
         DataError: the samples cannot be downloaded or read, or there are none.
     """
     if name not in _SOURCES:
-        raise ConfigError(f"There is no data named {name!r}; choose from {', '.join(_SOURCES)}.")
+        own = ", ".join(f"{kind}:…" for kind in (*OWN_FILES, *OWN_CODE))
+        raise ConfigError(
+            f"There is no data named {name!r}; choose from {', '.join(_SOURCES)}, or {own}."
+        )
     make = _SOURCES[name]
     known = [key for key in inspect.signature(make).parameters if key != "progress"]
     unknown = sorted(set(args) - set(known))
@@ -107,35 +54,6 @@ def load(name: str, args: dict[str, Any], progress: Progress | None = None) -> S
             f"Data {name} with {args or 'its defaults'} is empty; ask for more samples."
         )
     return source
-
-
-def loaders(
-    source: Source, config: RunConfig, *, size: int = 0, echo: bool = False
-) -> tuple[Loader, Loader]:
-    """The shuffled training part and the validation part (which may be empty).
-
-    Split and shuffling have generators of their own, seeded by ``config.seed``, so that they do
-    not depend on other uses of torch's random numbers.
-    """
-    order = torch.randperm(len(source.inputs), generator=torch.Generator().manual_seed(config.seed))
-    held_out = round(config.validation * len(order))
-    if held_out == len(order):
-        raise DataError(
-            f"Expected samples to train on, but all {len(order)} of {config.data} are held out "
-            f"by validation={config.validation}; ask for more samples or hold out fewer."
-        )
-    train = Examples(source, order[held_out:], size=size, echo=echo)
-    held = Examples(source, order[:held_out], size=size, echo=echo)
-    shuffle = torch.Generator().manual_seed(config.seed + 1)
-    return (
-        DataLoader(train, config.batch_size, shuffle=True, generator=shuffle, collate_fn=as_is),
-        DataLoader(held, max(config.batch_size, 256), collate_fn=as_is),
-    )
-
-
-def as_is(batch: Any) -> Any:
-    """Collates nothing: :class:`Examples` gives whole batches."""
-    return batch
 
 
 def _digits() -> Source:

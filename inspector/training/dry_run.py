@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from inspector.errors import DataError, ModelError
 from inspector.training.expectations import wanted
+from inspector.training.own.batches import size_of, to_device
+from inspector.training.own.datasets import OwnSamples
+from inspector.training.own.reference import is_code
+from inspector.training.samples import Examples
 from inspector.training.task import Task
+
+_OWN_STEP = ", or define training_step(model, batch) beside it"
 
 _SHAPE_WORDS = re.compile(
     r"shape|size|dimension|mat1|must match|unpack|expected input|Expected \d-?D|channels"
@@ -25,8 +31,11 @@ _SHAPE_WORDS = re.compile(
 )
 
 
-def dry_run(task: Task) -> None:
+def dry_run(task: Task) -> Any:
     """Feeds one batch, and where the last batch is a single sample, that one too.
+
+    Returns:
+        The batch, on the CPU, as the model sees it.
 
     Raises:
         ModelError: a module cannot take the shape it is given (the message names the module,
@@ -34,19 +43,53 @@ def dry_run(task: Task) -> None:
         DataError: a label is out of the model's range.
         Exception: whatever else the model raises by itself.
     """
+    if not isinstance(task.train_set, Examples):
+        batch = _first(task)
+        _feed(task, batch)
+        return batch
     size = task.config.batch_size
     count = len(task.train_set)
-    outputs = _feed(task, min(size, count))
-    _check_outputs(task, outputs)
+    batch = _fetch(task, min(size, count))
+    outputs = _feed(task, batch)
+    if isinstance(outputs, Tensor):
+        _check_outputs(task, outputs)
     if count % size == 1:
-        _feed(task, 1)
+        _feed(task, _fetch(task, 1))
+    return batch
 
 
-def _feed(task: Task, samples: int) -> Tensor:
-    inputs, targets = (x.to(task.device) for x in task.train_set.__getitems__(range(samples)))
+def _fetch(task: Task, samples: int) -> Any:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return task.train_set.__getitems__(range(samples))
+    except (RuntimeError, TypeError, KeyError) as error:
+        if isinstance(task.source, OwnSamples):
+            raise DataError(
+                f"The first {samples} samples cannot be put into one batch "
+                f"({_first_line(error)}); give them one shape, or define collate_fn(samples)."
+            ) from error
+        raise
+
+
+def _first(task: Task) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        batch = next(iter(task.train_loader), None)
+    if batch is None:
+        raise DataError(f"Expected batches from {task.config.data}, but the loader gives none.")
+    return batch
+
+
+def _feed(task: Task, batch: Any) -> Tensor | None:
+    """The outputs; None where the step is the user's own, which keeps them to itself."""
+    samples = size_of(batch)
+    batch = to_device(batch, task.device)
     with _untouched(task), _entered(task.model) as entered:
         try:
-            outputs: Any = task.model(inputs)
+            if task.loss_fn is None:
+                with torch.enable_grad():  # a step of the user's own may differentiate
+                    task.step(task.model, batch)
+                return None
+            outputs: Any = task.model(batch[0])
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             explanation = _explain(task, entered, error, samples)
             if explanation is None:
@@ -55,30 +98,56 @@ def _feed(task: Task, samples: int) -> Tensor:
         if not isinstance(outputs, Tensor):
             raise ModelError(
                 f"Expected {task.config.model} to return one tensor for the loss, but it returned "
-                f"{type(outputs).__name__}; return the tensor of predictions only."
+                f"{type(outputs).__name__}; return the tensor of predictions only"
+                f"{_OWN_STEP if is_code(task.config.model) else ''}."
             )
-        _check_loss(task, outputs, targets)
+        _check_loss(task, outputs, batch[1])
     return outputs
 
 
 def _check_loss(task: Task, outputs: Tensor, targets: Tensor) -> None:
+    name, got = task.config.model, tuple(outputs.shape)
     if task.kind == "classification":
         if outputs.ndim != 2:
             raise ModelError(
-                f"Expected scores of shape ({len(targets)}, classes) from {task.config.model}, "
-                f"but got {tuple(outputs.shape)}; let it end in one score per class."
+                f"Expected scores of shape ({len(targets)}, classes) from {name}, "
+                f"but got {got}; let it end in one score per class."
             )
+    elif task.kind == "sequence":
+        if outputs.ndim != 3 or outputs.shape[:2] != targets.shape:
+            raise ModelError(
+                f"Expected scores of shape {(*targets.shape, 'classes')} from {name}, but got "
+                f"{got}; let it give one score per class at each place."
+            )
+        _check_range(task, targets, outputs.shape[2])
+    elif task.kind == "per_pixel":
+        if outputs.ndim != 4 or (outputs.shape[0], *outputs.shape[2:]) != tuple(targets.shape):
+            wanted = (len(targets), "classes", *targets.shape[1:])
+            raise ModelError(
+                f"Expected scores of shape {wanted} from {name}, but got {got}; let it give one "
+                "score per class at each pixel."
+            )
+        _check_range(task, targets, outputs.shape[1])
     elif outputs.shape != targets.shape:
         raise ModelError(
-            f"Expected {task.config.model} to predict numbers of shape {tuple(targets.shape)}, "
-            f"but got {tuple(outputs.shape)}; set its out_features to match the data."
+            f"Expected {name} to predict numbers of shape {tuple(targets.shape)}, "
+            f"but got {got}; set its out_features to match the data."
+        )
+
+
+def _check_range(task: Task, targets: Tensor, scores: int) -> None:
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= scores:
+        raise ModelError(
+            f"{task.config.model} gives {scores} scores, but {task.config.data} has labels from "
+            f"{low} to {high}; set num_classes to {high + 1}, or renumber the labels."
         )
 
 
 def _check_outputs(task: Task, outputs: Tensor) -> None:
-    if task.kind != "classification":
+    labels = task.train_set.source.labels
+    if task.kind != "classification" or labels is None:
         return
-    labels = task.train_set.source.targets
     low, high, scores = int(labels.min()), int(labels.max()), outputs.shape[1]
     if low < 0:
         raise DataError(

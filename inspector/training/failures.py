@@ -23,7 +23,10 @@ _LIBRARIES = tuple(
 )
 _PHASES = (
     ("step", ("torch/optim/",)),
-    ("data", ("torch/utils/data/", "inspector/training/data.py")),
+    (
+        "data",
+        ("torch/utils/data/", "inspector/training/data.py", "inspector/training/own/datasets.py"),
+    ),
     ("build", ("inspector/training/task.py",)),
 )
 _BORN = re.compile(r"Function '(\w+)' returned nan values")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from inspector.errors import DataError
 from inspector.events import CheckpointSaved, EpochFinished
 from inspector.training.anomaly import Backward
+from inspector.training.own.batches import size_of, to_device
 from inspector.training.task import Task
 
 if TYPE_CHECKING:
@@ -19,55 +23,83 @@ def train(task: Task, watch: Watch) -> None:
     """Trains until ``task.total_steps`` are done or ``watch.should_stop``; then saves the model.
 
     Raises:
+        DataError: the loader gives no batch.
         Exception: whatever the model, the data or the loss raises.
     """
     model, optimizer, step = task.model, task.optimizer, 0
     backward = Backward(optimizer, watch)
     model.train()
     for epoch in range(task.epochs):
-        for inputs, targets in task.train_loader:
-            inputs, targets = inputs.to(task.device), targets.to(task.device)
+        begun = step
+        for batch, waited in timed(task.train_loader):
+            batch = to_device(batch, task.device)
             optimizer.zero_grad()
-            outputs = model(inputs)
-            loss = task.loss_fn(outputs, targets)
-            watch.record(loss=loss, **scores(task, outputs, targets))
-            watch.record(epoch=(step + 1) / len(task.train_loader), samples=len(inputs))
+            loss, measured = task.step(model, batch)
+            watch.record(loss=loss, data_seconds=waited, **measured)
+            watch.record(epoch=progress(task, step, epoch), samples=size_of(batch))
             backward(loss)
             optimizer.step()
             step += 1
             if watch.should_stop or step >= task.total_steps:
                 break
-        if watch.should_stop:
+        if watch.should_stop or step == begun:
             break
-        means = validate(task, watch)
-        if step == (epoch + 1) * len(task.train_loader):
-            watch.event(EpochFinished(epoch=epoch, **means))
+        means = validate(task, watch, task.val_loader)
+        if step - begun == task.steps_per_epoch or step < task.total_steps:
+            watch.event(EpochFinished(epoch=epoch, **of_epoch(means)))
+        if step >= task.total_steps:
+            break
+    if step == begun and not watch.should_stop:
+        raise DataError(
+            f"The loader gave no batch in epoch {epoch}; was it a generator that is used up?"
+        )
+    if not watch.should_stop:
+        validate(task, watch, task.test_loader, part="test")
     save(task, watch)
 
 
-def validate(task: Task, watch: Watch) -> dict[str, float]:
-    """Records and returns the mean loss (and accuracy) over the validation part, in eval mode."""
+def timed(batches: Iterable[Any]) -> Iterator[tuple[Any, float]]:
+    """Batches, each with the seconds that were waited for it."""
+    rest = iter(batches)
+    while True:
+        asked = time.perf_counter()
+        try:
+            batch = next(rest)
+        except StopIteration:
+            return
+        yield batch, time.perf_counter() - asked
+
+
+def progress(task: Task, step: int, epoch: int) -> float:
+    """Passes over the training part completed after this step, as far as they are known."""
+    return (step + 1) / task.steps_per_epoch if task.steps_per_epoch else float(epoch)
+
+
+def validate(
+    task: Task, watch: Watch, batches: Iterable[Any], part: str = "val"
+) -> dict[str, float]:
+    """Records and returns the mean loss and scores over a held-out part, in eval mode."""
     totals: dict[str, Tensor] = {}
+    count = 0
     task.model.eval()
     with torch.no_grad():
-        for inputs, targets in task.val_loader:
-            inputs, targets = inputs.to(task.device), targets.to(task.device)
-            outputs = task.model(inputs)
-            values = {"loss": task.loss_fn(outputs, targets), **scores(task, outputs, targets)}
-            for name, value in values.items():
-                totals[name] = totals.get(name, value.new_zeros(())) + len(inputs) * value
+        for batch in batches:
+            batch = to_device(batch, task.device)
+            loss, measured = task.validation_step(task.model, batch)
+            samples = size_of(batch)
+            count += samples
+            for name, value in {"loss": loss, **measured}.items():
+                totals[name] = totals.get(name, value.new_zeros(())) + samples * value
     task.model.train()
-    means = {f"val_{name}": total.item() / len(task.val_set) for name, total in totals.items()}
+    means = {f"{part}_{name}": total.item() / count for name, total in totals.items()}
     if means:
         watch.validation(**means)
     return means
 
 
-def scores(task: Task, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """What is measured beside the loss: the accuracy of a classification."""
-    if task.kind != "classification":
-        return {}
-    return {"accuracy": (outputs.detach().argmax(dim=1) == targets).float().mean()}
+def of_epoch(means: dict[str, float]) -> dict[str, float]:
+    """The means that the event of an epoch carries."""
+    return {name: means[name] for name in ("val_loss", "val_accuracy") if name in means}
 
 
 def save(task: Task, watch: Watch) -> None:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from inspector.catalog import Kind
 from inspector.errors import ConfigError
 
+
+class SequenceCrossEntropy(nn.CrossEntropyLoss):
+    """Cross entropy over all places: scores [n, steps, classes], targets [n, steps]."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
+        return super().forward(input.flatten(0, -2), target.flatten())
+
+
 SUITABLE: dict[Kind, dict[str, type[nn.Module]]] = {
     "classification": {"cross_entropy": nn.CrossEntropyLoss, "nll": nn.NLLLoss},
+    "multi_label": {"bce_with_logits": nn.BCEWithLogitsLoss},
     "regression": {"mse": nn.MSELoss, "smooth_l1": nn.SmoothL1Loss},
     "reconstruction": {
         "mse": nn.MSELoss,
         "smooth_l1": nn.SmoothL1Loss,
         "bce_with_logits": nn.BCEWithLogitsLoss,
     },
+    "sequence": {"cross_entropy": SequenceCrossEntropy},
+    "per_pixel": {"cross_entropy": nn.CrossEntropyLoss, "nll": nn.NLLLoss},
 }
-"""Losses by kind of task; ``auto`` takes the first."""
+"""Losses by kind of task; ``auto`` takes the first. A step of the user's own has its own."""
 
 
 def build_loss(name: str, kind: Kind) -> nn.Module:

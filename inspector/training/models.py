@@ -1,19 +1,23 @@
-"""Models by name: the sample models and torchvision's classifiers, sized to fit the data."""
+"""Models by name or reference: sample, torchvision's and the user's own, sized to fit the data."""
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import math
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from torch import nn
 
 from inspector import catalog
+from inspector.catalog import Kind, Layout
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, ModelError
-from inspector.training.data import Source
+from inspector.training.own.arguments import arguments, takes_anything
+from inspector.training.own.reference import Loaded
+from inspector.training.own.weights import load_weights
 
 _Pair = tuple[int, int]
 _SMALLEST_IMAGE = {"alexnet": 64, "inception_v3": 75, "vit": 224, "maxvit": 224}
@@ -24,24 +28,63 @@ _EXTRA_ARGS = {
 }
 
 
-def build_model(config: RunConfig, source: Source) -> nn.Module:
-    """The model that ``config`` names, on the CPU, with sizes taken from the data.
+class Sized(Protocol):
+    """What a model has to know of the data."""
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def outputs(self) -> int: ...
+
+
+def build_model(config: RunConfig, source: Sized, own: Loaded | None = None) -> nn.Module:
+    """The model that ``config`` names, on the CPU, with sizes and weights filled in.
+
+    Args:
+        own: what ``config.model`` refers to, if it is the user's own.
 
     Raises:
         ConfigError: the name or an argument is unknown.
-        ModelError: the model cannot be trained on such data.
+        ModelError: the model cannot be trained on such data, or the weights do not fit it.
         Exception: whatever the model's own constructor raises.
     """
-    misfit = catalog.fits(config.model, config.data)
-    if misfit:
-        raise ModelError(misfit)
-    if config.model.startswith("torchvision:"):
-        return _torchvision(config, source)
+    if own is not None:
+        model = _own(config, source, own)
+    else:
+        misfit = catalog.suits(config.model, config.data, source.layout, source.kind, source.shape)
+        if misfit:
+            raise ModelError(misfit)
+        torchvision = config.model.startswith("torchvision:")
+        model = _torchvision(config, source) if torchvision else _sample_model(config, source)
+    if config.weights:
+        load_weights(model, config.weights, partial=config.weights_partial)
+    return model
+
+
+def sizes_of(source: Sized) -> dict[str, int]:
+    """Constructor arguments that the data determines, by the names models use for them."""
+    sizes: dict[str, int] = {}
+    if source.outputs:
+        sizes = {"num_classes": source.outputs, "out_features": source.outputs}
+    if source.layout == "image":
+        sizes |= {"in_channels": source.shape[0], "image_size": source.shape[1]}
+    if source.layout == "tokens":
+        return sizes | {"sequence_length": source.shape[0], "vocab_size": source.outputs}
+    if source.layout == "sequence":
+        return sizes | {"sequence_length": source.shape[0], "in_features": source.shape[1]}
+    return sizes | {"in_features": math.prod(source.shape)} if source.shape else sizes
+
+
+def _sample_model(config: RunConfig, source: Sized) -> nn.Module:
     entry = catalog.MODELS.get(config.model)
     if entry is None:
         raise ConfigError(
             f"There is no model named {config.model!r}; choose one of "
-            f"{', '.join(catalog.MODELS)}, or torchvision:NAME."
+            f"{', '.join(catalog.MODELS)}, torchvision:NAME, or file:PATH:NAME."
         )
     cls = getattr(_sample(entry.name), entry.cls)
     accepted = inspect.signature(cls).parameters
@@ -52,17 +95,39 @@ def build_model(config: RunConfig, source: Source) -> nn.Module:
     return model
 
 
-def sizes_of(source: Source) -> dict[str, int]:
-    """Constructor arguments that the data determines, by the names models use for them."""
-    sizes = {"num_classes": source.outputs, "out_features": source.outputs}
-    if source.layout == "image":
-        sizes |= {"in_channels": source.shape[0], "image_size": source.shape[1]}
-    if source.layout == "sequence":
-        return sizes | {"sequence_length": source.shape[0], "in_features": source.shape[1]}
-    return sizes | {"in_features": math.prod(source.shape)}
+def _own(config: RunConfig, source: Sized, own: Loaded) -> nn.Module:
+    """A class or factory is called; a module that stands there ready is copied."""
+    if isinstance(own.value, nn.Module):
+        return copy.deepcopy(own.value)
+    if not callable(own.value):
+        raise ConfigError(
+            f"Expected {config.model} to be a class, a function or a module, "
+            f"but got a {type(own.value).__name__}."
+        )
+    known = arguments(own.value)
+    names = {argument.name for argument in known}
+    if not takes_anything(own.value):
+        _refuse_unknown(config, names)
+    sizes = {name: size for name, size in sizes_of(source).items() if name in names}
+    given = {**sizes, **config.model_args}
+    absent = [
+        argument.name for argument in known if argument.required and argument.name not in given
+    ]
+    if absent:
+        raise ConfigError(
+            f"{config.model} needs a value for {', '.join(absent)}, which has no default; "
+            f"set model_args.{absent[0]}."
+        )
+    model = own.value(**given)
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"Expected {config.model} to give a torch.nn.Module, but it gave a "
+            f"{type(model).__name__}; name a Module class, or a function that returns one."
+        )
+    return model
 
 
-def image_size(model: str, source: Source) -> int:
+def image_size(model: str, source: Sized) -> int:
     """The size to which images are enlarged for a model; 0 if they stay as they are."""
     if not model.startswith("torchvision:"):
         return 0
@@ -84,7 +149,7 @@ def _sample(name: str) -> ModuleType:
         return importlib.import_module(f"sample_models.{name}")
 
 
-def _torchvision(config: RunConfig, source: Source) -> nn.Module:
+def _torchvision(config: RunConfig, source: Sized) -> nn.Module:
     import torchvision.models as zoo
 
     name = config.model.partition(":")[2]

@@ -19,6 +19,7 @@ from typing import cast
 
 import torch
 
+from inspector import catalog
 from inspector.commands import Command
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, InspectorError, StoreError
@@ -30,6 +31,7 @@ from inspector.training.downloads import Progress
 from inspector.training.dry_run import dry_run
 from inspector.training.failures import failure
 from inspector.training.loop import train
+from inspector.training.own.code import keep
 from inspector.training.task import Task, build_task
 from inspector.watching import Watch, watch
 
@@ -66,8 +68,8 @@ def start(
         ConfigError, ModelError, DataError: it cannot work; nothing was created.
         StoreError: the run directory cannot be written.
     """
-    name = name or f"{config.model.replace(':', '-')}-{config.data}-{time.strftime('%H%M%S')}"
-    if not config.in_process:
+    name = name or f"{short(config.model)}-{short(config.data)}-{time.strftime('%H%M%S')}"
+    if config.workers or not config.in_process:  # workers forked from the app would hold its locks
         return process.start(config, runs_dir, name, progress)
     with _holder().lock:
         _refuse_second()
@@ -123,6 +125,7 @@ def train_and_record(
         total_steps=task.total_steps,
     )
     try:
+        keep(task.sources, watched.run_path)
         started(watched)
         train(task, watched)
     except Exception as error:
@@ -136,6 +139,11 @@ def current() -> RunnerState | None:
     """The run that trains in this process at the moment."""
     state = _holder().state
     return state if state is not None and state.thread.is_alive() else None
+
+
+def short(name: str) -> str:
+    """A model or data source as a part of a run's name."""
+    return catalog.title(name) if catalog.is_own(name) else name.replace(":", "-")
 
 
 def stop() -> None:

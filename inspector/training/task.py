@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -14,12 +14,17 @@ from torch import nn, optim
 from inspector import catalog
 from inspector.catalog import Kind
 from inspector.config import RunConfig
-from inspector.errors import ConfigError
-from inspector.training.data import Examples, Loader, load, loaders
+from inspector.errors import ConfigError, DataError
 from inspector.training.downloads import Progress
 from inspector.training.losses import build_loss
 from inspector.training.models import build_model, image_size
 from inspector.training.optimizers import build_optimizer
+from inspector.training.own.code import OwnCode, find_own
+from inspector.training.own.datasets import OwnLoaders
+from inspector.training.own.sources import AnySource, load_data
+from inspector.training.parts import Loaders, loaders
+from inspector.training.samples import Examples, Loader, Scale, nothing
+from inspector.training.step import Own, Step, Supervised
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +32,25 @@ class Task:
     """What :func:`inspector.training.loop.train` trains.
 
     Attributes:
+        test_loader: looked at once, after the last step; may be empty.
+        step: computes the loss of a batch; ``validation_step`` does so on held-out batches.
+        loss_fn: None where ``step`` is the user's own.
         input_shape: shape of one sample as the model sees it.
         class_names: empty unless ``kind`` is classification.
         epochs, total_steps: how long training goes on; the last epoch may be cut short.
+        steps_per_epoch: 0 if the loader does not say.
+        sources: the user's own Python that was executed, by the name of its file.
+        scale: how inputs are normalised.
     """
 
     config: RunConfig
     model: nn.Module
     train_loader: Loader
     val_loader: Loader
-    loss_fn: nn.Module
+    test_loader: Loader
+    step: Step
+    validation_step: Step
+    loss_fn: nn.Module | None
     optimizer: optim.Optimizer
     device: torch.device
     kind: Kind
@@ -44,6 +58,10 @@ class Task:
     class_names: tuple[str, ...]
     epochs: int
     total_steps: int
+    steps_per_epoch: int
+    source: AnySource
+    sources: dict[str, str] = field(default_factory=dict)
+    scale: Scale | None = None
 
     @property
     def train_set(self) -> Examples:
@@ -62,34 +80,90 @@ def build_task(config: RunConfig, progress: Progress | None = None) -> Task:
 
     Raises:
         ConfigError, ModelError, DataError: something is unknown, unavailable or does not fit.
-        Exception: whatever the model's own constructor raises.
+        Exception: whatever the model's own constructor, or the user's own data, raises.
     """
     device = pick_device(config.device)
-    source = load(config.data, config.data_args, progress)
-    entry = catalog.MODELS.get(config.model)
-    echo = entry is not None and entry.reconstructs
-    kind: Kind = "reconstruction" if echo else source.kind
-    loss_fn = build_loss(config.loss, kind)
+    own = find_own(config)
+    seed_everything(config.seed)  # a user's factory may split at random
+    source = load_data(config, own.data, "own" if own.step else config.task, progress)
+    kind = _kind(config, source, own)
+    loss_fn = None if own.step else build_loss(config.loss, kind)
     seed_everything(config.seed)
-    model = build_model(config, source).to(device)
+    model = build_model(config, source, own.model).to(device)
     size = image_size(config.model, source)
-    train_loader, val_loader = loaders(source, config, size=size, echo=echo)
-    per_epoch = len(train_loader)
+    made = _loaders(source, config, size, echo=kind == "reconstruction")
+    per_epoch = _length(made.train)
+    if not (per_epoch or config.steps):
+        raise ConfigError(
+            f"{config.data} does not say how many batches an epoch has; set steps, not epochs."
+        )
     total_steps = config.steps or config.epochs * per_epoch
+    step: Step = Own(own.step) if own.step else Supervised(cast(nn.Module, loss_fn), kind)
     return Task(
         config=config,
         model=model,
-        train_loader=train_loader,
-        val_loader=val_loader,
+        train_loader=made.train,
+        val_loader=made.validation,
+        test_loader=made.test,
+        step=step,
+        validation_step=Own(own.validation_step) if own.validation_step else step,
         loss_fn=loss_fn,
         optimizer=build_optimizer(model, config),
         device=device,
         kind=kind,
         input_shape=(source.shape[0], size, size) if size else source.shape,
         class_names=source.class_names if kind == "classification" else (),
-        epochs=math.ceil(total_steps / per_epoch),
+        epochs=math.ceil(total_steps / per_epoch) if per_epoch else total_steps,
         total_steps=total_steps,
+        steps_per_epoch=per_epoch,
+        source=source,
+        sources=own.sources,
+        scale=made.scale,
     )
+
+
+def _kind(config: RunConfig, source: AnySource, own: OwnCode) -> Kind:
+    """The task: the user's own step, the one asked for, or the one that the data is for.
+
+    Raises:
+        ConfigError: the data does not suit the one asked for.
+    """
+    if own.step:
+        return "own"
+    entry = catalog.MODELS.get(config.model)
+    echo = entry is not None and entry.reconstructs
+    wanted: Kind = "reconstruction" if echo else source.kind
+    if config.task in ("auto", wanted):
+        return wanted
+    if config.task == "reconstruction" and source.layout != "tokens":
+        return "reconstruction"
+    raise ConfigError(
+        f"{config.data} is for {source.kind}, not for {config.task}; choose auto, or other data."
+    )
+
+
+def _loaders(source: AnySource, config: RunConfig, size: int, *, echo: bool) -> Loaders:
+    if not isinstance(source, OwnLoaders):
+        return loaders(source, config, size=size, echo=echo)
+    if size or echo:
+        raise ConfigError(
+            f"{config.model} needs its images enlarged or its inputs as targets, but {config.data} "
+            "is a DataLoader that is used as it is; return the Dataset."
+        )
+    return Loaders(source.train, source.validation, nothing())
+
+
+def _length(loader: Loader) -> int:
+    try:
+        count = len(loader)
+    except TypeError:
+        return 0
+    if count == 0:
+        raise DataError(
+            "Expected batches to train on, but the loader has none: with drop_last it needs at "
+            "least one full batch; lower batch_size."
+        )
+    return count
 
 
 def seed_everything(seed: int) -> None:

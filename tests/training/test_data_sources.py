@@ -10,7 +10,8 @@ import torch
 from inspector import catalog
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, DataError
-from inspector.training.data import _SOURCES, load, loaders
+from inspector.training.data import _SOURCES, load
+from inspector.training.parts import loaders
 
 LOCAL = [source for source in catalog.DATA.values() if not source.download_bytes]
 
@@ -33,21 +34,21 @@ def test_parts_are_disjoint_complete_and_fixed_by_the_seed(entry: catalog.DataSo
     config = RunConfig(data=entry.name, validation=0.25, batch_size=50)
     source = load(entry.name, {})
     torch.manual_seed(1)
-    train, held = loaders(source, config)
+    train, held, *_ = loaders(source, config)
     torch.manual_seed(2)  # other uses of the global random numbers change nothing
-    again, _ = loaders(source, config)
+    again, *_ = loaders(source, config)
     rows, held_rows = train.dataset.rows.tolist(), held.dataset.rows.tolist()  # type: ignore[attr-defined]
     assert sorted(rows + held_rows) == list(range(len(source.inputs)))
     assert len(held_rows) == round(0.25 * len(source.inputs))
     for (inputs, targets), (same_inputs, same_targets) in zip(train, again, strict=True):
         assert torch.equal(inputs, same_inputs)
         assert torch.equal(targets, same_targets)
-    other, _ = loaders(source, replace(config, seed=1))
+    other, *_ = loaders(source, replace(config, seed=1))
     assert other.dataset.rows.tolist() != rows  # type: ignore[attr-defined]
 
 
 def test_shuffling_neither_uses_nor_moves_the_global_random_numbers() -> None:
-    train, _ = loaders(load("two_moons", {}), RunConfig(data="two_moons"))
+    train, *_ = loaders(load("two_moons", {}), RunConfig(data="two_moons"))
     state = torch.get_rng_state()
     first = torch.cat([targets for _, targets in train])
     second = torch.cat([targets for _, targets in train])
@@ -63,7 +64,7 @@ def test_long_memory_asks_for_the_first_symbol() -> None:
 
 def test_bytes_become_shares_and_images_are_enlarged() -> None:
     source = load("fake_images", {"samples": 4, "size": 8})
-    train, _ = loaders(source, RunConfig(data="fake_images", validation=0), size=32)
+    train, *_ = loaders(source, RunConfig(data="fake_images", validation=0), size=32)
     inputs, _ = next(iter(train))
     assert inputs.shape == (4, 3, 32, 32)
     assert 0 <= inputs.min() < inputs.max() <= 1

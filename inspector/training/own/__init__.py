@@ -1,0 +1,1 @@
+"""What users bring themselves: models, weights, data and training steps."""

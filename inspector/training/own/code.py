@@ -1,0 +1,69 @@
+"""Everything of the user's own Python that a configuration refers to, executed once for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inspector.config import RunConfig
+from inspector.errors import ConfigError
+from inspector.training.own.reference import Loaded, is_code, load
+
+FOLDER = "source"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCode:
+    """What was found.
+
+    Attributes:
+        step, validation_step: ``training_step(model, batch)`` and ``validation_step``, if any.
+        sources: the texts that were executed, by the names of their files.
+    """
+
+    model: Loaded | None = None
+    data: Loaded | None = None
+    step: Callable[..., Any] | None = None
+    validation_step: Callable[..., Any] | None = None
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+def find_own(config: RunConfig) -> OwnCode:
+    """Executes the sources that model and data refer to.
+
+    A ``training_step`` of the model's source counts first, then one of the data's.
+
+    Raises:
+        ConfigError: a source cannot be loaded, or the task is ``own`` and there is no step.
+    """
+    model = load(config.model, config.code) if is_code(config.model) else None
+    data = load(config.data, config.code) if is_code(config.data) else None
+    found = [loaded for loaded in (model, data) if loaded is not None]
+    step = _function("training_step", found) if config.task in ("auto", "own") else None
+    if config.task == "own" and step is None:
+        raise ConfigError(
+            "The task own needs a function training_step(model, batch) in the source of the model "
+            "or of the data, but there is none; add it, or choose another task."
+        )
+    return OwnCode(
+        model,
+        data,
+        step,
+        _function("validation_step", found) if step else None,
+        {name: text for loaded in reversed(found) for name, text in loaded.sources.items()},
+    )
+
+
+def keep(sources: dict[str, str], run_path: Path) -> None:
+    """Writes the sources of a run into its ``blobs/source``."""
+    for name, text in sources.items():
+        path = run_path / "blobs" / FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+def _function(name: str, found: list[Loaded]) -> Callable[..., Any] | None:
+    values = (getattr(loaded.module, name, None) for loaded in found)
+    return next((value for value in values if callable(value)), None)
