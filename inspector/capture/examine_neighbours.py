@@ -30,14 +30,15 @@ class Sample:
         classes = not targets.dtype.is_floating_point
         if classes and targets.dim() != 1:
             return
-        if not classes and targets.dim() > 2:
+        if not classes and (targets.dim() > 2 or targets.shape[1:] not in ((), (1,))):
             return
+        if classes and torch.equal(targets, torch.arange(len(targets))):
+            return  # contrastive: labels are positions in the batch
         flat = inputs.float().flatten(1)
         stride = max(flat.shape[1] // _FEATURES, 1)
         self._inputs.append(flat[:, ::stride][:, :_FEATURES].clone())
         if targets.dim() == 2:
-            one_hot = targets.shape[1] > 1
-            targets = targets.argmax(1) if one_hot else targets[:, 0]
+            targets = targets[:, 0]
         self._targets.append(targets.clone())
         self._count += len(flat)
         self._answer = None

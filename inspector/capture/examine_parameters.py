@@ -93,6 +93,7 @@ class ParameterFacts:
             )
         self._steps = 0
         self._examined: list[int] = []
+        self._used: list[tuple[weakref.ref[Tensor], Tensor]] = []
         self._timeline: list[tuple[int, float, float | None]] = []
         self._unzeroed_passes: list[bool] = []
         self._kept_steps: list[int] = []
@@ -140,28 +141,34 @@ class ParameterFacts:
             self._unzeroed_passes.append(self._gradients_remain())
 
     def _gradients_remain(self) -> bool:
-        """Whether stepped parameters still carry gradients; None is the usual clean state."""
-        looked = 0
+        """Whether gradients are still exactly those that the last step used."""
+        return any(
+            (tensor := reference()) is not None
+            and tensor.grad is not None
+            and torch.equal(_sample(tensor.grad), sample)
+            for reference, sample in self._used
+        )
+
+    def _keep_used(self) -> None:
+        """Remembers a few values of some gradients that the step has just used."""
+        self._used = []
         for parameter in reversed(self._parameters):
             tensor = parameter.tensor()
-            if tensor is None or parameter.group_lr is None or not parameter.with_gradient:
+            if tensor is None or parameter.group_lr is None or tensor.grad is None:
                 continue
-            if tensor.grad is None:
-                return False
-            if tensor.grad.is_sparse:
-                continue
-            if bool((tensor.grad != 0).any()):
-                return True
-            looked += 1
-            if looked == 4:
-                return False
-        return False
+            if not tensor.grad.is_sparse and measurable(tensor.grad):
+                sample = _sample(tensor.grad)
+                if bool((sample != 0).any()) and bool(torch.isfinite(sample).all()):
+                    self._used.append((parameter.tensor, sample))
+            if len(self._used) == 4:
+                return
 
     # ------------------------------------------------------------------ steps
 
     def stepped(self, step: int, examine: bool) -> None:
         """The optimizer has just stepped; gradients are still there."""
-        if self._steps and self._unzeroed_passes:
+        follows = bool(self._examined) and self._examined[-1] == step - 1
+        if follows and self._unzeroed_passes:
             self._checked_steps += 1
             if all(self._unzeroed_passes) and len(self._kept_steps) < 200:
                 self._kept_steps.append(step)
@@ -170,13 +177,13 @@ class ParameterFacts:
         if not examine:
             return
         self._groups()
-        follows = bool(self._examined) and self._examined[-1] == step - 1
         totals = _Totals()
         for parameter in self._parameters:
             tensor = parameter.tensor()
             if tensor is not None:
                 self._look(parameter, tensor, totals)
                 self._follow(parameter, tensor, totals, follows)
+        self._keep_used()
         self._examined.append(step)
         self._timeline.append((step, *totals.row(follows)))
         del self._timeline[_TIMELINE // 2 : -_TIMELINE // 2], self._examined[:-1]
@@ -269,6 +276,11 @@ def _row(parameter: _Parameter) -> dict[str, Any]:
         "silent_rows": parameter.silent_share,
         "rows_equal": parameter.rows_equal,
     }
+
+
+def _sample(gradient: Tensor) -> Tensor:
+    flat = gradient.detach().reshape(-1)
+    return flat[:: max(flat.numel() // 16, 1)][:16].clone()
 
 
 def _rms(tensor: Tensor) -> float:

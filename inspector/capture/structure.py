@@ -36,6 +36,7 @@ from inspector.capture.parameters import plain
 VERSION = 1
 FIRST_STEPS = 16
 BURST = 8
+_OWNER_STEPS = 3  # during which it is noted which modules run at all, with gradients or without
 LAST_STEP_OF_ORDER = 1000
 
 
@@ -76,6 +77,7 @@ class StructureProbe:
         self._closed = False
         self._entries: list[ToggledHook] = []
         self._criterion: list[ToggledHook] = []
+        self._owners: list[ToggledHook] = []
         self._guard(self._begin, model, list(optimizers), loss_fn, loader)
 
     def _begin(
@@ -93,6 +95,10 @@ class StructureProbe:
         self._data = DataFacts(loader)
         self._paths = {id(module): plain(path) for path, module in model.named_modules()}
         self._enter(model)
+        self._ran: set[str] = set()
+        for module in model.modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                self._owners.append(self._attachment.forward_hook(module, _Hook(self, "_on_owner")))
         if isinstance(loss_fn, nn.Module):
             hook = _Hook(self, "_on_criterion")
             self._criterion.append(self._attachment.forward_hook(loss_fn, hook))
@@ -111,6 +117,8 @@ class StructureProbe:
         following = self._modes.sensitive or self._orders_wanted()
         for hook in self._entries:
             hook.switch(self._examining or following)
+        for hook in self._owners:
+            hook.switch(self._step < _OWNER_STEPS)
         for hook in self._criterion:
             hook.switch(self._examining or self._data.wants_targets)
 
@@ -119,18 +127,19 @@ class StructureProbe:
 
     # ------------------------------------------------------------------ called by hooks
 
+    def _on_owner(self, module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        self._ran.add(self._paths.get(id(module), ""))
+
     def _on_forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._called = True
-        graded = torch.is_grad_enabled()
-        self._modes.forward(module, self._step, graded)
-        if not graded:
+        result = main_tensor(output)
+        if not torch.is_grad_enabled() or result is None or not result.requires_grad:
+            self._modes.forward(module, self._step, None)
             return
+        self._modes.forward(module, self._step, result)
         inputs = next(iter(tensors_in(args)), None)
         if inputs is not None and self._orders_wanted():
             self._data.batch(inputs, self._step)
-        result = main_tensor(output)
-        if result is None or not result.requires_grad:
-            return
         if not self._examining:
             return
         self._parameters.watch_backward(result)
@@ -195,6 +204,7 @@ class StructureProbe:
             **self._graph.document(),
             "loss": self._loss.document(),
             **self._data.document(),
+            "ran": sorted(self._ran),
             "modes": self._modes.document(),
         }
         return dict(_finite(content))

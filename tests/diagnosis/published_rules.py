@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def the_deep_checker(run: Observations) -> Said:
             said.append("class_imbalance")
     values = run.loss.finite.values
     means = [values[i : i + 10].mean() for i in range(0, len(values) - 9, 10)]
-    slow = [b > 0.95 * a for a, b in zip(means, means[1:], strict=False)]
+    slow = [b > 0.95 * a for a, b in pairwise(means)]
     if any(all(slow[i : i + 4]) for i in range(len(slow) - 3)):
         said.append("lr_too_low")
     return said

@@ -102,7 +102,8 @@ def _cut_off(run: Observations, rows: Rows) -> Finding | None:
         for row in rows
         if row["requires_grad"] and row["in_optimizer"] and not row["steps_with_gradient"]
     ]
-    ran = [row for row in never if row["module"] in run.call_order or not row["module"]]
+    called = {*run.call_order, *(run.part("ran") or ()), ""}
+    ran = [row for row in never if row["module"] in called]
     if ran:
         return _finding(
             "warning", 0.9,

@@ -159,13 +159,14 @@ def _not_better_than_guessing(run: Observations) -> bool:
 
 def _stuck_at_guessing(run: Observations) -> Iterator[Finding]:
     """Without any look at the labels: weights move well, but the loss stays at ln C."""
-    if run.guessing is None or run.targets or len(run.loss) < 50:
+    if run.targets or len(run.loss) < 50 or run.first_loss <= 0:
         return
     moving, end = run.update_ratio.median(0.0), run.loss_at_end()
-    if 1e-3 < moving < 0.1 and 0.8 * run.guessing < end < 1.1 * run.guessing:
+    guessing = run.guessing or run.loss_at_start()
+    if 1e-3 < moving < 0.1 and 0.8 * guessing < end < 1.1 * guessing:
         yield _finding(
             "note", 0.42, "The loss stays at that of guessing although the weights move.",
-            Evidence(statistic="loss at the end over ln C", value=end / run.guessing,
+            Evidence(statistic="loss at the end over that of guessing", value=end / guessing,
                      threshold=0.8, quantity="loss", last=run.last_step),
         )  # fmt: skip
 

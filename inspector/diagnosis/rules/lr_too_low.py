@@ -35,7 +35,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     rates = run.series("lr")
     if _warming_up(rates.values.tolist()) or run.learning:
         return
-    small = run.floor is not None and end < run.floor / 3
+    guessing = run.floor or run.guessing
+    small = guessing is not None and end < guessing / 3
     if moving >= limits["note"] or fall > 4 * limits["fall"] or small:
         return
     sure = moving < limits["ratio"] and fall < limits["fall"]

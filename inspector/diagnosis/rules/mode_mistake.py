@@ -74,8 +74,11 @@ def _training_in_eval(module: str, steps: list[int]) -> Finding:
 def _validation_in_train(run: Observations, often: float) -> Finding | None:
     modes = run.part("modes")
     steps = list(modes["no_grad_train_steps"])
+    repeated = list(modes.get("repeated_pass_steps", ()))
     validations = set(run.series("val_loss").steps.tolist())
     validations |= set(run.series("val_accuracy").steps.tolist())
+    if not steps and len(repeated) <= often * max(run.last_step, 1):
+        steps = [s for s in repeated if validations & {s - 1, s}]  # without no_grad(), but then
     at_validation = [s for s in steps if validations & {s - 1, s}]
     rare = len(steps) <= often * max(run.last_step, 1)
     if at_validation and len(at_validation) >= 0.5 * len(validations):

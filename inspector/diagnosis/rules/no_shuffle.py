@@ -43,9 +43,10 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             ),
         )
     elif (apart := order.get("inputs_between") or 0.0) > limits["inputs"]:
+        sequence = len(run.part("inputs").get("shape", ())) == 3
         yield _finding(
-            "warning",
-            0.75,
+            "note" if sequence else "warning",
+            0.45 if sequence else 0.75,
             "Batches differ from each other far more than chance allows.",
             Evidence(
                 statistic="variance between batches over that expected by chance",

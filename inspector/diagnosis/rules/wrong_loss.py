@@ -39,15 +39,23 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         or _one_column(run, outputs)
         or _no_distribution(run, losses)
         or _outside_unit(run, losses)
+        or _binary_of_many(run, losses)
         or _classes_regressed(run, losses, outputs, limits)
     )
     if made:
         yield made
-    if losses and all(sign < 0 for sign in losses.values()):
+    if losses and (all(sign < 0 for sign in losses.values()) or _below_zero(run, losses)):
         yield _finding(
             "warning", 0.88, "The loss enters with a negative sign: training makes it worse.",
             "the loss function is negated in the graph", Remedy(text="Remove the minus sign."),
         )  # fmt: skip
+
+
+def _below_zero(run: Observations, losses: dict[str, int]) -> bool:
+    """A loss that cannot be negative is: the factor in between could not be read."""
+    before = (run.part("loss").get("nll_input") or ["LogSoftmax"])[0]
+    alone = len(losses) == 1 and set(losses) <= {"nll", "mse", "smooth_l1", "huber"}
+    return alone and before == "LogSoftmax" and run.first_loss < 0 and run.loss_at_end() < 0
 
 
 def _not_log_probabilities(
@@ -99,6 +107,16 @@ def _outside_unit(run: Observations, losses: dict[str, int]) -> Finding | None:
         "critical", 0.95,
         f"Binary cross-entropy receives targets from {low:.3g} to {high:.3g}, outside [0, 1].",
         "targets outside [0, 1]", _REGRESS,
+    )  # fmt: skip
+
+
+def _binary_of_many(run: Observations, losses: dict[str, int]) -> Finding | None:
+    several = run.targets.get("one_hot") and len(run.class_counts) > 2
+    if not {"bce", "bce_with_logits"} & set(losses) or not several:
+        return None
+    return _finding(
+        "note", 0.42, "Binary cross-entropy on one-hot rows: classes do not compete.",
+        "targets are one-hot rows", _CROSS_ENTROPY,
     )  # fmt: skip
 
 

@@ -371,3 +371,165 @@ def in_order_but_mixed(v: Variation) -> None:
     model = v.mlp(task.features, task.classes)
     v.fit(model, v.optimizer(model.parameters()), v.cross_entropy(),
           v.loader(task, shuffle=False))  # fmt: skip
+
+
+@healthy
+def contrastive_pairs(v: Variation) -> None:
+    """Two views of each sample; the label is the position in the batch."""
+    task = v.classification()
+    model = v.mlp(task.features, 32)
+
+    def loss_fn(outputs: Tensor, _targets: Tensor) -> Tensor:
+        noisy = outputs + 0.05 * torch.randn_like(outputs)
+        scores = F.normalize(outputs, dim=1) @ F.normalize(noisy, dim=1).T / 0.1
+        return F.cross_entropy(scores, torch.arange(len(scores)))
+
+    v.fit(model, v.optimizer(model.parameters()), loss_fn, v.loader(task, batch=32))
+
+
+@healthy
+def variational_autoencoder(v: Variation) -> None:
+    task = v.digits()
+    task.inputs = task.inputs.flatten(1)
+
+    class Variational(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Linear(64, 48), nn.ReLU())
+            self.mean, self.log_variance = nn.Linear(48, 6), nn.Linear(48, 6)
+            self.decoder = nn.Sequential(nn.Linear(6, 48), nn.ReLU(), nn.Linear(48, 64))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            hidden = self.encoder(x)
+            mean, log_variance = self.mean(hidden), self.log_variance(hidden)
+            code = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+            return self.decoder(code), mean, log_variance
+
+    model = Variational()
+    optimizer = torch.optim.Adam(model.parameters(), lr=v.between(1e-3, 3e-3))
+    with v.watch(model, optimizer) as run:
+        for _ in range(6):
+            for inputs, _ in v.loader(task, batch=64):
+                optimizer.zero_grad()
+                outputs, mean, log_variance = model(inputs)
+                kept = F.binary_cross_entropy_with_logits(outputs, inputs, reduction="sum")
+                spread = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
+                loss = (kept + spread) / len(inputs)
+                loss.backward()
+                optimizer.step()
+                run.record(loss=loss)
+
+
+@healthy
+def token_classifier(v: Variation) -> None:
+    """Integer inputs, an embedding, a recurrent net."""
+    tokens = torch.randint(1, 30, (600, 8))
+    task = v._split(tokens, (tokens < 5).any(1).long(), 2)
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(30, 16)
+            self.cell = nn.GRU(16, 24, batch_first=True)
+            self.last = nn.Linear(24, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.cell(self.table(x))[1][0])
+
+    model = Tokens()
+    optimizer = torch.optim.Adam(model.parameters(), lr=v.between(3e-3, 8e-3))
+    v.fit(model, optimizer, v.cross_entropy(), v.loader(task), steps=120)
+
+
+@healthy
+def forecast_in_order(v: Variation) -> None:
+    """Windows of one long signal, in the order of time."""
+    signal = torch.sin(torch.arange(1200) / v.between(5, 20)) + 0.1 * torch.randn(1200)
+    windows = signal.unfold(0, 13, 1)
+    v.gives_loader = True
+    task = v._split(windows[:, :12], windows[:, 12:], 1)
+    task.inputs, task.targets = windows[:900, :12, None], windows[:900, 12:]
+
+    class Forecast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.GRU(1, 16, batch_first=True)
+            self.last = nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.cell(x)[0][:, -1])
+
+    model = Forecast()
+    optimizer = torch.optim.Adam(model.parameters(), lr=v.between(3e-3, 1e-2))
+    v.fit(model, optimizer, nn.MSELoss(), v.loader(task), steps=100)
+
+
+@healthy
+def second_order_closure(v: Variation) -> None:
+    """LBFGS calls its closure several times a step."""
+    task = v.regression()
+    model = v.mlp(task.features, 1, hidden=[16], activation=nn.Tanh)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=4)
+    loss_fn = nn.MSELoss()
+    with v.watch(model, optimizer, loss_fn=loss_fn) as run:
+        for _ in range(40):
+
+            def closure() -> Tensor:
+                optimizer.zero_grad()
+                loss = loss_fn(model(task.inputs), task.targets)
+                loss.backward()
+                run.record(loss=loss)
+                return loss
+
+            optimizer.step(closure)
+
+
+@healthy
+def backbone_without_gradients(v: Variation) -> None:
+    """Features are computed under no_grad(); only the head is given to the optimizer."""
+    task = v.digits()
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 96), nn.ReLU())
+            self.head = nn.Linear(96, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                features = self.backbone(x)
+            return self.head(features)
+
+    model = Probe()
+    optimizer = torch.optim.Adam(model.head.parameters(), lr=v.between(3e-3, 1e-2))
+    v.fit(model, optimizer, v.cross_entropy(), v.loader(task))
+
+
+@healthy
+def several_outputs(v: Variation) -> None:
+    """A dictionary of outputs, two losses, a shared trunk."""
+    task = v.classification()
+
+    class Trunk(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(task.features, 48), nn.SiLU())
+            self.scores = nn.Linear(48, task.classes)
+            self.copy = nn.Linear(48, task.features)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            hidden = self.trunk(x)
+            return {"scores": self.scores(hidden), "copy": self.copy(hidden)}
+
+    model = Trunk()
+    optimizer = v.optimizer(model.parameters())
+    with v.watch(model, optimizer) as run:
+        for _ in range(6):
+            for inputs, targets in v.loader(task):
+                optimizer.zero_grad(set_to_none=False)
+                outputs = model(inputs)
+                scored = F.cross_entropy(outputs["scores"], targets)
+                loss = scored + 0.3 * F.mse_loss(outputs["copy"], inputs.flatten(1))
+                loss.backward()
+                optimizer.step()
+                run.record(loss=loss)

@@ -54,6 +54,21 @@ def detached_in_the_middle(v: Variation, broken: bool) -> None:
 
 
 @faulty("frozen_parameters")
+def encoder_without_gradients(v: Variation, broken: bool) -> None:
+    """The encoder runs under no_grad(), though it should learn."""
+    task = v.classification()
+
+    class Encoded(_Halves):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.set_grad_enabled(not broken):
+                code = self.encoder(x.flatten(1))
+            return self.head(code)
+
+    model = Encoded(task.features, task.classes, False)
+    v.fit(model, v.optimizer(model.parameters()), v.cross_entropy(), v.loader(task))
+
+
+@faulty("frozen_parameters")
 def frozen_behind_trainable(v: Variation, broken: bool) -> None:
     task = v.classification()
     model = v.mlp(task.features, task.classes, hidden=[48, 48, 48])
@@ -132,6 +147,23 @@ def validation_in_train_mode(v: Variation, broken: bool) -> None:
     loss_fn = v.cross_entropy()
     v.fit(model, v.optimizer(model.parameters()), loss_fn, v.loader(task),
           validate=validation(model, loss_fn, task, switch=not broken))  # fmt: skip
+
+
+@faulty("mode_mistake")
+def validation_with_gradients_in_train_mode(v: Variation, broken: bool) -> None:
+    """Neither eval() nor no_grad() around validation; the twin forgets no_grad() only."""
+    task = v.classification()
+    model = _with_dropout(v, task.features, task.classes)
+    loss_fn = v.cross_entropy()
+
+    def measure() -> dict[str, float]:
+        model.train(broken)
+        value = loss_fn(model(task.held_inputs), task.held_targets)
+        model.train()
+        return {"val_loss": float(value.detach())}
+
+    v.fit(model, v.optimizer(model.parameters()), loss_fn, v.loader(task), validate=measure,
+          validate_every=15)  # fmt: skip
 
 
 @faulty("mode_mistake")
