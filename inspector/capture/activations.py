@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inspector.capture.entries import Rows
 from inspector.capture.reductions import count_nonfinite
 from inspector.capture.transfer import Scalar, scalar
 
@@ -139,7 +140,7 @@ class ModuleStatistics:
     careful: set[int]
 
 
-def combine(entries: Sequence[Sequence[Scalar]], modules: int) -> ModuleStatistics:
+def combine(entries: Rows | list[list[Scalar]], modules: int) -> ModuleStatistics:
     """Joins the calls of each module into the statistics of all their values together."""
     table = np.array(entries, dtype=np.float64).reshape(-1, 8)
     index = table[:, AT.index].astype(np.intp)

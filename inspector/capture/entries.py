@@ -35,7 +35,7 @@ class Entries:
     ) -> None:
         """Adds the row of an output that the kernel can read."""
         if self._lists is not None:
-            self._lists.append(kernel.output(column, tensor, bounds))
+            self._lists.append([*kernel.output(column, tensor, bounds)])
             return
         if self._count == self._capacity:
             self._grow()

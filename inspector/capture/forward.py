@@ -149,6 +149,21 @@ class ForwardProbe:
             self._on_forward()
         if self._discovering:
             self._discover(hook, args, output)
+        elif (  # the common case, without the detours
+            self._kernel is not None
+            and type(output) is Tensor
+            and self.full
+            and hook.column >= 0
+            and self.histograms is None
+            and fits(output)
+            and output.numel()
+        ):
+            self.entries.measure(self._kernel, hook.column, output, hook.bounds)
+            if output.grad_fn is not None:
+                _on_gradient_of(output, hook.gradient)
+                if hook.is_root:
+                    _on_gradient_of(output, self._boundary)
+            return
         if self.full and hook.column >= 0:
             tensor = main_tensor(output)
             if tensor is not None and tensor.numel() and not why_unmeasurable(tensor):

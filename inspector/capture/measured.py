@@ -48,7 +48,7 @@ class Table:
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """False where the quantity could not be had."""
-        return self.values.view(np.uint32) != ABSENT_BITS
+        return np.not_equal(self.values.view(np.uint32), ABSENT_BITS)
 
 
 def with_absent(values: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) -> F32:

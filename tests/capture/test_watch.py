@@ -330,7 +330,7 @@ def test_a_fault_of_ours_does_not_stop_training(
     def broken(*_: object) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("inspector.capture.forward.measure_output", broken)
+    monkeypatch.setattr("inspector.capture.forward.main_tensor", broken)
     monkeypatch.setattr("inspector.capture.stepping.measure_gradients", broken)
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
