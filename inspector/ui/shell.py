@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from inspector.store.reader import RunSummary
-from inspector.ui import context, warm
+from inspector.ui import context, presenter, warm
 from inspector.ui.board import strip
 from inspector.ui.steering import steering
 
@@ -28,6 +28,7 @@ PAGES = {
     "updates": ("Updates", True),
     "modules": ("Modules", True),
     "graph": ("Graph", True),
+    "backward": ("Backward", False),
     "events": ("Events", True),
     "runs": ("Runs", False),
 }
@@ -71,6 +72,7 @@ def main() -> None:
     if name is not None:
         st.session_state["run"] = name
         st.query_params["run"] = name
+    presenter.presenter(next(key for key, candidate in pages.items() if candidate is page))
     looks_at_run = any(PAGES[key][1] for key, candidate in pages.items() if candidate is page)
     with st.sidebar:
         _sidebar(runs, name, looks_at_run)
@@ -84,7 +86,9 @@ def main() -> None:
 
 
 def _sidebar(runs: list[RunSummary], name: str | None, looks_at_run: bool) -> None:
-    st.markdown("#### torch-inspector")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("#### torch-inspector")
+        presenter.toggle_button()
     if not runs or name is None:
         st.caption("Start a run; it can be steered from here.")
         return

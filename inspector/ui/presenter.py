@@ -1,0 +1,165 @@
+"""Presenter mode: large type, high contrast and a keyboard, for a projector.
+
+``?presenter=1`` in a link turns it on; with the other parameters it reopens exactly this view.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import streamlit as st
+
+from inspector.commands import Command, Name
+from inspector.errors import StoreError
+from inspector.presets import PRESETS
+from inspector.server.assets import PREFIX
+from inspector.store.control import ControlWriter
+from inspector.ui import context, runs
+from inspector.ui.context import escape
+
+PARAMETER = "presenter"
+_LOADER = f"""export default function (component) {{
+  const address = new URL("{PREFIX}/presenter.js", location.origin).href
+  let [gone, cleanup] = [false, null]
+  import(address).then((module) => {{ if (!gone) cleanup = module.mount(component) }})
+  return () => {{ gone = true; cleanup?.() }}
+}}
+"""
+_component = st.components.v2.component(
+    "torch_inspector_presenter",
+    html='<div class="presenter"></div>',
+    css="",
+    js=_LOADER,
+)
+
+# Streamlit's own sizes are rem; contrast is taken to black on white or white on black.
+_STYLE = """<style>
+html {{ font-size: 21px !important; }}
+.stApp, .stApp [data-testid="stHeader"], [data-testid="stSidebar"] {{
+  background: {back} !important; color: {text} !important;
+}}
+.stApp :is(p, li, h1, h2, h3, h4, label, summary), .stApp [data-testid="stCaptionContainer"],
+[data-testid="stWidgetLabel"], [data-testid="stMarkdownContainer"] {{ color: {text}; opacity: 1; }}
+.stApp [data-testid="stCaptionContainer"] {{ font-size: 0.95rem !important; }}
+.stApp :is(button, input, textarea, [data-baseweb="select"] > div) {{
+  border-color: {text} !important;
+}}
+.stApp button[kind^="primary"] p {{ color: inherit; }}
+.stApp {{ --st-text-color: {text}; --st-background-color: {back}; --st-border-color: {line}; }}
+</style>"""
+_LIGHT = {"text": "#000", "back": "#fff", "line": "#444"}
+_DARK = {"text": "#fff", "back": "#000", "line": "#bbb"}
+
+
+def on() -> bool:
+    """Whether this tab presents; a link may have asked for it."""
+    if PARAMETER not in st.session_state:
+        st.session_state[PARAMETER] = st.query_params.get(PARAMETER) == "1"
+    return bool(st.session_state[PARAMETER])
+
+
+def presenter(page: str) -> None:
+    """Draws what the mode needs on every page: style, keyboard, the toggle at the side.
+
+    Args:
+        page: key of the page in ``shell.PAGES``.
+    """
+    active = on()
+    if active:
+        st.query_params[PARAMETER] = "1"
+        st.html(_STYLE.format(**(_DARK if st.context.theme.type == "dark" else _LIGHT)))
+        _keyboard(page)
+    elif PARAMETER in st.query_params:
+        del st.query_params[PARAMETER]
+
+
+def toggle_button() -> None:
+    """The button that turns the mode on and off."""
+    st.button(
+        "", icon=":material/slideshow:" if not on() else ":material/close_fullscreen:",
+        key="presenter/toggle", on_click=_toggle, type="primary" if on() else "tertiary",
+        help="Leave presenter mode" if on() else "Presenter mode: large type, high contrast, "
+        "keyboard (space, arrows, 1 to 9, ?)",
+    )  # fmt: skip
+
+
+def _toggle() -> None:
+    st.session_state[PARAMETER] = not on()
+
+
+def _keyboard(page: str) -> None:
+    rows = _help(page)
+    result = _component(
+        key="presenter/keys", data={"help": rows, "page": page}, on_pressed_change=_nothing
+    )
+    pressed = result.pressed
+    if isinstance(pressed, dict):
+        _press(str(pressed.get("key", "")), page)
+
+
+def _help(page: str) -> list[list[str]]:
+    if page == "backward":
+        arrows, digits = "one node on or back in the replay", "load an example expression"
+    else:
+        arrows, digits = "→ trains one step (a run cannot go back)", "load a preset on Start"
+    space = "start what is loaded" if page == "start" else "run or pause the run"
+    return [
+        ["Space", space], ["→  ←", arrows], ["1 – 9", digits],
+        ["Home  End", "first and last node of the replay"],
+        ["?", "this overview"], ["Esc", "close it"],
+    ]  # fmt: skip
+
+
+def _press(key: str, page: str) -> None:
+    if key.isdecimal():
+        _digit(int(key), page)
+    elif key == "space":
+        _space(page)
+    elif key == "right":
+        _send("run_steps", 1)
+    elif key == "left":
+        st.toast("A run cannot step back; the replay on the Backward page can.")
+
+
+def _digit(number: int, page: str) -> None:
+    if page == "backward":
+        from inspector.ui.replay_page import choose_example
+
+        if choose_example(number):
+            return
+    preset = PRESETS[number - 1]
+    st.session_state["draft"] = preset.config
+    st.session_state["draft_version"] = st.session_state.get("draft_version", 0) + 1
+    st.toast(f"Loaded: {preset.title}. Space starts it.")
+    if page != "start":
+        st.switch_page(st.session_state["pages"]["start"])
+
+
+def _space(page: str) -> None:
+    status = next((s.status for s in context.summaries() if s.name == _run()), "")
+    if page == "start" and "draft" in st.session_state:
+        runs.start_and_watch(st.session_state["draft"])
+    elif status in context.LIVE:
+        _send("resume" if status == "paused" else "pause")
+    else:
+        st.toast("This run has ended; start another on the Start page.")
+
+
+def _run() -> str | None:
+    return st.session_state.get("run")
+
+
+def _send(name: Name, value: Any = None) -> None:
+    run = _run()
+    if run is None:
+        return
+    try:
+        with closing(ControlWriter(context.runs_dir() / run)) as writer:
+            writer.send(Command(name=name, value=value))
+    except StoreError as error:
+        st.toast(escape(str(error)), icon="⚠️")
+
+
+def _nothing() -> None:
+    """The trigger needs a callback; its value is read from the result."""
