@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from inspector.capture.activations import tensors_in
@@ -15,7 +14,6 @@ OUTPUT = object()
 """Stands for the model's output among the arguments of the loss."""
 
 
-@dataclass(eq=False, slots=True)
 class Call:
     """One forward pass of the model in training; tensors are kept, not copied.
 
@@ -23,43 +21,70 @@ class Call:
         args, kwargs: what the model was called with.
         loss_args, loss_kwargs: what the loss module was called with; None if it was not seen.
         loss: the loss module's result, as long as the script keeps it.
+        output: the model's (first) output tensor, as long as the script keeps it.
+        complete: that result is the loss that the script has recorded.
         gradient: what arrived at the model's output in the backward pass.
         random: the state of the random numbers before the call.
         autocast: device type and dtype, where it was on.
+        nbytes: memory that is kept alive by the tensors.
     """
 
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    loss_args: tuple[Any, ...] | None = None
-    loss_kwargs: dict[str, Any] = field(default_factory=dict)
-    loss: weakref.ref[Tensor] | None = None
-    output: weakref.ref[Any] | None = None
-    gradient: Tensor | None = None
-    random: list[Tensor] = field(default_factory=list)
-    autocast: tuple[str, Any] | None = None
-    complete: bool = False
-    _versions: list[tuple[Tensor, int]] = field(default_factory=list)
+    __slots__ = (
+        "args", "autocast", "complete", "gradient", "kwargs", "loss", "loss_args", "loss_kwargs",
+        "nbytes", "output", "random", "versions",
+    )  # fmt: skip
+
+    def __init__(self, random: list[Tensor] | None = None) -> None:
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.loss_args: tuple[Any, ...] | None = None
+        self.loss_kwargs: dict[str, Any] = {}
+        self.loss: weakref.ref[Tensor] | None = None
+        self.output: weakref.ref[Tensor] | None = None
+        self.complete = False
+        self.gradient: Tensor | None = None
+        self.random = random or []
+        self.autocast: tuple[str, Any] | None = None
+        self.nbytes = 0
+        self.versions: list[tuple[Tensor, int]] = []
 
     def keep(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keeps what the model was called with, without any autograd graph."""
-        self.args, self.kwargs = _remember(args, self._versions), _remember(kwargs, self._versions)
+        self.args = tuple([self._kept(value) for value in args])
+        if kwargs:
+            self.kwargs = {key: self._kept(value) for key, value in kwargs.items()}
 
-    def keep_loss(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> None:
-        """Keeps what the loss module was called with; :data:`OUTPUT` is the model's output."""
-        self.loss_args = _remember(args, self._versions)
-        self.loss_kwargs = _remember(kwargs, self._versions)
+    def keep_loss(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor, *, strict: bool
+    ) -> None:
+        """Keeps what the loss module was called with; :data:`OUTPUT` is the model's output.
+
+        Arguments that come from the model in another way cannot be had again: then nothing is
+        kept. Unless ``strict``, the one with a gradient is taken for the output.
+        """
+        output = None if self.output is None else self.output()
+        kept = []
+        for value in args:
+            if not strict and isinstance(value, Tensor) and value.requires_grad:
+                output, strict = value, True
+            if value is output:
+                kept.append(OUTPUT)
+            elif isinstance(value, Tensor) and value.requires_grad:
+                return
+            else:
+                kept.append(self._kept(value))
+        named = {}
+        for key, value in kwargs.items():
+            if isinstance(value, Tensor) and value.requires_grad and value is not output:
+                return
+            named[key] = OUTPUT if value is output else self._kept(value)
+        self.loss_args, self.loss_kwargs = tuple(kept), named
         self.loss = weakref.ref(result)
 
     @property
     def intact(self) -> bool:
         """Whether the tensors still hold what they held when the model was called."""
-        return all(tensor._version == version for tensor, version in self._versions)
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Every tensor that is kept alive."""
-        yield from tensors_in((self.args, self.kwargs, self.loss_args or (), self.loss_kwargs))
-        if self.gradient is not None:
-            yield self.gradient
+        return all(tensor._version == version for tensor, version in self.versions)
 
     @property
     def batch(self) -> int:
@@ -67,17 +92,21 @@ class Call:
         first = next(tensors_in((self.args, self.kwargs)), None)
         return int(first.shape[0]) if first is not None and first.dim() else 0
 
+    def _kept(self, value: Any) -> Any:
+        """The same value with detached tensors, whose versions are noted."""
+        if isinstance(value, Tensor):
+            kept = value.detach() if value.requires_grad else value
+            self._note(kept)
+            return kept
+        if type(value) in (tuple, list):
+            return type(value)(self._kept(part) for part in value)
+        if type(value) is dict:
+            return {key: self._kept(part) for key, part in value.items()}
+        for tensor in tensors_in(value):
+            self._note(tensor)
+        return value
 
-def _remember(value: Any, versions: list[tuple[Tensor, int]]) -> Any:
-    """The same value with detached tensors, whose versions are noted."""
-    if isinstance(value, Tensor):
-        kept = value.detach() if value.requires_grad else value
-        if not value.is_inference():
-            versions.append((kept, kept._version))
-        return kept
-    if type(value) in (tuple, list):
-        return type(value)(_remember(part, versions) for part in value)
-    if type(value) is dict:
-        return {key: _remember(part, versions) for key, part in value.items()}
-    versions += [(tensor, tensor._version) for tensor in tensors_in(value)]
-    return value
+    def _note(self, tensor: Tensor) -> None:
+        if not tensor.is_inference():
+            self.versions.append((tensor, tensor._version))
+        self.nbytes += tensor.nbytes if tensor.layout is torch.strided else 0

@@ -14,18 +14,14 @@ class GradientCheck:
     def __init__(self) -> None:
         self._found: Tensor | None = None
         self._one: Tensor | None = None
+        self._ordinary = True
 
     def start(self, gradients: list[Tensor]) -> Tensor | bool:
         """False or True where that is known at once; else a device scalar, above 0 if bad."""
         if not gradients:
             return False
-        first = gradients[0]
-        device, dtype = first.device, first.dtype
-        ordinary = dtype.is_floating_point and all(
-            g.dtype is dtype and g.layout is torch.strided and g.device == device
-            and not g.requires_grad for g in gradients
-        )  # fmt: skip
-        if not ordinary:
+        device = gradients[0].device
+        if not self._ordinary or any([g.requires_grad for g in gradients]):  # noqa: C419
             return has_nonfinite(gradients)
         if self._found is None or self._found.device != device:
             self._found = torch.zeros((), device=device)
@@ -33,7 +29,11 @@ class GradientCheck:
         found, one = self._found, self._one
         assert one is not None
         # GradScaler's own pass over all gradients; times one, it leaves them as they are.
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
+        try:
+            torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
+        except RuntimeError:  # sparse, complex, or on several devices
+            self._ordinary = False
+            return has_nonfinite(gradients)
         if device.type == "cuda":
             taken = found.clone()
             found.zero_()

@@ -28,6 +28,7 @@ class History:
 
     Attributes:
         every: steps between two copies, as the budget allows.
+        due: the step before which the next copy is to be made.
         slots: the copies, at most two; none where memory does not allow one.
         calls: step and calls of the last steps, newest last.
         shortage: why there are fewer than two copies; empty when there are two.
@@ -42,26 +43,26 @@ class History:
         self._batch_bytes = batch_bytes
         self._state_bytes = state_bytes
         self._room: int | None = None
-        self._due = 1
+        self.due = 1
         self._last: tuple[float, int] | None = None
 
     def add(self, step: int, calls: list[Call]) -> None:
         """Keeps what the model was called with in a finished step."""
         for call in calls:
             call.gradient = None
-        self.calls.append((step, calls))
-        self._bytes += _nbytes(calls)
-        while len(self.calls) > _STEPS or (self._bytes > self._batch_bytes and self.calls):
-            self._bytes -= _nbytes(self.calls.popleft()[1])
+            self._bytes += call.nbytes
+        kept = self.calls
+        kept.append((step, calls))
+        while len(kept) > _STEPS or (self._bytes > self._batch_bytes and kept):
+            for call in kept.popleft()[1]:
+                self._bytes -= call.nbytes
 
-    def at_boundary(self, model: nn.Module, optimizers: Sequence[Optimizer], step: int) -> None:
-        """Copies the state before ``step`` if a copy is due."""
-        if step < self._due:
-            return
+    def copy(self, model: nn.Module, optimizers: Sequence[Optimizer], step: int) -> None:
+        """Copies the state before ``step``, which is at or after ``due``."""
         if self._room is None:
             self._room = self._count(bytes_needed(model, optimizers), model)
         if self._room == 0:
-            self._due = step + _MOST
+            self.due = step + _MOST
             return
         started = time.perf_counter()
         if len(self.slots) < self._room:
@@ -98,7 +99,7 @@ class History:
             wanted = math.ceil((now - started) / (_SHARE * per_step))
             self.every = max(_LEAST, min(_MOST, wanted))
         self._last = now, step
-        self._due = step + self.every
+        self.due = step + self.every
 
     def _count(self, needed: int, model: nn.Module) -> int:
         allowed = min(self._state_bytes, int(_STATE_SHARE * _free_bytes(model)))
@@ -119,7 +120,3 @@ def _free_bytes(model: nn.Module) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # not on every system
         return 8 << 30
-
-
-def _nbytes(calls: list[Call]) -> int:
-    return sum(t.numel() * t.element_size() for call in calls for t in call.tensors())

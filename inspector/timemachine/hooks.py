@@ -25,11 +25,11 @@ class OnEnter(_Hook):
 
     __slots__ = ()
 
-    def __call__(self, module: nn.Module, _args: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_dynamo_compiling() or self.machine is None:
             return
         if module.training and torch.is_grad_enabled() and _ordinary():
-            self.machine.enter(module)
+            self.machine.guarded(self.machine.enter, module, args, kwargs)
 
 
 class OnLeave(_Hook):
@@ -37,10 +37,10 @@ class OnLeave(_Hook):
 
     __slots__ = ()
 
-    def __call__(self, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def __call__(self, _module: nn.Module, _args: Any, output: Any) -> None:
         if torch.compiler.is_dynamo_compiling() or self.machine is None:
             return
-        self.machine.leave(args, kwargs, output)
+        self.machine.guarded(self.machine.leave, output)
 
 
 class OnCriterion(_Hook):
@@ -52,7 +52,7 @@ class OnCriterion(_Hook):
         if torch.compiler.is_dynamo_compiling() or self.machine is None:
             return
         if torch.is_grad_enabled():
-            self.machine.criterion(args, kwargs, output)
+            self.machine.guarded(self.machine.criterion, args, kwargs, output)
 
 
 class OnGradient(_Hook):

@@ -7,10 +7,11 @@ before each step: is everything finite?
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inspector.capture.activations import tensors_in
-from inspector.capture.attach import Attachment
+from inspector.capture.attach import Attachment, ToggledHook
 from inspector.events import Origin
-from inspector.timemachine.calls import OUTPUT, Call
+from inspector.timemachine.calls import Call
 from inspector.timemachine.checks import GradientCheck, has_nonfinite
 from inspector.timemachine.history import History
 from inspector.timemachine.hooks import OnCriterion, OnEnter, OnGradient, OnLeave
@@ -79,7 +80,8 @@ class TimeMachine:
 
     Attributes:
         history: what is kept of the past.
-        exact: whether the loss can be computed again, so that a replay covers the whole step.
+        exact: the recorded loss is what the loss module made of the model's output, so that both
+            can be called again; otherwise the gradient at the model's output is kept.
     """
 
     def __init__(
@@ -103,35 +105,37 @@ class TimeMachine:
         self._late = LateFlags()
         self._calls: list[Call] = []
         self._entered: Call | None = None
+        self._step = 0
+        self._on_cuda = any(p.is_cuda for p in model.parameters())
+        self._autocasts = tuple({"cpu", *(p.device.type for p in model.parameters())} - {"meta"})
+        self._leave: ToggledHook | None = None
         self._loss: float | Tensor | None = None
         self._stash: list[tuple[Tensor, Tensor]] = []
         self._told: deque[int] = deque(maxlen=_TOLD)
         self._ill = False
+        self._buffer_names: list[str] = []
         self._buffers: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._hooks: list[OnEnter | OnLeave | OnCriterion | OnGradient] = []
         self._gradient = OnGradient(self)
+        self._find_buffers(model)
         self._attach(model, optimizers)
 
     def _attach(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         enter, leave = OnEnter(self), OnLeave(self)
         self._hooks = [enter, leave, self._gradient]
-        try:
-            handles = [
-                model.register_forward_pre_hook(enter),
-                model.register_forward_hook(leave, with_kwargs=True),
-            ]
-        except RuntimeError:  # a ScriptModule refuses: held back is still possible
-            handles = []
+        with contextlib.suppress(RuntimeError):  # a ScriptModule refuses: holding still works
+            handle = model.register_forward_pre_hook(enter, with_kwargs=True)
+            self._attachment.on_remove(handle.remove)
+            self._leave = self._attachment.forward_hook(model, leave)
         if (loss_fn := self.loss_fn) is not None:
             criterion = OnCriterion(self)
             self._hooks.append(criterion)
-            handles.append(loss_fn.register_forward_hook(criterion, with_kwargs=True))
-        for handle in handles:
+            handle = loss_fn.register_forward_hook(criterion, with_kwargs=True)
             self._attachment.on_remove(handle.remove)
         for position, optimizer in enumerate(optimizers):
             self._attachment.step_hooks(
-                optimizer, partial(self._before_step, position), partial(self._after_step, position)
+                optimizer, partial(self._before_step, position), self._after_step
             )
 
     def close(self) -> None:
@@ -158,80 +162,77 @@ class TimeMachine:
             if loss.numel() != 1:
                 return
             call = self._calls[-1]
-            self.exact = call.complete = call.loss is not None and call.loss() is loss
+            call.complete = call.loss is not None and call.loss() is loss
+            if call.complete is not self.exact:
+                self.exact = call.complete
+                if self._leave is not None:
+                    self._leave.switch(not self.exact)
             self._loss = loss.item() if loss.is_cpu else loss.detach()
         elif loss is not None:
             self._loss = float(loss)
 
     # ------------------------------------------------------------ called by the hooks
 
-    def enter(self, model: nn.Module) -> None:
+    def enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The model is about to be called in training."""
-        call = Call(random=random_state())
-        for device in ("cuda", "cpu"):
+        step = self._listener.step
+        if step != self._step:
+            self._turn(model, step)
+        if len(self._calls) >= _CALLS:
+            return
+        # The CPU's generator alone is asked for directly: random_state() costs four times that.
+        random = random_state() if self._on_cuda else [torch.default_generator.get_state()]
+        call = Call(random)
+        for device in self._autocasts:
             if torch.is_autocast_enabled(device):
                 call.autocast = device, torch.get_autocast_dtype(device)
-                break
-        if not self._calls:
-            self._keep_buffers(model)
+        if not self._calls and self._buffers:
+            torch._foreach_copy_(self._copies, self._buffers)
+        call.keep(args, kwargs)
+        self._calls.append(call)
         self._entered = call
 
-    def leave(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """The model was called."""
+    def leave(self, output: Any) -> None:
+        """The model was called; asked for only while the loss cannot be called again."""
         call, self._entered = self._entered, None
-        if call is None or len(self._calls) >= _CALLS:
-            return
-        call.keep(args, kwargs)
         main = output if isinstance(output, Tensor) else next(tensors_in(output), None)
-        if main is not None:
+        if call is not None and main is not None and main.grad_fn is not None:
             call.output = weakref.ref(main)
-            if not self.exact and main.grad_fn is not None:
-                main.register_hook(self._gradient)  # type: ignore[no-untyped-call]
-        self._calls.append(call)
+            main.register_hook(self._gradient)  # type: ignore[no-untyped-call]
+
+    def _turn(self, model: nn.Module, step: int) -> None:
+        """A new step begins: what belonged to the last one is history."""
+        history = self.history
+        history.add(self._step, self._calls)
+        self._calls, self._loss, self._step = [], None, step
+        if step >= history.due and not self._ill:
+            history.copy(model, self.optimizers(), step)
+            self._find_buffers(model)
 
     def criterion(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """The loss module was called."""
         if not self._calls or not isinstance(result, Tensor):
             return
-        call = self._calls[-1]
-        output = call.output() if call.output is not None else None
-        if output is None:
-            return
-        given = tuple(OUTPUT if value is output else value for value in args)
-        named = {key: OUTPUT if value is output else value for key, value in kwargs.items()}
-        if any(tensor.requires_grad for tensor in tensors_in((given, named))):
-            return  # the output went through something before: that cannot be called again
-        call.keep_loss(given, named, result)
+        self._calls[-1].keep_loss(args, kwargs, result, strict=not self.exact)
 
     def gradient(self, gradient: Tensor) -> None:
         """A gradient has arrived at the model's output."""
         if self._calls and not self.exact:
             self._calls[-1].gradient = gradient
 
-    def _keep_buffers(self, model: nn.Module) -> None:
-        buffers = [b.detach() for b in model.buffers()]
-        if not buffers:
-            self._copies = []
-            return
-        with torch.no_grad():
-            same = len(buffers) == len(self._copies) and all(
-                a.shape == b.shape and a.dtype is b.dtype and a.device == b.device
-                for a, b in zip(buffers, self._copies, strict=True)
-            )
-            if same:
-                torch._foreach_copy_(self._copies, buffers)
-            else:
-                self._copies = [b.clone() for b in buffers]
+    def _find_buffers(self, model: nn.Module) -> None:
+        """Looks up the buffers that forward passes may change, once in a while."""
+        named = dict(model.named_buffers())
+        self._buffers = [buffer.detach() for buffer in named.values()]
+        self._buffer_names = list(named)
+        self._copies = [buffer.clone() for buffer in self._buffers]
 
     # ------------------------------------------------------------ around optimizer.step()
 
     def _before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self.closed:
             return
-        try:
-            self._examine(position, optimizer, args, kwargs)
-        except Exception as error:
-            self._fail(error)
+        self.guarded(self._examine, position, optimizer, args, kwargs)
 
     def _examine(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
         if len(args) > 1 or kwargs.get("closure") is not None:
@@ -270,18 +271,17 @@ class TimeMachine:
         found.again = self._ill
         known = self._ill and policy != "pause"
         self._ill = True
-        calls = next((c for s, c in self.history.calls if s == found.step), []) if late else []
-        calls = calls or self._calls
+        calls = self._calls
+        if late and found.step != self._step:
+            calls = next((c for s, c in self.history.calls if s == found.step), [])
         spoilt = late or has_nonfinite(p for p in model.parameters())
         if not known:
-            names = [name for name, _ in model.named_buffers()]
-            if len(names) == len(self._copies):
-                found.buffers = dict(zip(names, self._copies, strict=True))
+            found.buffers = dict(zip(self._buffer_names, self._copies, strict=True))
             origin, found.call = search(self, model, found, calls, late=late)
             self._listener.on_nonfinite(found.step, origin, found)
         if policy == "continue":
             return
-        self._undo_buffers(model)
+        self._undo_buffers()
         if spoilt:
             self.rewind("nonfinite", before=found.step)
 
@@ -293,30 +293,22 @@ class TimeMachine:
                     self._stash.append((parameter, parameter.grad))
                     parameter.grad = None
 
-    def _undo_buffers(self, model: nn.Module) -> None:
-        buffers = [b.detach() for b in model.buffers()]
-        if buffers and len(buffers) == len(self._copies):
-            with torch.no_grad():
-                torch._foreach_copy_(buffers, self._copies)
+    def _undo_buffers(self) -> None:
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._copies)
 
-    def _after_step(self, position: int, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
-        for parameter, gradient in self._stash:
-            parameter.grad = gradient
-        self._stash = []
-        if position or self.closed:
-            return
+    def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        if self._stash:
+            for parameter, gradient in self._stash:
+                parameter.grad = gradient
+            self._stash = []
+
+    def guarded(self, part: Callable[..., None], *args: Any) -> None:
+        """Calls a part of the machine; its error ends the machine, never the training."""
         try:
-            self._end_step()
+            part(*args)
         except Exception as error:
             self._fail(error)
-
-    def _end_step(self) -> None:
-        step = self._listener.step
-        self.history.add(step, self._calls)
-        self._calls, self._loss = [], None
-        model, optimizers = self._model(), self.optimizers()
-        if model is not None and optimizers and not self._ill:
-            self.history.at_boundary(model, optimizers, step + 1)
 
     def _fail(self, error: Exception) -> None:
         self.close()
