@@ -87,6 +87,18 @@ def train(
 
 
 @app.command()
+def diagnose(
+    run: Annotated[str, typer.Argument(help="Name of a run in --run-dir, or its folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+    run_dir: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+) -> None:
+    """Says what is wrong with a run; exit code 1 when a finding is critical."""
+    from inspector.diagnosis.command import diagnose_command
+
+    raise typer.Exit(diagnose_command(run, typer.echo, runs_dir=run_dir, as_json=as_json))
+
+
+@app.command()
 def doctor() -> None:
     """Says what is installed, what is missing and what to do about it."""
     from inspector.doctor import report

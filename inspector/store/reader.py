@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from inspector.store.records import (
     Status,
 )
 from inspector.store.summary import list_runs
+
+if TYPE_CHECKING:
+    from inspector.diagnosis import Finding
 
 __all__ = [
     "Cursor", "Delta", "Heartbeat", "Histogram", "Matrix", "Rows", "Run", "RunSummary", "Series",
@@ -197,6 +200,15 @@ class Run:
         """Histograms of a ``weight``, ``gradient`` or ``activation``, by rising step."""
         file = self._ranks().get(rank)
         return file.histograms(kind, subject) if file else []
+
+    def findings(self, *, thresholds: Mapping[str, float] | None = None) -> list[Finding]:
+        """What the diagnosis finds in the run: causes before symptoms, most certain first.
+
+        Raises ConfigError when ``thresholds`` names a limit that no rule has.
+        """
+        from inspector.diagnosis import diagnose  # it reads runs itself: imported when asked for
+
+        return diagnose(self, thresholds=thresholds)
 
     def tail(
         self,

@@ -23,12 +23,14 @@ _STYLE = """<style>
 PAGES = {
     "start": ("Start", False),
     "live": ("Live", True),
+    "findings": ("Findings", True),
     "gradients": ("Gradients", True),
     "activations": ("Activations", True),
     "updates": ("Updates", True),
     "modules": ("Modules", True),
     "graph": ("Graph", True),
     "backward": ("Backward", False),
+    "lab": ("Lab", False),
     "events": ("Events", True),
     "runs": ("Runs", False),
 }
