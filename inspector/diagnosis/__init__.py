@@ -2,6 +2,6 @@
 
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.findings import diagnose
-from inspector.diagnosis.registry import register, rules, thresholds
+from inspector.diagnosis.registry import all_rules, register, thresholds
 
-__all__ = ["Evidence", "Finding", "Remedy", "diagnose", "register", "rules", "thresholds"]
+__all__ = ["Evidence", "Finding", "Remedy", "all_rules", "diagnose", "register", "thresholds"]

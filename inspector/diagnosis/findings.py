@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from inspector.diagnosis.causes import EXPLAINS
 from inspector.diagnosis.finding import Finding
 from inspector.diagnosis.observations import Observations, RunLike
-from inspector.diagnosis.registry import Thresholds, rules, with_overrides
+from inspector.diagnosis.registry import Thresholds, all_rules, with_overrides
 
 _TOLERANCE = 5  # steps by which a cause may be noticed after its symptom
 
@@ -23,7 +23,7 @@ def diagnose(run: RunLike, *, thresholds: Thresholds | None = None) -> list[Find
     Raises:
         ConfigError: there is no threshold of that name.
     """
-    known = rules()
+    known = all_rules()
     limits = with_overrides(known, thresholds)
     observations = Observations(run)
     found = [

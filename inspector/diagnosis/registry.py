@@ -49,7 +49,7 @@ def unregister(code: str) -> None:
     _rules.pop(code, None)
 
 
-def rules() -> dict[str, Rule]:
+def all_rules() -> dict[str, Rule]:
     """Every rule by its code."""
     import inspector.diagnosis.rules  # noqa: F401  (the built-in rules register themselves)
 
@@ -60,7 +60,7 @@ def thresholds() -> dict[str, float]:
     """Every threshold with its default, named ``code.name``."""
     return {
         f"{rule.code}.{name}": value
-        for rule in rules().values()
+        for rule in all_rules().values()
         for name, value in rule.thresholds.items()
     }
 

@@ -2,7 +2,8 @@
 
 Statistic: median update ratio ‖Δw‖/‖w‖ of the second half of the run, together with a loss that
 fell by less than 5 % and is not small already (over a third of that of guessing).
-Threshold: 1e-4 from 50 steps on; 0 exactly is critical.
+Threshold: 1e-4 from 50 steps on; less than 0.2 % in all, whatever the (noisy) loss seems to do;
+0 exactly is critical.
 Source: SageMaker Debugger WeightUpdateRatio, TheDeepChecker (1e-4, lowered there to 1e-5).
 False alarms: fine-tuning a model that is good already (its small loss keeps the rule silent);
 warm-up that has not ended.
@@ -22,7 +23,7 @@ from inspector.events import Level
 CODE = "lr_too_low"
 
 
-@register(CODE, ratio=1e-4, note=3e-4, fall=0.05, steps=50)
+@register(CODE, ratio=1e-4, note=3e-4, fall=0.05, distance=2e-3, steps=50)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     ratios = run.update_ratio
     if len(run.loss) < limits["steps"] or len(ratios) < 4:
@@ -33,13 +34,14 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         return
     fall = (start - end) / abs(start)
     rates = run.series("lr")
-    if _warming_up(rates.values.tolist()) or run.learning:
+    still = moving * run.last_step < limits["distance"]
+    if _warming_up(rates.values.tolist()) or (run.learning and not still):
         return
     guessing = run.floor or run.guessing
     small = guessing is not None and end < guessing / 3
-    if moving >= limits["note"] or fall > 4 * limits["fall"] or small:
+    if moving >= limits["note"] or small or (fall > 4 * limits["fall"] and not still):
         return
-    sure = moving < limits["ratio"] and fall < limits["fall"]
+    sure = still or (moving < limits["ratio"] and fall < limits["fall"])
     level: Level = "note" if not sure else "critical" if moving == 0 else "warning"
     current = rates.median()
     factor = min(1e-3 / moving, 1e4) if moving > 0 else 1.0

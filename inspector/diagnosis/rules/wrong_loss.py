@@ -55,7 +55,7 @@ def _below_zero(run: Observations, losses: dict[str, int]) -> bool:
     """A loss that cannot be negative is: the factor in between could not be read."""
     before = (run.part("loss").get("nll_input") or ["LogSoftmax"])[0]
     alone = len(losses) == 1 and set(losses) <= {"nll", "mse", "smooth_l1", "huber"}
-    return alone and before == "LogSoftmax" and run.first_loss < 0 and run.loss_at_end() < 0
+    return alone and before == "LogSoftmax" and run.first_loss < 0
 
 
 def _not_log_probabilities(

@@ -234,7 +234,7 @@ class _Risky(nn.Module):
         if self.operation == "log":
             x = torch.log(x.abs() + 1 if self.guarded else x + 0.5)
         elif self.operation == "sqrt":
-            x = torch.sqrt(F.relu(x) + (1e-3 if self.guarded else 0))
+            x = torch.sqrt(F.relu(x) + 1e-3 if self.guarded else x)
         else:
             scale = F.relu(x[:, :1])
             x = x / (scale + 1 if self.guarded else scale)
