@@ -72,11 +72,14 @@ class Task:
         return cast(Examples, self.val_loader.dataset)
 
 
-def build_task(config: RunConfig, progress: Progress | None = None) -> Task:
+def build_task(
+    config: RunConfig, progress: Progress | None = None, *, source: AnySource | None = None
+) -> Task:
     """Seeds the random numbers and builds everything that ``config`` names.
 
     Args:
         progress: told how far a download is.
+        source: the samples, where they are loaded already.
 
     Raises:
         ConfigError, ModelError, DataError: something is unknown, unavailable or does not fit.
@@ -85,7 +88,9 @@ def build_task(config: RunConfig, progress: Progress | None = None) -> Task:
     device = pick_device(config.device)
     own = find_own(config)
     seed_everything(config.seed)  # a user's factory may split at random
-    source = load_data(config, own.data, "own" if own.step else config.task, progress)
+    if source is None:
+        task = "own" if own.step else config.task
+        source = load_data(config, own.data, task, progress)
     kind = _kind(config, source, own)
     loss_fn = None if own.step else build_loss(config.loss, kind)
     seed_everything(config.seed)

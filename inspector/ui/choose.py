@@ -11,6 +11,11 @@ from inspector import catalog
 from inspector.config import LOSSES, OPTIMIZERS, RunConfig
 from inspector.errors import InspectorError
 from inspector.ui.context import escape
+from inspector.ui.own import OWN
+from inspector.ui.own.check import check_panel
+from inspector.ui.own.data import data_fields
+from inspector.ui.own.model import model_fields
+from inspector.ui.own.settings import settings_fields
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -26,7 +31,13 @@ def choose(config: RunConfig) -> RunConfig | None:
         fields |= _how(config, version)
     with where:
         fields |= _where(config, version)
+    own = OWN in (fields["model"], fields["data"])
     try:
+        complete = _own(config, fields, version)
+        with st.expander("More: weights, task, split, loading", icon=":material/more_horiz:"):
+            fields |= settings_fields(config, version)
+        if not complete:
+            return None
         made = dataclasses.replace(config, **fields)
     except InspectorError as error:
         st.error(escape(str(error)), icon=":material/block:")
@@ -34,30 +45,52 @@ def choose(config: RunConfig) -> RunConfig | None:
     misfit = catalog.fits(made.model, made.data)
     if misfit:
         st.warning(escape(misfit), icon=":material/info:")
+    if own or made.weights:
+        check_panel(made)
     return made
 
 
+def _own(config: RunConfig, fields: dict[str, Any], version: int) -> bool:
+    """Fills in a model and data of the user's own; False while something is missing."""
+    code = config.code
+    complete = True
+    if fields["model"] == OWN:
+        made = model_fields(config, version)
+        complete = made is not None
+        fields |= made or {}
+        code = fields.get("code", code)
+    if fields["data"] == OWN:
+        given = data_fields(config, code, version)
+        complete = complete and given is not None
+        fields |= given or {}
+    if not any(fields[part].startswith("code:") for part in ("model", "data")):
+        fields["code"] = ""
+    return complete
+
+
 def _what(config: RunConfig, version: int) -> dict[str, Any]:
-    models = [*catalog.MODELS, *(f"torchvision:{name}" for name in catalog.TORCHVISION)]
+    models = [*catalog.MODELS, *(f"torchvision:{name}" for name in catalog.TORCHVISION), OWN]
+    current = OWN if catalog.is_own(config.model) else config.model
     model = st.selectbox(
         "Model",
-        models if config.model in models else [*models, config.model],
-        index=models.index(config.model) if config.model in models else len(models),
-        format_func=_model_title,
+        models if current in models else [*models, current],
+        index=models.index(current) if current in models else len(models),
+        format_func=_title,
         accept_new_options=True,
         key=f"model/{version}",
-        help="A sample model, or torchvision:NAME for any of torchvision's classifiers.",
+        help="A sample model, your own, or torchvision:NAME for any of torchvision's classifiers.",
     )
     data = st.selectbox(
         "Data",
-        list(catalog.DATA),
-        index=list(catalog.DATA).index(config.data),
-        format_func=lambda name: catalog.DATA[name].title,
+        [*catalog.DATA, OWN],
+        index=[*catalog.DATA, OWN].index(config.data if config.data in catalog.DATA else OWN),
+        format_func=_title,
         key=f"data/{version}",
     )
-    source = catalog.DATA[data]
-    size = f" Fetches {source.download_bytes / 1e6:.0f} MB once." if source.download_bytes else ""
-    st.caption(source.about + size)
+    source = catalog.DATA.get(data)
+    if source:
+        size = f" Fetches {source.download_bytes / 1e6:.0f} MB once."
+        st.caption(source.about + size * bool(source.download_bytes))
     validation = st.slider(
         "Held out for validation", 0.0, 0.9, config.validation, 0.05, key=f"validation/{version}"
     )
@@ -151,6 +184,8 @@ def _where(config: RunConfig, version: int) -> dict[str, Any]:
     }
 
 
-def _model_title(name: str) -> str:
-    entry = catalog.MODELS.get(name)
-    return entry.title if entry else name
+def _title(name: str) -> str:
+    if name == OWN:
+        return "Your own …"
+    known = catalog.MODELS.get(name) or catalog.DATA.get(name)
+    return known.title if known else name

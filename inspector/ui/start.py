@@ -69,10 +69,11 @@ def _running() -> bool:
 
 def _loaded(config: RunConfig) -> None:
     model, data = catalog.MODELS.get(config.model), catalog.DATA.get(config.data)
-    model_title = model.title if model else config.model.removeprefix("torchvision:")
-    data_title = data.title if data else config.data
-    st.markdown(f"### {context.escape(model_title)} on {context.escape(data_title.lower())}")
+    data_title = data.title.lower() if data else catalog.title(config.data)
+    title = f"{catalog.title(config.model)} on {data_title}"
+    st.markdown(f"### {context.escape(title)}")
     about = [entry.about for entry in (model, data) if entry]
+    about += [name for name in (config.model, config.data) if catalog.is_own(name)]
     st.markdown(context.escape(" ".join(about)))
     length = f"{config.steps:,} steps" if config.steps else f"{config.epochs} epochs"
     parts = [

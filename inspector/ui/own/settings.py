@@ -1,0 +1,78 @@
+"""What is rarely changed: weights to start with, the task, the split, sampling and loading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from inspector.config import TASKS, RunConfig
+from inspector.ui.own.places import path_field
+
+_TASK_NAMES = {
+    "auto": "as the data suggests",
+    "multi_label": "multi-label",
+    "per_pixel": "per pixel",
+    "sequence": "sequence (next item)",
+    "own": "my training_step",
+}
+
+
+def settings_fields(config: RunConfig, version: int) -> dict[str, Any]:
+    """What the form changes of a configuration."""
+    key = f"own-settings/{version}"
+    first, second, third = st.columns(3, gap="medium")
+    with first:
+        weights = path_field(
+            "Start from weights", config.weights, (".pt", ".pth", ".safetensors"), f"{key}/weights"
+        )
+        partial = weights != "" and st.toggle(
+            "Take what fits of them", config.weights_partial, key=f"{key}/partial"
+        )
+        task = st.selectbox(
+            "Task",
+            TASKS,
+            index=TASKS.index(config.task),
+            format_func=lambda name: _TASK_NAMES.get(name, name),
+            key=f"{key}/task",
+        )
+    with second:
+        test = st.slider(
+            "Kept for a test at the end", 0.0, 0.5, min(config.test, 0.5), 0.05, key=f"{key}/test"
+        )
+        stratify = st.toggle(
+            "Same share of each class in every part", config.stratify, key=f"{key}/stratify"
+        )
+        normalize = st.toggle(
+            "Normalise by the training part",
+            config.normalize,
+            key=f"{key}/normalize",
+            help="Mean 0 and standard deviation 1 for each channel or column.",
+        )
+        balance = st.toggle("Draw each class equally often", config.balance, key=f"{key}/balance")
+    with third:
+        workers = st.number_input(
+            "Loading processes",
+            0,
+            64,
+            config.workers,
+            key=f"{key}/workers",
+            help="With one or more, training runs in a process of its own.",
+        )
+        pinned = st.toggle(
+            "Pinned memory",
+            config.pin_memory,
+            key=f"{key}/pinned",
+            help="Faster copies to a CUDA device.",
+        )
+    return {
+        "weights": weights,
+        "weights_partial": bool(partial),
+        "task": task,
+        "test": test,
+        "stratify": stratify,
+        "normalize": normalize,
+        "balance": balance,
+        "workers": workers,
+        "pin_memory": pinned,
+    }
