@@ -36,7 +36,8 @@ class Block:
 def merge(blocks: list[Block], columns: list[slice | I64], width: int) -> tuple[I64, F32]:
     """Steps and rows (n × width) of consecutive blocks; what a block lacks is ABSENT."""
     first = blocks[0]
-    if len(blocks) == 1 and columns[0] == slice(0, width):
+    whole = columns[0]
+    if len(blocks) == 1 and isinstance(whole, slice) and whole == slice(0, width):
         return first.steps[: first.count], first.values[: first.count]
     rows = np.full((sum(block.count for block in blocks), width), ABSENT, np.float32)
     at = 0

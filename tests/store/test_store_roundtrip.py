@@ -49,6 +49,18 @@ def test_rows_come_back_exactly(run_dir: Path) -> None:
         assert len(run.series("grad_norm", "m5.weight", first=10**9)) == 0
 
 
+def test_names_in_another_order_lose_nothing(run_dir: Path) -> None:
+    with_order = Writer(run_dir)
+    with_order.append("scalar", 0, (LOSS, LR), [1.0, 0.1])
+    assert with_order.flush()
+    with_order.append("scalar", 1, (LR, LOSS), [0.2, 2.0])  # a block of its own, columns swapped
+    with_order.close()
+    with Run(run_dir) as run:
+        np.testing.assert_array_equal(run.series("loss").values, np.float32([1.0, 2.0]))
+        np.testing.assert_array_equal(run.series("lr").values, np.float32([0.1, 0.2]))
+        assert not [e for e in run.events() if e.event.kind == "telemetry_dropped"]
+
+
 def test_absent_is_not_a_recorded_nan(run_dir: Path) -> None:
     both = (LOSS, LR)
     writer = Writer(run_dir)
