@@ -124,7 +124,54 @@ _RANGES: dict[str, tuple[bool, bool, float | None]] = {
     "max_steps_per_s": (True, True, None),
 }
 
-Name = Literal["set", "pause", "resume", "run_steps", "stop", "capture_graph", "capture_backward"]
+def _check_intervention(name: str, value: Any) -> None:
+    """Settings of ``remedy``, ``fault``, ``lr_finder`` and ``rewind``: known keys, usable values."""
+    wanted = {} if value is None and name in ("lr_finder", "rewind") else value
+    if not isinstance(wanted, dict):
+        raise CommandError(f"{name} needs a dict of settings, but got {value!r:.80}.")
+    unknown = sorted(set(wanted) - _INTERVENTIONS[name])
+    if unknown:
+        known = ", ".join(sorted(_INTERVENTIONS[name]))
+        raise CommandError(f"{name} has no setting {unknown[0]!r}; choose from {known}.")
+    actions = {
+        "remedy": ("set", "reinitialize", "unfreeze"),
+        "fault": ("inject", "reveal", "heal"),
+    }.get(name)
+    if actions is not None and wanted.get("action") not in actions:
+        raise CommandError(
+            f"action of {name} must be one of {', '.join(actions)}, but got "
+            f"{wanted.get('action')!r}."
+        )
+    if name == "remedy" and wanted["action"] == "set":
+        check(str(wanted.get("control")), wanted.get("value"))
+    if name == "remedy" and wanted.get("method", "he") not in ("he", "xavier"):
+        raise CommandError(f"method must be he or xavier, but got {wanted['method']!r}.")
+    if name == "fault" and wanted["action"] == "inject" and not isinstance(
+        wanted.get("fault"), str
+    ):
+        raise CommandError(f"fault must be the name of a fault, but got {wanted.get('fault')!r}.")
+    for key in ("low", "high", "lr_factor", "steps"):
+        number = wanted.get(key, 1)
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e6:
+            raise CommandError(f"{key} of {name} must be a positive number, but got {number!r}.")
+    if wanted.get("low", 0) >= wanted.get("high", math.inf):
+        raise CommandError(f"low of {name} must be less than high, but got {wanted['low']:g}.")
+
+
+_INTERVENTIONS = {
+    "remedy": frozenset(
+        ("action", "control", "value", "module", "method", "text", "code", "quantity", "subject",
+         "threshold", "side")
+    ),
+    "fault": frozenset(("action", "fault", "hidden", "number")),
+    "lr_finder": frozenset(("steps", "low", "high")),
+    "rewind": frozenset(("lr_factor", "resume")),
+}  # fmt: skip
+
+Name = Literal[
+    "set", "pause", "resume", "run_steps", "stop", "capture_graph", "capture_backward",
+    "remedy", "fault", "lr_finder", "rewind",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +185,10 @@ class Command:
         control: the control that ``set`` changes, else empty.
         value: the new value of the control, or the number of steps; for ``capture_backward``
             None or a dict: ``when`` is ``nonfinite`` to wait for a gradient that is NaN or
-            infinite, ``module`` the path of a module to check by finite differences.
+            infinite, ``module`` the path of a module to check by finite differences. ``remedy``
+            acts (set a control, reinitialize or unfreeze a module) and is judged fifty steps
+            later; ``fault`` injects, reveals or heals; ``lr_finder`` tries learning rates on a
+            copy; ``rewind`` goes back to a kept state, and may lower the learning rate.
         id: unique; a second command with the same id is ignored.
     """
 
@@ -158,6 +208,8 @@ class Command:
                 )
         elif self.name == "capture_backward":
             _check_capture(self.value)
+        elif self.name in _INTERVENTIONS:
+            _check_intervention(self.name, self.value)
         elif self.name not in ("pause", "resume", "stop", "capture_graph"):
             raise CommandError(f"There is no command named {self.name!r}.")
 

@@ -41,6 +41,8 @@ from inspector.events import (
     ScheduleChanged,
     StepSkipped,
 )
+from inspector.interventions.apply import COMMANDS as INTERVENTIONS
+from inspector.interventions.apply import Interventions
 from inspector.quantities import SeriesKey
 from inspector.store.control import ControlReader
 from inspector.store.layout import ABSENT, BLOBS, F32
@@ -113,6 +115,9 @@ class Recorder:
         # Before the observer, so that a bad update is held before anything is clipped.
         incidents = Incidents(self, model, run_path)
         self.timemachine = TimeMachine(model, optimizers, incidents, loss_fn=loss_fn)
+        self._interventions = Interventions(
+            self, model, run_path, loss_fn=loss_fn, loader=loader
+        )
         self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
         self.steering = Steering(optimizers, self.observer, self.event)
         self.event(RunStarted(device=str(self._device)))
@@ -163,6 +168,7 @@ class Recorder:
             return
         self.closed = True
         self._done.set()
+        self._interventions.close()
         self.timemachine.close()
         self.observer.close()
         self.steering.restore()
@@ -274,6 +280,7 @@ class Recorder:
                 steering.pause("steps_done")
             self._take_commands()
             self._hold()
+        self._interventions.at_boundary()
         every = steering.controls.graph_every
         if (wanted := steering.backward_wanted) is not None:
             steering.backward_wanted = None
@@ -286,7 +293,9 @@ class Recorder:
 
     def _take_commands(self) -> None:
         while self._inbox:
-            self.steering.apply(self._inbox.popleft())
+            command = self._inbox.popleft()
+            intervenes = command.name in INTERVENTIONS
+            (self._interventions if intervenes else self.steering).apply(command)
 
     def _hold(self) -> None:
         """Waits while training is paused or slowed down; commands are heard all the time."""

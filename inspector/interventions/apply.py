@@ -1,0 +1,255 @@
+"""Applies the commands that change more than a control, between two steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from inspector.commands import Command
+from inspector.errors import CommandError
+from inspector.events import (
+    CommandApplied,
+    CommandRefused,
+    FaultHealed,
+    FaultInjected,
+    FaultRevealed,
+    LrFound,
+)
+from inspector.faults import FAULTS
+from inspector.interventions.verdicts import STEPS, Trial, judge, measure, trial_of
+from inspector.interventions.weights import reinitialize, unfreeze
+from inspector.store.reader import Run
+
+if TYPE_CHECKING:
+    from inspector.recorder import Recorder
+
+COMMANDS = ("remedy", "fault", "lr_finder", "rewind")
+
+
+@dataclasses.dataclass(slots=True)
+class Injected:
+    """A fault that is in the model."""
+
+    fault: str
+    number: int
+    step: int
+    hidden: bool
+    heal: Callable[[], None]
+
+
+class Interventions:
+    """One for each recorder; what it does happens in the training thread, between two steps."""
+
+    def __init__(
+        self, recorder: Recorder, model: nn.Module, run_path: Path, *, loss_fn: Any, loader: Any
+    ) -> None:
+        self._recorder = recorder
+        self._model = weakref.ref(model)
+        self._loss_fn = loss_fn if isinstance(loss_fn, nn.Module) else None
+        self._loader = loader
+        self._run_path = run_path
+        self._faults: list[Injected] = []
+        self._count = 0
+        self._trials: list[tuple[Trial, float | None]] = []
+
+    def apply(self, command: Command) -> None:
+        """Applies one command, or refuses it; never raises."""
+        try:
+            getattr(self, f"_do_{command.name}")(command)
+        except CommandError as error:
+            self._refuse(command, str(error))
+        except Exception as error:
+            self._refuse(command, f"{type(error).__name__}: {error}")
+
+    def at_boundary(self) -> None:
+        """Gives the verdicts that are due."""
+        if self._trials and self._recorder.step >= self._trials[0][0].due:
+            trial, before = self._trials.pop(0)
+            with self._measurements() as run:
+                self._recorder.event(judge(run, trial, before))
+
+    def close(self) -> None:
+        """Heals what is still broken: the model is given back as a run without faults leaves it."""
+        for injected in self._faults:
+            injected.heal()
+        self._faults.clear()
+        self._loss_fn = self._loader = None
+
+    # ------------------------------------------------------------ remedies
+
+    def _do_remedy(self, command: Command) -> None:
+        value = dict(command.value)
+        recorder, model, optimizers = self._recorder, self._need_model(), self._optimizers()
+        trial = trial_of(value, recorder.step)
+        with self._measurements() as run:
+            before = measure(run, trial, trial.step - STEPS, trial.step - 1)
+        note = ""
+        if value["action"] == "set":
+            control, wanted = str(value["control"]), value.get("value")
+            recorder.steering.apply(dataclasses.replace(
+                command, name="set", control=control, value=wanted
+            ))  # fmt: skip
+        elif value["action"] == "reinitialize":
+            method = str(value.get("method", "he"))
+            changed = reinitialize(model, optimizers, str(value.get("module", "")), method)
+            note = f"{len(changed)} modules, {method}"
+        else:
+            changed = unfreeze(model, optimizers, str(value.get("module", "")))
+            note = ", ".join(changed[:4])
+        if value["action"] != "set":
+            title = f"{value['action']} {value.get('module') or 'the model'}"
+            self._answer(command, name=title, note=note)
+        self._trials.append((trial, before))
+        self._trials.sort(key=lambda waiting: waiting[0].due)
+
+    # ------------------------------------------------------------ faults
+
+    def _do_fault(self, command: Command) -> None:
+        action = command.value["action"]
+        if action == "inject":
+            self._inject(command)
+            return
+        chosen = [f for f in self._faults if command.value.get("number") in (None, f.number)]
+        if not chosen:
+            raise CommandError("There is no fault to reveal or heal.")
+        for injected in chosen:
+            title = FAULTS[injected.fault].title
+            if action == "reveal":
+                injected.hidden = False
+                event: Any = FaultRevealed(fault=title, since=injected.step, number=injected.number)
+            else:
+                self._faults.remove(injected)
+                injected.heal()
+                event = FaultHealed(fault="" if injected.hidden else title, number=injected.number)
+            self._recorder.event(event)
+        self._store_faults()
+        self._answer(command, name=f"fault: {action}")
+
+    def _inject(self, command: Command) -> None:
+        from inspector.training.faults import Ward, inject
+
+        name, hidden = str(command.value["fault"]), bool(command.value.get("hidden"))
+        if name == "random":
+            name = secrets.choice(list(FAULTS))  # must not touch the training's random numbers
+        recorder = self._recorder
+        ward = Ward(
+            self._need_model(),
+            self._optimizers(),
+            self._loss_fn,
+            lambda on: setattr(recorder.observer, "zero_grad", on),
+        )
+        heal = inject(name, ward)
+        self._count += 1
+        self._faults.append(Injected(name, self._count, recorder.step, hidden, heal))
+        self._store_faults()
+        recorder.event(
+            FaultInjected(fault="" if hidden else FAULTS[name].title, number=self._count)
+        )
+        self._answer(command, name="fault: inject")
+
+    def _store_faults(self) -> None:
+        rows = [
+            {"fault": f.fault, "number": f.number, "step": f.step, "hidden": f.hidden}
+            for f in self._faults
+        ]
+        self._recorder.writer.document("faults", self._recorder.step, {"faults": rows})
+
+    # ------------------------------------------------------------ trials and rewinding
+
+    def _do_lr_finder(self, command: Command) -> None:
+        from inspector.training.lr_finder import find_lr, loader_batches
+
+        model, optimizers = self._need_model(), self._optimizers()
+        loss_fn = self._loss_fn
+        if loss_fn is None:
+            raise CommandError(
+                "The learning rate finder calls the loss again: give watch() a loss module as "
+                "loss_fn."
+            )
+        wanted = command.value or {}
+        steps = int(wanted.get("steps", 100))
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        built_in = isinstance(self._loader, torch.utils.data.DataLoader)
+        batches = loader_batches(self._loader, device) if built_in else self._kept_batches()
+        curve = find_lr(
+            model,
+            optimizers[0],
+            loss_fn,
+            batches,
+            low=float(wanted.get("low", 1e-6)),
+            high=float(wanted.get("high", 10.0)),
+            steps=steps,
+        )
+        recorder = self._recorder
+        recorder.writer.document("lr_finder", recorder.step, curve.document())
+        found = LrFound(suggestion=curve.suggestion, steps=len(curve.lrs), note=curve.note)
+        recorder.event(found)
+        self._answer(command, effective=curve.suggestion)
+
+    def _kept_batches(self) -> list[tuple[Any, Any]]:
+        """The batches that the time machine still has, of a loop that is not ours."""
+        calls = [call for _, calls in self._recorder.timemachine.history.calls for call in calls]
+        return [
+            (call.args[0], call.loss_args[1])
+            for call in calls
+            if len(call.args) == 1 and call.loss_args is not None and len(call.loss_args) == 2
+            and call.intact
+        ]  # fmt: skip
+
+    def _do_rewind(self, command: Command) -> None:
+        wanted = command.value or {}
+        step = self._recorder.timemachine.rewind("command")
+        if step is None:
+            shortage = self._recorder.timemachine.history.shortage
+            why = f": {shortage}" if shortage else ""
+            raise CommandError(f"There is no earlier state to go back to{why}.")
+        note = ""
+        if (factor := wanted.get("lr_factor")) is not None:
+            optimizer = self._optimizers()[0]
+            lr = float(optimizer.param_groups[0]["lr"]) * float(factor)
+            self._recorder.steering.apply(
+                Command(name="set", control="lr", value=lr, id=f"{command.id}-lr")
+            )
+            note = f"learning rate {lr:.3g}"
+        self._answer(command, effective=step, note=note)
+        if wanted.get("resume"):
+            self._recorder.steering.apply(Command(name="resume", id=f"{command.id}-resume"))
+
+    # ------------------------------------------------------------ small parts
+
+    def _measurements(self) -> Run:
+        self._recorder.writer.flush()
+        return Run(self._run_path)
+
+    def _need_model(self) -> nn.Module:
+        model = self._model()
+        if model is None:
+            raise CommandError("The model is gone; the run is about to end.")
+        return model
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        found = self._recorder.timemachine.optimizers()
+        if not found:
+            raise CommandError("The optimizer is gone; the run is about to end.")
+        return found
+
+    def _answer(
+        self, command: Command, *, name: str = "", effective: Any = None, note: str = ""
+    ) -> None:
+        self._recorder.event(
+            CommandApplied(
+                command_id=command.id, name=name or command.name, effective=effective, note=note
+            )
+        )
+
+    def _refuse(self, command: Command, reason: str) -> None:
+        self._recorder.event(
+            CommandRefused(command_id=command.id, name=command.name, reason=reason)
+        )

@@ -1,0 +1,172 @@
+"""Tries rising learning rates on a copy of the training and suggests one.
+
+The rate grows geometrically over the trial steps; the loss is smoothed; the trial ends when it
+exceeds four times its best. The suggestion is where the smoothed loss falls steepest over
+log(lr) (Smith 2017; fastai and Lightning use the same limits: 100 steps, 4 × best).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inspector.errors import CommandError
+from inspector.timemachine.state import random_state, set_random_state
+
+_SMOOTHING = 0.9
+_DIVERGED = 4.0
+_SKIP_FIRST, _SKIP_LAST = 5, 1
+
+
+@dataclass(slots=True)
+class LrCurve:
+    """What the trial has measured.
+
+    Attributes:
+        lrs, losses, smoothed: one entry for each trial step.
+        suggestion: None when the loss never fell.
+        note: why the trial ended, or why there is no suggestion.
+    """
+
+    lrs: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    smoothed: list[float] = field(default_factory=list)
+    suggestion: float | None = None
+    note: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """JSON for the store."""
+        return {
+            "lrs": self.lrs,
+            "losses": self.losses,
+            "smoothed": self.smoothed,
+            "suggestion": self.suggestion,
+            "note": self.note,
+        }
+
+
+def find_lr(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_fn: nn.Module,
+    batches: Iterable[tuple[Any, Any]],
+    *,
+    low: float = 1e-6,
+    high: float = 10.0,
+    steps: int = 100,
+) -> LrCurve:
+    """Runs the trial on copies; model, optimizer and random numbers stay as they are, bit by bit.
+
+    Args:
+        batches: inputs and targets; repeated if there are too few. Iterating it must be harmless.
+
+    Raises:
+        CommandError: there is no batch.
+    """
+    kept = Randomness()
+    try:
+        twin, loss, trial = copy.deepcopy((model, loss_fn, optimizer))
+        twin.train()
+        return _sweep(twin, trial, loss, _endless(batches), low, high, steps)
+    finally:
+        kept.restore()
+
+
+class Randomness:
+    """Python's, NumPy's and torch's random numbers as they are now."""
+
+    def __init__(self) -> None:
+        self._torch = random_state()
+        self._numpy = np.random.get_state()
+        self._python = random.getstate()
+
+    def restore(self) -> None:
+        set_random_state(self._torch)
+        np.random.set_state(self._numpy)
+        random.setstate(self._python)
+
+
+def loader_batches(loader: Any, device: torch.device) -> Iterator[tuple[Any, Any]]:
+    """Batches of a loader, whose generator goes on afterwards as if nobody had looked."""
+    generator = getattr(loader, "generator", None)
+    state = generator.get_state() if isinstance(generator, torch.Generator) else None
+    try:
+        for inputs, targets in loader:
+            yield inputs.to(device), targets.to(device)
+    finally:
+        if state is not None and generator is not None:
+            generator.set_state(state)
+
+
+def _endless(batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    seen = []
+    for batch in batches:
+        seen.append(batch)
+        yield batch
+    if not seen:
+        raise CommandError("The learning rate finder needs a batch; let the run make a step first.")
+    while True:
+        yield from seen
+
+
+def _sweep(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_fn: nn.Module,
+    batches: Iterator[tuple[Any, Any]],
+    low: float,
+    high: float,
+    steps: int,
+) -> LrCurve:
+    curve = LrCurve()
+    average, best = 0.0, math.inf
+    for number in range(steps):
+        lr = low * (high / low) ** (number / max(1, steps - 1))
+        for group in optimizer.param_groups:
+            group["lr"] = (
+                torch.full_like(group["lr"], lr) if isinstance(group["lr"], Tensor) else lr
+            )
+        inputs, targets = next(batches)
+        with torch.enable_grad():
+            optimizer.zero_grad()
+            loss = loss_fn(model(inputs), targets)
+            value = loss.item()
+            if not math.isfinite(value):
+                curve.note = f"stopped at {lr:.2g}: the loss was not finite"
+                break
+            loss.backward()
+            optimizer.step()
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * value
+        smoothed = average / (1 - _SMOOTHING ** (number + 1))
+        curve.lrs.append(lr)
+        curve.losses.append(value)
+        curve.smoothed.append(smoothed)
+        best = min(best, smoothed)
+        if number > _SKIP_FIRST and smoothed > _DIVERGED * best:
+            curve.note = f"stopped at {lr:.2g}: the loss was over four times its best"
+            break
+    curve.suggestion = steepest(curve.lrs, curve.smoothed)
+    if curve.suggestion is None:
+        curve.note = (curve.note + "; " if curve.note else "") + "the loss fell nowhere"
+    return curve
+
+
+def steepest(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The learning rate at which the loss falls fastest over log(lr); None if it never falls."""
+    last = len(losses) - _SKIP_LAST
+    if last - _SKIP_FIRST < 3:
+        return None
+    lowest = int(np.argmin(losses))
+    end = max(min(last, lowest + 1), _SKIP_FIRST + 3)
+    x, y = np.log(lrs[_SKIP_FIRST:end]), np.asarray(losses[_SKIP_FIRST:end])
+    slopes = np.gradient(y, x)
+    found = int(np.argmin(slopes))
+    return float(lrs[_SKIP_FIRST + found]) if slopes[found] < 0 else None
