@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ _NORMS = {"NativeBatchNorm", "CudnnBatchNorm"}
 _NORMALISED = (*_NORMS, "NativeLayerNorm", "NativeGroupNorm")
 _DROPOUTS = {"NativeDropout", "FusedDropout", "Mul"}
 _ACTIVATIONS = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
+_MOST_PAIRS = 50
 _TANH_LIMIT = 0.97
 _SIGMOID_LIMIT = 0.015
 _INPUT_OF = {"Addmm": 1, "Mm": 0, "Convolution": 0, "ConvolutionOverrideable": 0, "Linear": 0}
@@ -217,7 +219,7 @@ class GraphFacts:
             "linear_modules": self._linear,
             "linear_pairs": [
                 {"first": first, "second": second, "widths": widths}
-                for (first, second), widths in self._pairs.items()
+                for (first, second), widths in islice(self._pairs.items(), _MOST_PAIRS)
             ],
         }
 

@@ -17,6 +17,7 @@ from inspector.capture.reductions import measurable
 _KEPT = 8  # values kept from the beginning, and as many from the end
 _SAMPLE = 64  # elements of each parameter whose change is followed
 _TIMELINE = 400
+_MOST_MEASURED = 400  # of very many parameters, only so many are measured
 _ROWS_KEPT = 8  # examined steps over which a unit without gradient counts as dead
 
 
@@ -29,6 +30,7 @@ class _Parameter:
     version: int
     storage: int
     start: dict[str, float]
+    measured: bool = True
     group_lr: float | None = None
     ever_required: bool = False
     ever_optimized: bool = False
@@ -91,6 +93,10 @@ class ParameterFacts:
                     _start(tensor, type(owner).__name__),
                 )
             )
+        spacing = -(-len(self._parameters) // _MOST_MEASURED)
+        for position, parameter in enumerate(self._parameters):
+            last = len(self._parameters) - 1
+            parameter.measured = position % max(spacing, 1) == 0 or position >= last - 1
         self._steps = 0
         self._examined: list[int] = []
         self._used: list[tuple[weakref.ref[Tensor], Tensor]] = []
@@ -182,10 +188,12 @@ class ParameterFacts:
             tensor = parameter.tensor()
             if tensor is not None:
                 self._look(parameter, tensor, totals)
-                self._follow(parameter, tensor, totals, follows)
+                if parameter.measured:
+                    self._follow(parameter, tensor, totals, follows)
         self._keep_used()
         self._examined.append(step)
-        self._timeline.append((step, *totals.row(follows)))
+        if all(parameter.measured for parameter in self._parameters):
+            self._timeline.append((step, *totals.row(follows)))
         del self._timeline[_TIMELINE // 2 : -_TIMELINE // 2], self._examined[:-1]
 
     def _follow(
@@ -213,6 +221,8 @@ class ParameterFacts:
             parameter.without_gradient += 1
             return
         parameter.with_gradient += 1
+        if not parameter.measured:
+            return
         if gradient.is_sparse or not measurable(gradient):
             return
         rms = _rms(gradient)

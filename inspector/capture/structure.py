@@ -16,6 +16,7 @@ of its own switches it off and is found in :attr:`StructureProbe.failed`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.capture import modules as module_records
 from inspector.capture.activations import main_tensor, tensors_in
 from inspector.capture.attach import Attachment, Inert, ToggledHook
 from inspector.capture.examine_data import DataFacts
@@ -89,19 +91,32 @@ class StructureProbe:
     ) -> None:
         self._parameters = ParameterFacts(model, optimizers)
         parameters = self._parameters
-        self._graph = GraphFacts(parameters.owners, lambda: set(parameters.rates()))
+        held = self._model
+        self._graph = GraphFacts(
+            parameters.owners,
+            lambda: {*parameters.rates(), *(id(p) for m in [held()] if m for p in m.parameters())},
+        )
         self._loss = LossFacts(loss_fn, self._parameters.owners)
         self._modes = ModeFacts(model)
         self._data = DataFacts(loader)
         self._paths = {id(module): plain(path) for path, module in model.named_modules()}
+        # A hook inside a compiled module would be traced, or refused.
+        self._visible = {id(m) for m, record in module_records.walk(model) if not record.badge}
         self._enter(model)
         self._ran: set[str] = set()
         for module in model.modules():
             if next(module.parameters(recurse=False), None) is not None:
-                self._owners.append(self._attachment.forward_hook(module, _Hook(self, "_on_owner")))
+                self._listen(module, "_on_owner", self._owners)
         if isinstance(loss_fn, nn.Module):
-            hook = _Hook(self, "_on_criterion")
-            self._criterion.append(self._attachment.forward_hook(loss_fn, hook))
+            self._visible.add(id(loss_fn))
+            self._listen(loss_fn, "_on_criterion", self._criterion)
+
+    def _listen(self, module: nn.Module, method: str, hooks: list[ToggledHook]) -> None:
+        if id(module) not in self._visible:
+            return
+        # ScriptModules refuse hooks.
+        with contextlib.suppress(RuntimeError):
+            hooks.append(self._attachment.forward_hook(module, _Hook(self, method)))
 
     def _enter(self, *modules: nn.Module) -> None:
         """Listens to modules that the script calls: the root, or what a container holds."""
@@ -109,8 +124,7 @@ class StructureProbe:
             if type(module) in (nn.ModuleDict, nn.ModuleList):
                 self._enter(*module.children())
                 continue
-            hook = _Hook(self, "_on_forward")
-            self._entries.append(self._attachment.forward_hook(module, hook))
+            self._listen(module, "_on_forward", self._entries)
 
     def _switch(self) -> None:
         """Hooks that have nothing to learn in the coming step leave their module."""
@@ -227,9 +241,9 @@ class StructureProbe:
 
 
 def _finite(value: Any) -> Any:
-    """The document with None in place of NaN and infinity, which JSON lacks."""
+    """The document in six digits, with None in place of NaN and infinity, which JSON lacks."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
