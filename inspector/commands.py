@@ -125,7 +125,7 @@ _RANGES: dict[str, tuple[bool, bool, float | None]] = {
 }
 
 def _check_intervention(name: str, value: Any) -> None:
-    """Settings of ``remedy``, ``fault``, ``lr_finder`` and ``rewind``: known keys, usable values."""
+    """Settings of a remedy, fault, trial or rewind: known keys, usable values."""
     wanted = {} if value is None and name in ("lr_finder", "rewind") else value
     if not isinstance(wanted, dict):
         raise CommandError(f"{name} needs a dict of settings, but got {value!r:.80}.")

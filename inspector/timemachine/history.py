@@ -43,7 +43,7 @@ class History:
         self._batch_bytes = batch_bytes
         self._state_bytes = state_bytes
         self._room: int | None = None
-        self.due = 1
+        self.due = 0
         self._last: tuple[float, int] | None = None
 
     def add(self, step: int, calls: list[Call]) -> None:

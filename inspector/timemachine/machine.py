@@ -105,7 +105,7 @@ class TimeMachine:
         self._late = LateFlags()
         self._calls: list[Call] = []
         self._entered: Call | None = None
-        self._step = 0
+        self._step = -1
         self._on_cuda = any(p.is_cuda for p in model.parameters())
         self._autocasts = tuple({"cpu", *(p.device.type for p in model.parameters())} - {"meta"})
         self._leave: ToggledHook | None = None
@@ -203,7 +203,8 @@ class TimeMachine:
     def _turn(self, model: nn.Module, step: int) -> None:
         """A new step begins: what belonged to the last one is history."""
         history = self.history
-        history.add(self._step, self._calls)
+        if self._calls:
+            history.add(self._step, self._calls)
         self._calls, self._loss, self._step = [], None, step
         if step >= history.due and not self._ill:
             history.copy(model, self.optimizers(), step)
