@@ -27,7 +27,7 @@ def record_expression(text: str, inputs: str) -> dict[str, Any]:
     """The document of kind ``backward`` for an expression.
 
     Args:
-        text: one expression, or a few lines of assignments that end with one.
+        text: one expression, or a few assignments before one, parted by ``;`` or line breaks.
         inputs: ``x = 1, y = [2, 3]``: numbers, lists or expressions, each a float64 leaf that
             requires gradients.
 

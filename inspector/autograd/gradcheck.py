@@ -20,6 +20,7 @@ from inspector.autograd.calls import Call
 from inspector.autograd.portrait import SMALL, plain
 
 STEP = 1e-6
+KINK = 1e-3  # slopes to both sides that differ by more, relative to the largest, make a kink
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; half precision gets 0.05
 
 Gradients = Sequence[Tensor | None]
@@ -39,7 +40,8 @@ def check_node(call: Call | None, incoming: Gradients, outgoing: Gradients) -> d
     Returns:
         ``kind``; ``reason``: one sentence why it is impossible, else ""; ``inputs``: one record
         for each gradient with ``place, numeric, analytic`` (lists), ``direction`` (whether along
-        one direction) and ``difference`` (relative); ``difference``: the largest; ``agrees``.
+        one direction), ``kink`` (whether slopes to both sides differ, so that any between them is
+        right) and ``difference`` (relative); ``difference``: the largest; ``agrees``.
     """
     reason = _obstacle(call, incoming, outgoing)
     if call is None or reason:
@@ -54,6 +56,7 @@ def check_node(call: Call | None, incoming: Gradients, outgoing: Gradients) -> d
     leaves, spec = tree_flatten((call.args, call.kwargs))
     wide = [_wide(leaf) for leaf in leaves]
     weights = [None if g is None else g.double() for g in incoming]
+    weight = _size(weights)
 
     def total(place: int, moved: Tensor) -> Tensor:
         fresh = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in wide]
@@ -64,7 +67,7 @@ def check_node(call: Call | None, incoming: Gradients, outgoing: Gradients) -> d
     try:
         with torch.no_grad():
             inputs = [
-                _compare(functools.partial(total, place), wide[place], gradient, number)
+                _compare(functools.partial(total, place), wide[place], gradient, number, weight)
                 for number, (place, gradient) in enumerate(zip(places, outgoing, strict=True))
                 if gradient is not None and place is not None
             ]
@@ -95,6 +98,7 @@ def check_module(
         ]
         named += [(name, p) for name, p in twin.named_parameters() if p.requires_grad]
         seeded = [None if g is None else g.double() for g in weights]
+        weight = _size(seeded)
 
         def total() -> Tensor:
             args, keywords = tree_unflatten(wide, spec)
@@ -106,7 +110,7 @@ def check_module(
             tensors = [tensor for _, tensor in named]
             analytic = torch.autograd.grad(total(), tensors, allow_unused=True)
         compared = [
-            {**_compare(_moved(total, tensor), tensor, gradient, number), "name": name}
+            {**_compare(_moved(total, tensor), tensor, gradient, number, weight), "name": name}
             for number, ((name, tensor), gradient) in enumerate(zip(named, analytic, strict=True))
             if gradient is not None
         ]
@@ -173,6 +177,10 @@ def _weighted(outputs: Any, weights: Gradients) -> Tensor:
     return torch.stack(terms).sum()
 
 
+def _size(weights: Gradients) -> float:
+    return sum(float(weight.abs().sum()) for weight in weights if weight is not None)
+
+
 def _moved(total: Callable[[], Tensor], tensor: Tensor) -> Callable[[Tensor], Tensor]:
     def at(value: Tensor) -> Tensor:
         kept = tensor.detach().clone()
@@ -187,30 +195,51 @@ def _moved(total: Callable[[], Tensor], tensor: Tensor) -> Callable[[Tensor], Te
 
 
 def _compare(
-    total: Callable[[Tensor], Tensor], point: Tensor, gradient: Tensor, number: int
+    total: Callable[[Tensor], Tensor],
+    point: Tensor,
+    gradient: Tensor,
+    number: int,
+    weight: float,
 ) -> dict[str, Any]:
     point = point.detach()
     along_one = point.numel() > SMALL
     directions = _random_direction(point) if along_one else _unit_directions(point)
-    numeric: list[float] = []
-    for direction in directions:
-        size = STEP * max(1.0, float((point * direction).abs().max()))
-        rise = total(point + size * direction) - total(point - size * direction)
-        numeric.append(float(rise) / (2 * size))
+    slopes = [_slopes(total, point, direction) for direction in directions]
+    numeric = [(left + right) / 2 for left, right in slopes]
     wide = gradient.double()
     analytic = [float((wide * direction).sum()) for direction in directions]
     largest = max((abs(value) for value in (*numeric, *analytic)), default=0.0)
-    apart = max((abs(n - a) for n, a in zip(numeric, analytic, strict=True)), default=0.0)
-    difference = apart / largest if largest > 1e-12 else 0.0
+    apart, kink = 0.0, False
+    for (left, right), claimed in zip(slopes, analytic, strict=True):
+        if abs(left - right) > KINK * max(largest, 1e-12):
+            kink = True  # any slope between the two is right
+            low, high = sorted((left, right))
+            apart = max(apart, low - claimed, claimed - high)
+        else:
+            apart = max(apart, abs((left + right) / 2 - claimed))
+    # Where the terms of a sum cancel, what is left is rounding of the gradients' own precision.
+    tolerance = TOLERANCE.get(gradient.dtype, 0.05)
+    rounding = 100 * torch.finfo(gradient.dtype).eps * weight
+    difference = apart / max(largest, rounding / tolerance, 1e-12)
     return {
         "place": number,
         "name": "",
         "numeric": [plain(value) for value in numeric],
         "analytic": [plain(value) for value in analytic],
         "direction": along_one,
+        "kink": kink,
         "difference": plain(difference),
-        "agrees": difference < TOLERANCE.get(gradient.dtype, 0.05),
+        "agrees": difference < tolerance,
     }
+
+
+def _slopes(
+    total: Callable[[Tensor], Tensor], point: Tensor, direction: Tensor
+) -> tuple[float, float]:
+    """Slopes to the left and to the right; their mean is the central difference."""
+    size = STEP * max(1.0, float((point * direction).abs().max()))
+    below, here, above = (float(total(point + k * size * direction)) for k in (-1, 0, 1))
+    return (here - below) / size, (above - here) / size
 
 
 def _unit_directions(point: Tensor) -> list[Tensor]:

@@ -35,7 +35,9 @@ _component = st.components.v2.component(
 
 # Streamlit's own sizes are rem; contrast is taken to black on white or white on black.
 _STYLE = """<style>
-html {{ font-size: 21px !important; }}
+html {{ font-size: 20px !important; }}
+.stMainBlockContainer {{ padding: 3.2rem 1.6rem 3rem 1.6rem !important; }}
+.stMainBlockContainer [data-testid="stVerticalBlock"] {{ gap: 0.6rem; }}
 .stApp, .stApp [data-testid="stHeader"], [data-testid="stSidebar"] {{
   background: {back} !important; color: {text} !important;
 }}
@@ -45,11 +47,13 @@ html {{ font-size: 21px !important; }}
 .stApp :is(button, input, textarea, [data-baseweb="select"] > div) {{
   border-color: {text} !important;
 }}
-.stApp button[kind^="primary"] p {{ color: inherit; }}
+.stApp button[kind^="primary"] * {{ color: {on_primary} !important; }}
+.stApp button[kind$="Active"] {{ background: {text} !important; }}
+.stApp button[kind$="Active"] * {{ color: {back} !important; }}
 .stApp {{ --st-text-color: {text}; --st-background-color: {back}; --st-border-color: {line}; }}
 </style>"""
-_LIGHT = {"text": "#000", "back": "#fff", "line": "#444"}
-_DARK = {"text": "#fff", "back": "#000", "line": "#bbb"}
+_LIGHT = {"text": "#000", "back": "#fff", "line": "#444", "on_primary": "#fff"}
+_DARK = {"text": "#fff", "back": "#000", "line": "#bbb", "on_primary": "#0b1020"}
 
 
 def on() -> bool:
@@ -99,7 +103,11 @@ def _keyboard(page: str) -> None:
 
 
 def _help(page: str) -> list[list[str]]:
-    if page == "backward":
+    if page == "backward" and st.session_state.get("replay") is not None:
+        arrows = "one node on or back in the replay"
+        expression = st.session_state["replay"].source == "expression"
+        digits = "load an example expression" if expression else "load a preset on Start"
+    elif page == "backward":
         arrows, digits = "one node on or back in the replay", "load an example expression"
     else:
         arrows, digits = "→ trains one step (a run cannot go back)", "load a preset on Start"
@@ -116,6 +124,9 @@ def _press(key: str, page: str) -> None:
         _digit(int(key), page)
     elif key == "space":
         _space(page)
+    elif key == "leave":
+        _toggle()
+        st.rerun()
     elif key == "right":
         _send("run_steps", 1)
     elif key == "left":

@@ -23,15 +23,15 @@ from inspector.views.replay import replay
 EXAMPLES: tuple[tuple[str, str, str], ...] = (
     ("(x + y)²", "(x + y)**2", "x = 1, y = 2"),
     ("x² + 2x + 1", "x**2 + 2*x + 1", "x = 3"),
-    ("x used twice", "a = x * y\na * x", "x = 2, y = 3"),
-    ("A neuron", "h = sigmoid(w * x + b)\n(h - target)**2", "w = 0.5, x = 2, b = -1, target = 1"),
+    ("x used twice", "a = x * y; a * x", "x = 2, y = 3"),
+    ("A neuron", "h = sigmoid(w * x + b); (h - target)**2", "w = 0.5, x = 2, b = -1, target = 1"),
     ("Broadcasting", "(a * b).sum()", "a = [[1, 2, 3], [4, 5, 6]], b = [1, 0, -1]"),
     ("Matrix product", "(A @ B).sum()", "A = [[1, 2], [3, 4]], B = [[5, 6], [7, 8]]"),
     ("Cross-entropy", "F.cross_entropy(z, tensor([2]))", "z = [[2, 1, 0.1]]"),
     ("A NaN is born", "sqrt(x) * y", "x = 0, y = 0"),
     (
         "A large layer",
-        "h = tanh(X @ W)\n(h @ v).pow(2).mean()",
+        "h = tanh(X @ W); (h @ v).pow(2).mean()",
         "X = randn(64, 32), W = randn(32, 48) / 6, v = randn(48)",
     ),
 )
@@ -122,18 +122,15 @@ def _expression_part(state: _State) -> None:
     )  # fmt: skip
     st.session_state["replay/expression"] = state.expression
     st.session_state["replay/inputs"] = state.inputs
-    left, right = st.columns([0.6, 0.4])
-    height = 68 if state.expression.count("\n") < 2 else 110
-    with left:
-        st.text_area(
-            "Expression", key="replay/expression", height=height, label_visibility="collapsed",
-            on_change=lambda: _typed(state),
-        )  # fmt: skip
-    with right:
-        st.text_area(
-            "Inputs", key="replay/inputs", height=height, label_visibility="collapsed",
-            on_change=lambda: _typed(state),
-        )  # fmt: skip
+    left, right = st.columns([0.55, 0.45])
+    left.text_input(
+        "Expression", key="replay/expression", on_change=lambda: _typed(state),
+        label_visibility="collapsed", placeholder="h = tanh(w * x); h**2",
+    )  # fmt: skip
+    right.text_input(
+        "Inputs", key="replay/inputs", on_change=lambda: _typed(state),
+        label_visibility="collapsed", placeholder="w = 0.5, x = [1, 2]",
+    )  # fmt: skip
     document, problem = _evaluated(state.expression, state.inputs)
     if document is None:
         st.error(escape(problem), icon=":material/error:")

@@ -41,6 +41,7 @@ def replay(document: dict[str, Any]) -> dict[str, Any]:
         "nodes": nodes,
         "edges": document["edges"],
         "steps": steps,
+        "first_bad_value": _first_bad_value(nodes),
         "loss": document.get("loss"),
         "modules": _distinct(node["module"] for node in visited if node["module"]),
         "ops": _distinct(node["title"] for node in visited),
@@ -213,6 +214,14 @@ def _number(value: float | str) -> str:
     if isinstance(value, str):
         return {"nan": "NaN", "inf": "∞", "-inf": "−∞"}[value]
     return number(value).replace("-", "−")
+
+
+def _first_bad_value(nodes: list[dict[str, Any]]) -> str:
+    """Where the forward pass first had a NaN or infinity: nodes are in its order."""
+    for node in nodes:
+        if bad(node["value"]):
+            return f"{node['title']} ({node['where']})" if node["where"] else str(node["title"])
+    return ""
 
 
 def _distinct(names: Any) -> list[str]:

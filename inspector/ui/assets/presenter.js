@@ -11,16 +11,10 @@ class Keyboard {
     // On window, after everything on the page: the replay takes the arrows for itself.
     window.addEventListener("keydown", this.keys)
     this.hold = releaseClicks()
-    this.pill = document.createElement("button")
-    this.pill.textContent = "? keys"
-    this.pill.setAttribute("aria-label", "Show the keys")
-    this.pill.addEventListener("click", () => this.toggle())
-    Object.assign(this.pill.style, {
-      position: "fixed", right: "14px", bottom: "12px", zIndex: 999990, font: "600 17px sans-serif",
-      padding: "6px 14px", borderRadius: "18px", cursor: "pointer", border: "2px solid currentColor",
-      background: "var(--st-background-color)", color: "var(--st-text-color)",
-    })
-    root.replaceChildren(this.pill)
+    root.replaceChildren(
+      pill("? keys", "Show the keys", "14px", () => this.toggle()),
+      pill("✕ leave", "Leave presenter mode", "124px", () => this.send("pressed", { key: "leave" })),
+    )
   }
 
   update(data, send) {
@@ -83,6 +77,19 @@ class Keyboard {
     this.hold()
     this.close()
   }
+}
+
+function pill(text, label, right, action) {
+  const made = document.createElement("button")
+  made.textContent = text
+  made.setAttribute("aria-label", label)
+  made.addEventListener("click", action)
+  Object.assign(made.style, {
+    position: "fixed", right, bottom: "12px", zIndex: 999990, font: "600 16px sans-serif",
+    padding: "5px 13px", borderRadius: "18px", cursor: "pointer", border: "2px solid currentColor",
+    background: "var(--st-background-color)", color: "var(--st-text-color)",
+  })
+  return made
 }
 
 const boards = new WeakMap()

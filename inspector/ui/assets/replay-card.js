@@ -44,7 +44,7 @@ function node(view, step, theme) {
   words.append(step.words)
   parts.push(words)
   if (step.born) parts.push(element("p", "message alarm", `${say(step.bad)} first appears here: what arrived was finite.`))
-  if (step.value_bad && !leaf) parts.push(element("p", "message alarm", `Its output was ${step.value_bad} in the forward pass already.`))
+  if (step.value_bad && !leaf) parts.push(element("p", "message alarm", `Its output was ${step.value_bad} in the forward pass already; the first such output there is that of ${view.first_bad_value}.`))
   const [forth, back] = [element("div"), element("div")]
   if (value && !leaf) forth.append(heading("Output in the forward pass"), tensor(value, theme))
   back.append(heading(step.arrivals.length ? "Incoming gradient g, a sum" : leaf ? "Incoming gradient g" : "Incoming gradient g = ∂L/∂out"))
@@ -197,5 +197,8 @@ export function check(result) {
     if (one.numeric.length > 4) table.insertRow().insertCell().textContent = `… and ${one.numeric.length - 4} more`
   }
   made.append(table)
+  if (result.inputs.some((one) => one.kink)) {
+    made.append(element("div", "facts", "There is a kink here, such as a ReLU at 0 or two equal maxima: the slopes to both sides differ, and any between them is right."))
+  }
   return made
 }
