@@ -169,7 +169,12 @@ def test_a_loss_outside_the_model_is_told_apart(tmp_path: Path) -> None:
 def test_a_divergence_is_rewound_to_finite_parameters(tmp_path: Path) -> None:
     model = net(nn.ReLU())
     with train(
-        tmp_path, model, loss_fn=lambda_loss(), lr=1e39, steps=6, inputs=lambda _: torch.ones(8, 6)
+        tmp_path,
+        model,
+        loss_fn=lambda_loss(),
+        lr=3e38,
+        steps=6,
+        inputs=lambda _: torch.full((8, 6), 1e3),
     ) as run:
         assert [s for s in run.events() if isinstance(s.event, Rewound)]
         assert origins(run)
