@@ -97,6 +97,7 @@ class DataFacts:
         self._input_passes += 1
         facts = _scale(values.detach())
         facts["operation"] = operation
+        facts["raw_shape"] = list(inputs.shape)
         facts["raw_nonfinite"] = _nonfinite(inputs)
         previous = self._inputs
         facts["nonfinite"] = facts.get("nonfinite", 0) + previous.get("nonfinite", 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,8 @@ _NORMALISED = (*_NORMS, "NativeLayerNorm", "NativeGroupNorm")
 _DROPOUTS = {"NativeDropout", "FusedDropout", "Mul"}
 _ACTIVATIONS = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 _MOST_PAIRS = 50
+_RECURRENT = 8  # calls from which on a module counts as recurrent
+_PASSES = 16  # backward passes whose gradients through time are kept
 _TANH_LIMIT = 0.97
 _SIGMOID_LIMIT = 0.015
 _INPUT_OF = {"Addmm": 1, "Mm": 0, "Convolution": 0, "ConvolutionOverrideable": 0, "Linear": 0}
@@ -98,6 +101,7 @@ class GraphFacts:
         self._finished: dict[str, dict[str, Any]] = {}
         self._started: dict[str, dict[str, Any]] = {}
         self._operations: set[str] = set()
+        self._through_time: dict[str, _ThroughTime] = {}
 
     def examine(self, output: Tensor, step: int, entry: str = "") -> None:
         """Walks the graph of an output of the module at path ``entry``."""
@@ -110,12 +114,19 @@ class GraphFacts:
             users.update(n for node in nodes for n in inputs_of(node) if n is not None)
             self._operations.update(map(base_name, nodes))
             self._find_strangers(nodes)
+        repeated: dict[str, list[Any]] = {}
         for position, node in enumerate(nodes):
             name = base_name(node)
             if name in _ACTIVATIONS and node != last:
-                self._activation(node, _ACTIVATIONS[name], position, step)
+                key = self._activation(node, _ACTIVATIONS[name], position, step)
+                if key is not None:
+                    repeated.setdefault(key, []).append(node)
             elif name in _INPUT_OF and step < 2:
                 self._linear_operation(node, users, entry)
+        for key, calls in repeated.items():
+            if len(calls) >= _RECURRENT:
+                through_time = self._through_time.setdefault(key, _ThroughTime(len(calls)))
+                through_time.watch(latest=calls[0], earliest=calls[-1])
 
     def _find_strangers(self, nodes: list[Any]) -> None:
         """Parameters that the forward pass uses and neither model nor optimizer knows."""
@@ -163,13 +174,14 @@ class GraphFacts:
 
     # ------------------------------------------------------------------ activations
 
-    def _activation(self, node: Any, function: str, position: int, step: int) -> None:
+    def _activation(self, node: Any, function: str, position: int, step: int) -> str | None:
+        """Measures the units; gives the key under which the module's calls are collected."""
         result = saved(node, "result")
         source = next((n for n in inputs_of(node) if n is not None), None)
         if result is None or source is None or result.dim() < 2 or result.numel() == 0:
-            return
+            return None
         if not bool(torch.isfinite(result).all()):
-            return
+            return None
         path = self._owner_below(through(source, VIEWS | _POOLS))
         key = f"{path}>{function}" if path is not None else f"?{position}>{function}"
         units = self._units.get(key)
@@ -178,6 +190,7 @@ class GraphFacts:
         units.add(result.detach(), step)
         if step == 0 and key not in self._started:
             self._started[key] = units.row()
+        return key
 
     def end_burst(self) -> None:
         """Closes the window over which a unit that never fires counts as dead."""
@@ -214,6 +227,10 @@ class GraphFacts:
             row["at_start"] = self._started.get(key)
         return {
             "activations": list(rows.values()),
+            "through_time": [
+                {"module": key.partition(">")[0], **through_time.row()}
+                for key, through_time in self._through_time.items()
+            ],
             "strangers": list(self._strangers.values()),
             "operations": sorted(self._operations),
             "linear_modules": self._linear,
@@ -222,6 +239,29 @@ class GraphFacts:
                 for (first, second), widths in islice(self._pairs.items(), _MOST_PAIRS)
             ],
         }
+
+
+class _ThroughTime:
+    """Gradients that reach the last and the first call of a module that is called many times."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+        self._latest: list[float] = []
+        self._earliest: list[float] = []
+
+    def watch(self, *, latest: Any, earliest: Any) -> None:
+        """Listens to this pass's backward at two operations of the graph."""
+        for node, sizes in ((latest, self._latest), (earliest, self._earliest)):
+            if len(sizes) < _PASSES:
+                node.register_hook(partial(_note_gradient, sizes))
+
+    def row(self) -> dict[str, Any]:
+        return {"calls": self.calls, "latest": self._latest, "earliest": self._earliest}
+
+
+def _note_gradient(sizes: list[float], _inputs: Any, outputs: tuple[Tensor | None, ...]) -> None:
+    if outputs and outputs[0] is not None and len(sizes) < _PASSES:
+        sizes.append(float(torch.linalg.vector_norm(outputs[0].detach().float())))
 
 
 class _Units:

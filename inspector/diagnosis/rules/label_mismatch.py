@@ -33,7 +33,7 @@ _FAILURES = re.compile(
 )
 
 
-@register(CODE, standard_errors=3.0, correlation=0.15, samples=128, steps=50)
+@register(CODE, standard_errors=3.0, correlation=0.15, samples=128, steps=80)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     yield from _refused(run)
     yield from _shapes(run)
@@ -122,7 +122,7 @@ def _unrelated(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     )
     if not by_chance or not _not_better_than_guessing(run):
         return
-    blind = len(run.part("inputs").get("shape", ())) == 3 or run.floor is None
+    blind = len(run.part("inputs").get("raw_shape", ())) == 3 or run.floor is None
     value = errors if errors is not None else correlation
     limit = limits["standard_errors"] if errors is not None else limits["correlation"]
     yield _finding(

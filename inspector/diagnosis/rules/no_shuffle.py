@@ -43,7 +43,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             ),
         )
     elif (apart := order.get("inputs_between") or 0.0) > limits["inputs"]:
-        sequence = len(run.part("inputs").get("shape", ())) == 3
+        sequence = len(run.part("inputs").get("raw_shape", ())) == 3
         yield _finding(
             "note" if sequence else "warning",
             0.45 if sequence else 0.75,

@@ -3,6 +3,8 @@
 Statistic: root mean square of the first weight's gradient over the largest of all weights
 (rms(g₁)/max rms), the median over the examined steps; scale-free. Besides: mean gradients below
 1e-7 everywhere while the loss has not fallen (SageMaker Debugger's VanishingGradient).
+For recurrent modules: the gradient at the first over that at the last time step, 1e-5, in runs
+that do not learn (a task that needs only the last steps leaves no gradient for the first).
 Threshold: 1e-3 at the beginning and at the end is a warning; at the beginning only a note.
 Source: own ratio (0 false alarms of 7 when replayed); AUTOTRAINER's ‖g₁‖/‖g_L‖ < 1e-3.
 False alarms: a first module fed with tiny inputs; per-module learning rates do not matter to it.
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
@@ -24,8 +26,12 @@ CODE = "vanishing_gradient"
 _HALF = 8  # values that the structure document keeps from the beginning and from the end
 
 
-@register(CODE, ratio=1e-3, absolute=1e-7)
+@register(CODE, ratio=1e-3, absolute=1e-7, time=1e-5)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    recurrent = _through_time(run, limits)
+    if recurrent is not None:
+        yield recurrent
+        return
     weights = [row for row in run.weights if _alive(row)]
     if len(weights) < 2:
         return
@@ -72,6 +78,44 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         reference="Hochreiter 1991; Glorot & Bengio 2010; AUTOTRAINER (Zhang et al. 2021)",
         remedies=remedies(CODE),
     )
+
+
+def _through_time(run: Observations, limits: Thresholds) -> Finding | None:
+    """A recurrent module whose first calls get no gradient, in a run that does not learn."""
+    if run.learning or run.first_nonfinite_loss is not None:
+        return None
+    for row in run.part("through_time") or ():
+        latest, earliest = _median(row["latest"]), _median(row["earliest"])
+        ratio = earliest / latest
+        if row["latest"] and row["earliest"] and ratio < limits["time"]:
+            return Finding(
+                code=CODE,
+                level="warning",
+                title=f"Hardly any gradient reaches the first of the {row['calls']} time steps.",
+                confidence=0.8,
+                module=row["module"],
+                evidence=(
+                    Evidence(
+                        statistic="gradient at the first over that at the last time step",
+                        value=ratio,
+                        threshold=limits["time"],
+                        side="below",
+                        quantity="output_grad_norm",
+                        subject=row["module"],
+                        last=run.last_step,
+                    ),
+                ),
+                explanation=(
+                    "A recurrent module multiplies the gradient by its weights and the derivative "
+                    "of its activation at every time step. What happened early cannot be learned."
+                ),
+                reference="Hochreiter 1991; Pascanu et al. 2013, arXiv:1211.5063",
+                remedies=(
+                    Remedy(text="Use gates: LSTM or GRU.", code="nn.LSTM(inputs, width)"),
+                    Remedy(text="Shorten the sequences, or add attention or skips over time."),
+                ),
+            )
+    return None
 
 
 def _alive(row: dict[str, Any]) -> bool:

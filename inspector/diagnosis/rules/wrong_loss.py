@@ -133,6 +133,14 @@ def _classes_regressed(
             "targets are one-hot rows", _CROSS_ENTROPY,
         )  # fmt: skip
     classes = [count for count in counts if count]
+    integer = str(targets.get("dtype", "")).startswith(("int", "uint"))
+    chances = (run.part("loss").get("mse_input") or [""])[0] == "Softmax"
+    if chances or (integer and len(classes) > 2 and outputs.get("columns") == len(counts)):
+        return _finding(
+            "warning", 0.72, "A regression loss is used to tell classes apart.",
+            "the outputs are probabilities of classes" if chances else "one output for each class",
+            _CROSS_ENTROPY,
+        )  # fmt: skip
     if outputs.get("columns", 1) != 1 or not classes or len(classes) < len(counts):
         return None
     usual = min(classes) >= limits["share"] * sum(classes)
