@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from inspector.capture.examine_units import ThroughTime, Units, unit_view
 
 _LIMIT = 3000  # nodes; beyond this only the part near the output is known
 VIEWS = {
@@ -27,9 +28,6 @@ _DROPOUTS = {"NativeDropout", "FusedDropout", "Mul"}
 _ACTIVATIONS = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 _MOST_PAIRS = 50
 _RECURRENT = 8  # calls from which on a module counts as recurrent
-_PASSES = 16  # backward passes whose gradients through time are kept
-_TANH_LIMIT = 0.97
-_SIGMOID_LIMIT = 0.015
 _INPUT_OF = {"Addmm": 1, "Mm": 0, "Convolution": 0, "ConvolutionOverrideable": 0, "Linear": 0}
 
 
@@ -97,11 +95,11 @@ class GraphFacts:
         self._strangers: dict[int, list[int]] = {}
         self._pairs: dict[tuple[str, str], list[int]] = {}
         self._linear: list[str] = []
-        self._units: dict[str, _Units] = {}
+        self._units: dict[str, Units] = {}
         self._finished: dict[str, dict[str, Any]] = {}
         self._started: dict[str, dict[str, Any]] = {}
         self._operations: set[str] = set()
-        self._through_time: dict[str, _ThroughTime] = {}
+        self._through_time: dict[str, ThroughTime] = {}
 
     def examine(self, output: Tensor, step: int, entry: str = "") -> None:
         """Walks the graph of an output of the module at path ``entry``."""
@@ -125,7 +123,7 @@ class GraphFacts:
                 self._linear_operation(node, users, entry)
         for key, calls in repeated.items():
             if len(calls) >= _RECURRENT:
-                through_time = self._through_time.setdefault(key, _ThroughTime(len(calls)))
+                through_time = self._through_time.setdefault(key, ThroughTime(len(calls)))
                 through_time.watch(latest=calls[0], earliest=calls[-1])
 
     def _find_strangers(self, nodes: list[Any]) -> None:
@@ -185,8 +183,8 @@ class GraphFacts:
         path = self._owner_below(through(source, VIEWS | _POOLS))
         key = f"{path}>{function}" if path is not None else f"?{position}>{function}"
         units = self._units.get(key)
-        if units is None or units.width != _unit_view(result).shape[1]:
-            units = self._units[key] = _Units(path, function, _unit_view(result).shape[1], step)
+        if units is None or units.width != unit_view(result).shape[1]:
+            units = self._units[key] = Units(path, function, unit_view(result).shape[1], step)
         units.add(result.detach(), step)
         if step == 0 and key not in self._started:
             self._started[key] = units.row()
@@ -239,79 +237,6 @@ class GraphFacts:
                 for (first, second), widths in islice(self._pairs.items(), _MOST_PAIRS)
             ],
         }
-
-
-class _ThroughTime:
-    """Gradients that reach the last and the first call of a module that is called many times."""
-
-    def __init__(self, calls: int) -> None:
-        self.calls = calls
-        self._latest: list[float] = []
-        self._earliest: list[float] = []
-
-    def watch(self, *, latest: Any, earliest: Any) -> None:
-        """Listens to this pass's backward at two operations of the graph."""
-        for node, sizes in ((latest, self._latest), (earliest, self._earliest)):
-            if len(sizes) < _PASSES:
-                node.register_hook(partial(_note_gradient, sizes))
-
-    def row(self) -> dict[str, Any]:
-        return {"calls": self.calls, "latest": self._latest, "earliest": self._earliest}
-
-
-def _note_gradient(sizes: list[float], _inputs: Any, outputs: tuple[Tensor | None, ...]) -> None:
-    if outputs and outputs[0] is not None and len(sizes) < _PASSES:
-        sizes.append(float(torch.linalg.vector_norm(outputs[0].detach().float())))
-
-
-class _Units:
-    """One activation function's units over a few passes."""
-
-    def __init__(self, path: str | None, function: str, width: int, step: int) -> None:
-        self.module, self.function, self.width = path, function, width
-        self.first = self.last = step
-        self.passes = 0
-        self._active: Tensor | None = None
-        self._saturated = 0.0
-        self._zeros = 0.0
-        self._samples = 0
-
-    def add(self, result: Tensor, step: int) -> None:
-        self.passes += 1
-        self.last = step
-        view = _unit_view(result)
-        self._samples += len(view)
-        if self.function == "relu":
-            on = view > 0
-            active = on.any(0)
-            self._active = active if self._active is None else self._active | active
-            self._zeros += 1 - float(on.float().mean())
-        elif self.function == "tanh":
-            self._saturated += float((view.abs() > _TANH_LIMIT).float().mean())
-        else:
-            near = (view < _SIGMOID_LIMIT) | (view > 1 - _SIGMOID_LIMIT)
-            self._saturated += float(near.float().mean())
-
-    def row(self) -> dict[str, Any]:
-        dead = None if self._active is None else 1 - float(self._active.float().mean())
-        return {
-            "module": self.module,
-            "function": self.function,
-            "units": self.width,
-            "samples": self._samples,
-            "first_step": self.first,
-            "last_step": self.last,
-            "dead": dead,
-            "zeros": self._zeros / self.passes,
-            "saturated": self._saturated / self.passes,
-        }
-
-
-def _unit_view(result: Tensor) -> Tensor:
-    """Samples × units: channels are units of images, features are units of all else."""
-    if result.dim() == 4:
-        return result.movedim(1, -1).flatten(0, -2)
-    return result.flatten(0, -2)
 
 
 def _grouped(node: Any) -> bool:

@@ -1,0 +1,86 @@
+"""Units of activation functions that never fire or sit at their bounds; gradients through time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_PASSES = 16  # backward passes whose gradients through time are kept
+_TANH_LIMIT = 0.97
+_SIGMOID_LIMIT = 0.015
+
+
+class Units:
+    """One activation function's units over a few passes."""
+
+    def __init__(self, path: str | None, function: str, width: int, step: int) -> None:
+        self.module, self.function, self.width = path, function, width
+        self.first = self.last = step
+        self.passes = 0
+        self._active: Tensor | None = None
+        self._saturated = 0.0
+        self._zeros = 0.0
+        self._samples = 0
+
+    def add(self, result: Tensor, step: int) -> None:
+        self.passes += 1
+        self.last = step
+        view = unit_view(result)
+        self._samples += len(view)
+        if self.function == "relu":
+            on = view > 0
+            active = on.any(0)
+            self._active = active if self._active is None else self._active | active
+            self._zeros += 1 - float(on.float().mean())
+        elif self.function == "tanh":
+            self._saturated += float((view.abs() > _TANH_LIMIT).float().mean())
+        else:
+            near = (view < _SIGMOID_LIMIT) | (view > 1 - _SIGMOID_LIMIT)
+            self._saturated += float(near.float().mean())
+
+    def row(self) -> dict[str, Any]:
+        dead = None if self._active is None else 1 - float(self._active.float().mean())
+        return {
+            "module": self.module,
+            "function": self.function,
+            "units": self.width,
+            "samples": self._samples,
+            "first_step": self.first,
+            "last_step": self.last,
+            "dead": dead,
+            "zeros": self._zeros / self.passes,
+            "saturated": self._saturated / self.passes,
+        }
+
+
+class ThroughTime:
+    """Gradients that reach the last and the first call of a module that is called many times."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+        self._latest: list[float] = []
+        self._earliest: list[float] = []
+
+    def watch(self, *, latest: Any, earliest: Any) -> None:
+        """Listens to this pass's backward at two operations of the graph."""
+        for node, sizes in ((latest, self._latest), (earliest, self._earliest)):
+            if len(sizes) < _PASSES:
+                node.register_hook(partial(_note_gradient, sizes))
+
+    def row(self) -> dict[str, Any]:
+        return {"calls": self.calls, "latest": self._latest, "earliest": self._earliest}
+
+
+def _note_gradient(sizes: list[float], _inputs: Any, outputs: tuple[Tensor | None, ...]) -> None:
+    if outputs and outputs[0] is not None and len(sizes) < _PASSES:
+        sizes.append(float(torch.linalg.vector_norm(outputs[0].detach().float())))
+
+
+def unit_view(result: Tensor) -> Tensor:
+    """Samples × units: channels are units of images, features are units of all else."""
+    if result.dim() == 4:
+        return result.movedim(1, -1).flatten(0, -2)
+    return result.flatten(0, -2)

@@ -1,0 +1,58 @@
+"""The Findings page as a person reads it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from inspector.quantities import SeriesKey
+from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
+from inspector.store.layout import create_run
+from inspector.store.writer import Writer
+
+
+def page() -> None:
+    from inspector.ui.findings_page import findings_page
+
+    findings_page()
+
+
+def recorded(folder: Path, losses: list[float]) -> str:
+    path = create_run(folder, "run", {"kind": "watched", "config": {}})
+    writer = Writer(path)
+    keys = (SeriesKey("loss"), SeriesKey("total_update_ratio"), SeriesKey("lr"))
+    for step, loss in enumerate(losses):
+        writer.append("scalar", step, keys, [loss, 0.5, 1.0])
+    writer.close()
+    return path.name
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[AppTest]:
+    configure(Settings(token="t" * 32, runs_dir=tmp_path))
+    yield AppTest.from_function(page, default_timeout=30)
+    sys.modules.pop("_torch_inspector_server", None)
+    os.environ.pop(RUNS_DIR_VARIABLE, None)
+
+
+def test_a_diverged_run_shows_verdict_evidence_and_remedy(app: AppTest, tmp_path: Path) -> None:
+    app.session_state["run"] = recorded(tmp_path, [2.3 * 2.0**step for step in range(30)])
+    app.run()
+    assert not app.exception
+    assert any("Learning rate too high" in element.value for element in app.markdown)
+    assert any("loss over its first value" in element.value for element in app.caption)
+    (button,) = [b for b in app.button if "learning rate" in b.label]
+    assert button.disabled  # the run has ended
+
+
+def test_a_quiet_run_says_so(app: AppTest, tmp_path: Path) -> None:
+    app.session_state["run"] = recorded(tmp_path, [2.0])
+    app.run()
+    assert [element.value for element in app.success] == [
+        "Nothing suspicious has been found so far."
+    ]
