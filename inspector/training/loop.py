@@ -44,7 +44,7 @@ def train(task: Task, watch: Watch) -> None:
                 break
         if watch.should_stop or step == begun:
             break
-        means = validate(task, watch, task.val_loader)
+        means = validate(task, watch, last=step >= task.total_steps or epoch + 1 == task.epochs)
         if step - begun == task.steps_per_epoch or step < task.total_steps:
             watch.event(EpochFinished(epoch=epoch, **of_epoch(means)))
         if step >= task.total_steps:
@@ -53,8 +53,6 @@ def train(task: Task, watch: Watch) -> None:
         raise DataError(
             f"The loader gave no batch in epoch {epoch}; was it a generator that is used up?"
         )
-    if not watch.should_stop:
-        validate(task, watch, task.test_loader, part="test")
     save(task, watch)
 
 
@@ -75,10 +73,18 @@ def progress(task: Task, step: int, epoch: int) -> float:
     return (step + 1) / task.steps_per_epoch if task.steps_per_epoch else float(epoch)
 
 
-def validate(
-    task: Task, watch: Watch, batches: Iterable[Any], part: str = "val"
-) -> dict[str, float]:
-    """Records and returns the mean loss and scores over a held-out part, in eval mode."""
+def validate(task: Task, watch: Watch, *, last: bool) -> dict[str, float]:
+    """Records and returns means over validation; after the last step, over the test part too."""
+    means = mean_scores(task, task.val_loader, "val")
+    if last:
+        means |= mean_scores(task, task.test_loader, "test")
+    if means:
+        watch.validation(**means)
+    return means
+
+
+def mean_scores(task: Task, batches: Iterable[Any], part: str) -> dict[str, float]:
+    """Mean loss and scores over a held-out part, in eval mode; empty where there are no batches."""
     totals: dict[str, Tensor] = {}
     count = 0
     task.model.eval()
@@ -91,10 +97,7 @@ def validate(
             for name, value in {"loss": loss, **measured}.items():
                 totals[name] = totals.get(name, value.new_zeros(())) + samples * value
     task.model.train()
-    means = {f"{part}_{name}": total.item() / count for name, total in totals.items()}
-    if means:
-        watch.validation(**means)
-    return means
+    return {f"{part}_{name}": total.item() / count for name, total in totals.items()}
 
 
 def of_epoch(means: dict[str, float]) -> dict[str, float]:

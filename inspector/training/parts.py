@@ -80,7 +80,6 @@ def loaders(source: Samples, config: RunConfig, *, size: int = 0, echo: bool = F
         "collate_fn": as_is,
         "num_workers": config.workers,
         "pin_memory": config.pin_memory and torch.cuda.is_available(),
-        "persistent_workers": config.workers > 0,
         "timeout": _WORKER_SECONDS if config.workers else 0,
     }
     order: dict[str, Any] = {"shuffle": True, "generator": shuffle}

@@ -69,7 +69,7 @@ def _own(config: RunConfig, fields: dict[str, Any], version: int) -> bool:
 
 
 def _what(config: RunConfig, version: int) -> dict[str, Any]:
-    models = [*catalog.MODELS, *(f"torchvision:{name}" for name in catalog.TORCHVISION), OWN]
+    models = [OWN, *catalog.MODELS, *(f"torchvision:{name}" for name in catalog.TORCHVISION)]
     current = OWN if catalog.is_own(config.model) else config.model
     model = st.selectbox(
         "Model",
@@ -82,8 +82,8 @@ def _what(config: RunConfig, version: int) -> dict[str, Any]:
     )
     data = st.selectbox(
         "Data",
-        [*catalog.DATA, OWN],
-        index=[*catalog.DATA, OWN].index(config.data if config.data in catalog.DATA else OWN),
+        [OWN, *catalog.DATA],
+        index=[OWN, *catalog.DATA].index(config.data if config.data in catalog.DATA else OWN),
         format_func=_title,
         key=f"data/{version}",
     )
