@@ -4,16 +4,18 @@ import streamlit as st
 from inspector.ui.board import board
 
 from inspector.charts.boards import overview
-from inspector.ui.context import current_run
+from inspector.ui.context import current_run, is_live
 from inspector.ui.failure import failure_panel
 from inspector.ui.presets import explain
+from inspector.ui.repair import nan_panel
 
 with current_run() as run:
-    name, config = run.name, run.config
+    name, config, live = run.name, run.config, is_live(run)
     recorded = run.events()
 
 explain(config)
 failure_panel(recorded, config=config)
+nan_panel(name, live=live)
 board(charts=overview(), run=name, key=f"overview/{name}")
 st.caption(
     "Drag to zoom, double-click to reset. Vertical lines are events: hover them to read what "

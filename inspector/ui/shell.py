@@ -24,6 +24,7 @@ PAGES = {
     "start": ("Start", False),
     "live": ("Live", True),
     "findings": ("Findings", True),
+    "repair": ("Repair", True),
     "gradients": ("Gradients", True),
     "activations": ("Activations", True),
     "updates": ("Updates", True),
@@ -31,6 +32,7 @@ PAGES = {
     "graph": ("Graph", True),
     "backward": ("Backward", False),
     "lab": ("Lab", False),
+    "break_it": ("Break it", True),
     "events": ("Events", True),
     "runs": ("Runs", False),
 }
@@ -53,7 +55,7 @@ def main() -> None:
         page_title="torch-inspector",
         page_icon=str(_ASSETS / "icon.svg"),
         layout="wide",
-        initial_sidebar_state="expanded",
+        initial_sidebar_state="collapsed" if presenter.on() else "expanded",
         menu_items={"About": "A live debugger for PyTorch training."},
     )
     st.html(_STYLE)

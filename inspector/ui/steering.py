@@ -212,7 +212,7 @@ def _more(panel: _Panel) -> None:
     )
     st.segmented_control(
         "On NaN or infinity",
-        ["pause", "continue"],
+        ["pause", "skip", "continue"],
         required=True,
         key=panel.prepare("on_nonfinite", panel.controls.on_nonfinite),
         on_change=panel.changed,

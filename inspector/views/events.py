@@ -25,6 +25,13 @@ TITLES = {
     "schedule_changed": "Schedule",
     "graph_captured": "Graph",
     "backward_captured": "Backward",
+    "origin": "Origin",
+    "rewound": "Rewind",
+    "remedy_verdict": "Verdict",
+    "fault_injected": "Fault",
+    "fault_revealed": "Revealed",
+    "fault_healed": "Healed",
+    "lr_found": "Learning rate finder",
     "notice": "Notice",
     "unknown": "Unknown",
 }

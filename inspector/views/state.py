@@ -16,7 +16,8 @@ from inspector.views.events import TITLES
 MARKED = frozenset(
     {
         "command_applied", "nonfinite", "run_failed", "checkpoint_saved", "probe_failed",
-        "step_skipped", "telemetry_dropped",
+        "step_skipped", "telemetry_dropped", "rewound", "remedy_verdict", "fault_injected",
+        "fault_revealed", "fault_healed",
     }
 )  # fmt: skip
 MOST_MARKERS = 500

@@ -1,0 +1,28 @@
+"""Sending a command to the run from a button; trouble is shown where it was pressed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from inspector.commands import Command, Name
+from inspector.errors import CommandError, StoreError
+from inspector.store.control import ControlWriter
+from inspector.ui.context import escape, runs_dir
+
+
+def send(run: str, name: Name, value: Any = None, *, control: str = "", said: str = "") -> None:
+    """Callback of buttons; ``said`` is shown for a moment."""
+    try:
+        command = Command(name=name, control=control, value=value)
+        writer = ControlWriter(runs_dir() / run)
+        try:
+            writer.send(command)
+        finally:
+            writer.close()
+    except (CommandError, StoreError) as error:
+        st.toast(escape(str(error)), icon="⚠️")
+        return
+    if said:
+        st.toast(said)

@@ -1,0 +1,196 @@
+"""Repairing a run: where a NaN came from, remedies with verdicts, the learning rate finder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from inspector.diagnosis import Finding, diagnose
+from inspector.ui import runs
+from inspector.ui.commanding import send
+from inspector.ui.context import current_run, escape, is_live, opened, runs_dir
+from inspector.views import findings as words
+from inspector.views import repair as view
+from inspector.views.bundle import zipped
+
+_REFRESH = "2s"
+_MARK = {
+    "recovered": ":green[:material/check_circle:]",
+    "better": ":green[:material/trending_up:]",
+    "unchanged": ":orange[:material/trending_flat:]",
+    "worse": ":red[:material/trending_down:]",
+    "unknown": ":gray[:material/help:]",
+}
+
+
+def repair_page() -> None:
+    """The body of the Repair page, for the run that this tab looks at."""
+    with current_run() as run:
+        name, live = run.name, is_live(run)
+    st.subheader("Repair")
+    st.fragment(_repair, run_every=_REFRESH if live else None)(name)
+    lr_finder_panel(name, live=live)
+
+
+def nan_panel(name: str, *, live: bool) -> None:
+    """The origin of the newest NaN and what can be done now; nothing while all is finite."""
+    st.fragment(_nan, run_every=_REFRESH if live else None)(name)
+
+
+def _repair(name: str) -> None:
+    with opened(name) as run:
+        live, events, config = is_live(run), run.events(), run.config
+        found = [finding for finding in diagnose(run) if finding.level != "note"]
+    _verdicts(events)
+    _nan(name)
+    if not found:
+        st.success("Nothing to repair: no finding above a note.", icon=":material/check:")
+    for position, finding in enumerate(found):
+        with st.container(border=True, key=f"finding-{finding.code}-{position}"):
+            st.markdown(f"**{escape(words.heading(finding.code))}** · {escape(finding.title)}")
+            if place := words.place(finding):
+                st.caption(escape(place))
+            if finding.explanation:
+                st.markdown(escape(finding.explanation))
+            buttons(finding, name, config, live=live, key=f"repair-{position}")
+
+
+def buttons(finding: Finding, name: str, config: dict[str, Any], *, live: bool, key: str) -> None:
+    """One button for each thing the app can do about a finding; the rest is advice."""
+    for number, action in enumerate(view.actions(finding, config)):
+        if action.needs_new_run:
+            if st.button(escape(action.label), key=f"{key}-{number}", help=action.about,
+                         icon=":material/restart_alt:"):  # fmt: skip
+                runs.start_and_watch({**config, **action.settings})
+            continue
+        st.button(
+            escape(action.label),
+            key=f"{key}-{number}",
+            icon=":material/build:",
+            help=action.about if live else "The run has ended.",
+            disabled=not live,
+            on_click=send,
+            args=(name, action.name, action.value),
+            kwargs={"said": "Sent. The verdict comes in fifty steps."},
+        )
+    for remedy in finding.remedies:
+        if not remedy.control:
+            st.caption(escape(remedy.text))
+            if remedy.code:
+                st.code(remedy.code, language="python")
+
+
+def _verdicts(events: Any) -> None:
+    for step, verdict in view.verdicts(events)[:3]:
+        mark = _MARK.get(verdict.verdict, _MARK["unknown"])
+        st.markdown(f"{mark} **Step {step}** · {escape(verdict.text)}")
+
+
+def _nan(name: str) -> None:
+    with opened(name) as run:
+        card, live, paused = view.origin_card(run.events()), is_live(run), run.status == "paused"
+    if card is None:
+        return
+    with st.container(border=True, key="nan-card"):
+        st.markdown(f":red[:material/error:] **Step {card.step}** · {escape(card.title)}")
+        if card.code:
+            st.code(card.code, language="python")
+        if card.place:
+            st.caption(escape(card.place))
+        left, right = st.columns([2, 3])
+        with left:
+            for label, text in card.rows:
+                st.markdown(f":gray[{label}] {escape(text)}")
+        with right:
+            if card.tensors:
+                st.dataframe(list(card.tensors), hide_index=True)
+        st.caption(
+            "The bad update was held back: the weights are those from before this step."
+            if card.held
+            else "The bad update was let through; set “On NaN or infinity” to pause or skip."
+        )
+        if live and not card.over:
+            _afterwards(name, paused=paused)
+        _download(name, card)
+
+
+def _afterwards(name: str, *, paused: bool) -> None:
+    with st.container(horizontal=True, gap="small"):
+        if paused:
+            st.button(
+                "Skip this batch and go on", icon=":material/skip_next:", key="nan-skip",
+                type="primary", on_click=send, args=(name, "resume"),
+                help="The state is the one from before this step; its batch is left out.",
+            )  # fmt: skip
+        st.button(
+            "Go back, learning rate ÷ 10", icon=":material/history:", key="nan-back",
+            on_click=send, args=(name, "rewind", {"lr_factor": 0.1, "resume": True}),
+            help="Puts parameters and optimizer back to an earlier, finite state, lowers the "
+            "learning rate and goes on.",
+        )  # fmt: skip
+        st.button(
+            "Stop", icon=":material/stop:", key="nan-stop", on_click=send, args=(name, "stop")
+        )
+
+
+def _download(name: str, card: view.OriginCard) -> None:
+    folder = runs_dir() / name / card.report
+    if not card.report or not (folder / "reproduce.py").exists():
+        return
+    st.download_button(
+        "Script and state that reproduce it",
+        data=lambda: zipped(folder),
+        file_name=f"{name}-{folder.name}.zip",
+        mime="application/zip",
+        icon=":material/download:",
+        key="nan-report",
+        on_click="ignore",
+    )
+
+
+def lr_finder_panel(name: str, *, live: bool) -> None:
+    """Starts the trial, shows its curve, applies its suggestion."""
+    with st.container(border=True, key="lr-finder"):
+        st.markdown("**Learning rate finder**")
+        st.caption(
+            "A hundred steps with a rising rate on a copy of the training, which itself stays as "
+            "it is. Suggested is where the loss falls steepest."
+        )
+        st.button(
+            "Find a learning rate", icon=":material/search:", key="lr-find", disabled=not live,
+            on_click=send, args=(name, "lr_finder", {"steps": 100}),
+            help=None if live else "The run has ended.",
+        )  # fmt: skip
+        st.fragment(_lr_curve, run_every=_REFRESH if live else None)(name)
+
+
+def _lr_curve(name: str) -> None:
+    with opened(name) as run:
+        found, live = run.document("lr_finder"), is_live(run)
+    if found is None:
+        return
+    suggestion = found.get("suggestion")
+    figure = go.Figure()
+    figure.add_scatter(x=found["lrs"], y=found["losses"], mode="lines", name="loss", opacity=0.35)
+    figure.add_scatter(x=found["lrs"], y=found["smoothed"], mode="lines", name="smoothed")
+    if suggestion:
+        figure.add_vline(x=suggestion, line_dash="dash")
+    best = min(found["smoothed"], default=0.0)
+    top = max(found["smoothed"][:10], default=1.0)
+    figure.update_layout(
+        height=280,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"type": "log", "title": "learning rate", "exponentformat": "power"},
+        yaxis={"title": "loss", "range": [best - 0.1 * (top - best), top + 0.6 * (top - best)]},
+    )
+    st.plotly_chart(figure, key="lr-curve", config={"displayModeBar": False})
+    if found.get("note"):
+        st.caption(escape(str(found["note"])))
+    if suggestion:
+        st.button(
+            f"Set the learning rate to {suggestion:.2g}", key="lr-apply", type="primary",
+            icon=":material/check:", disabled=not live, on_click=send,
+            args=(name, "set", float(f"{suggestion:.2g}")), kwargs={"control": "lr"},
+        )  # fmt: skip
