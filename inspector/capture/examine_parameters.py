@@ -294,13 +294,13 @@ def _sample(gradient: Tensor) -> Tensor:
 
 
 def _rms(tensor: Tensor) -> float:
-    norm = float(torch.linalg.vector_norm(tensor.float()))
+    norm = float(torch.linalg.vector_norm(tensor if tensor.is_complex() else tensor.float()))
     return norm / math.sqrt(max(tensor.numel(), 1))
 
 
 def _start(tensor: Tensor, module_type: str) -> dict[str, float]:
     """Size of the initial values; ``gain`` is std·√fan_in, 0.58 for PyTorch's own default."""
-    if tensor.numel() < 2 or not measurable(tensor) or tensor.is_sparse:
+    if tensor.numel() < 2 or not measurable(tensor) or tensor.is_sparse or tensor.is_complex():
         return {}
     values = tensor.detach().float()
     std, mean = torch.std_mean(values)

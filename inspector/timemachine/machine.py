@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from inspector.capture.activations import tensors_in
@@ -223,7 +224,7 @@ class TimeMachine:
 
     def _find_buffers(self, model: nn.Module) -> None:
         """Looks up the buffers that forward passes may change, once in a while."""
-        named = dict(model.named_buffers())
+        named = {name: buffer for name, buffer in model.named_buffers() if not is_lazy(buffer)}
         self._buffers = [buffer.detach() for buffer in named.values()]
         self._buffer_names = list(named)
         self._copies = [buffer.clone() for buffer in self._buffers]
