@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import streamlit as st
 
 from inspector.config import RunConfig
@@ -100,7 +99,7 @@ def _draw(made: Preview) -> None:
         with counts:
             _counts(made.counts)
         st.markdown("**A batch as the model sees it**")
-        st.dataframe(pd.DataFrame(made.batch), hide_index=True, width="stretch")
+        st.dataframe(made.batch, hide_index=True, width="stretch")
 
 
 def _samples(made: Preview) -> None:
@@ -123,10 +122,9 @@ def _counts(counts: dict[str, int]) -> None:
     if not counts:
         return
     st.markdown("**Samples of each class**")
-    frame = pd.DataFrame({"class": list(counts), "samples": list(counts.values())})
-    shown: Any = frame.head(_BARS)
+    rows = [{"class": name, "samples": count} for name, count in counts.items()]
     st.dataframe(
-        shown,
+        rows[:_BARS],
         hide_index=True,
         width="stretch",
         column_config={
@@ -155,4 +153,4 @@ def _weights(compared: Comparison) -> None:
             for name, mine, theirs in compared.different
         ),
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    st.dataframe(rows, hide_index=True, width="stretch")
