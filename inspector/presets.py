@@ -150,8 +150,8 @@ PRESETS: tuple[Preset, ...] = (
         "nan",
         "A NaN on the way",
         "A network takes a logarithm whose argument nobody guards.",
-        "All is well at first. Then one score turns negative, its logarithm is NaN, and the "
-        "banner names the step and the module. Turn detect_anomaly on to see the line.",
+        "All is well at first. Then one score turns negative and its logarithm is NaN: the update "
+        "is held back, the step is run again, and module, line and sample are named.",
         RunConfig(
             model="log_trap",
             data="digits",

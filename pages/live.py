@@ -1,9 +1,9 @@
 """The run at a glance: losses, gradient norm, learning rate, speed, memory."""
 
 import streamlit as st
-from inspector.ui.board import board
 
 from inspector.charts.boards import overview
+from inspector.ui.board import board
 from inspector.ui.context import current_run, is_live
 from inspector.ui.failure import failure_panel
 from inspector.ui.presets import explain

@@ -95,17 +95,6 @@ def _nan(name: str) -> None:
         return
     with st.container(border=True, key="nan-card"):
         st.markdown(f":red[:material/error:] **Step {card.step}** · {escape(card.title)}")
-        if card.code:
-            st.code(card.code, language="python")
-        if card.place:
-            st.caption(escape(card.place))
-        left, right = st.columns([2, 3])
-        with left:
-            for label, text in card.rows:
-                st.markdown(f":gray[{label}] {escape(text)}")
-        with right:
-            if card.tensors:
-                st.dataframe(list(card.tensors), hide_index=True)
         st.caption(
             "The bad update was held back: the weights are those from before this step."
             if card.held
@@ -113,6 +102,12 @@ def _nan(name: str) -> None:
         )
         if live and not card.over:
             _afterwards(name, paused=paused)
+        if card.code:
+            st.code(card.code, language="python")
+        left, right = st.columns([2, 3])
+        left.markdown("  \n".join(f":gray[{label}] {escape(text)}" for label, text in card.rows))
+        if card.tensors:
+            right.dataframe(list(card.tensors), hide_index=True)
         _download(name, card)
 
 

@@ -117,7 +117,6 @@ class OriginCard:
     step: int
     title: str
     code: str
-    place: str
     rows: tuple[tuple[str, str], ...]
     tensors: tuple[dict[str, Any], ...]
     report: str
@@ -143,7 +142,6 @@ def origin_card(events: Iterable[StoredEvent]) -> OriginCard | None:
         step=newest.step,
         title=origin.text,
         code=origin.code,
-        place=f"{origin.file}:{origin.line}" if origin.file else "",
         rows=_story(origin),
         tensors=tuple(_row(tensor) for tensor in origin.tensors),
         report=origin.report,
@@ -161,7 +159,7 @@ def _story(origin: Origin) -> tuple[tuple[str, str], ...]:
         ("Operation", origin.op + (f" ({origin.kernel})" if origin.kernel else "")),
         ("Pass", origin.phase),
         ("Module", named or ""),
-        ("Samples", f"{samples} of the {origin.batch} in the batch" if samples else ""),
+        ("Samples", f"{samples} (of 0 to {origin.batch - 1})" if samples else ""),
         ("Passed on by", " → ".join(origin.chain)),
         ("Found by", f"{origin.how}, in {1000 * origin.seconds:.0f} ms" if origin.seconds else ""),
         ("Note", origin.note),
