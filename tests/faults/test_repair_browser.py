@@ -1,0 +1,188 @@
+"""A person meets a NaN, repairs a vanishing gradient, breaks a model and finds a learning rate."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import inspector
+from inspector.store.reader import list_runs
+
+pytestmark = pytest.mark.browser
+SHORT = 40_000  # milliseconds a person on a busy two-core machine would still wait
+
+
+class App:
+    def __init__(self, runs_dir: Path) -> None:
+        self.runs_dir = runs_dir
+        self.log = runs_dir.with_suffix(".log")
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "inspector.cli", "ui", str(runs_dir), "--no-browser"],
+                stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        self.link = self._printed_link()
+
+    def _printed_link(self) -> str:
+        for _ in range(240):
+            found = re.findall(r"http://\S+\?token=\S+", self.log.read_text())
+            if found:
+                return str(found[-1])
+            try:
+                self.process.wait(0.25)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+        pytest.fail(f"no link was printed:\n{self.log.read_text()}")
+
+    def newest(self) -> inspector.Run:
+        return inspector.open_run(list_runs(self.runs_dir)[0].path)
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    served = App(tmp_path_factory.mktemp("repair") / "runs")
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Any, app: App) -> Iterator[Any]:
+    context = chromium.new_context(
+        viewport={"width": 1280, "height": 800},
+        color_scheme=os.environ.get("INSPECTOR_SCHEME", "light"),
+    )
+    opened = context.new_page()
+    opened.set_default_timeout(SHORT)
+    opened.goto(app.link)
+    yield opened
+    context.close()
+
+
+def start(page: Any, preset: str) -> None:
+    go(page, "Start")
+    page.get_by_test_id("stVerticalBlock").locator(f".st-key-card-{preset} button").first.click()
+    page.locator(
+        f".st-key-card-{preset} button[kind=primary], .st-key-card-{preset}"
+    ).first.wait_for()
+    page.wait_for_timeout(300)
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_url("**/live**")
+
+
+def go(page: Any, name: str) -> None:
+    link = page.get_by_role("link", name=name, exact=True).first
+    page.get_by_role("link", name="Start", exact=True).first.wait_for()
+    if not link.is_visible():  # the row of pages is longer than the window is wide
+        page.get_by_text(re.compile(r"^\d+ more")).first.click()
+    link.click()
+
+
+def stop(page: Any) -> None:
+    page.get_by_role("button", name="Stop").first.click()
+    page.locator(".strip .badge:has-text('Stopped')").wait_for()
+
+
+def look(page: Any, name: str) -> None:
+    """A picture for the eyes of whoever asks for it."""
+    if folder := os.environ.get("INSPECTOR_PICTURES"):
+        page.wait_for_timeout(1500)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def test_a_nan_names_op_module_file_and_line_and_training_goes_on(page: Any, app: App) -> None:
+    start(page, "nan")
+    card = page.locator(".st-key-nan-card")
+    card.wait_for(timeout=3 * SHORT)
+    text = card.inner_text()
+    assert "log" in text and "score (LogScore)" in text
+    assert re.search(r"log_trap\.py:13", text)
+    assert "return torch.log(1 + x)" in text
+    assert "held back" in text
+    with app.newest() as run:
+        assert run.config["controls"]["detect_anomaly"] is False
+        found = next(finding for finding in run.findings() if finding.code == "nonfinite")
+        assert (found.op, found.module, found.line) == ("log", "score", 13)
+        assert Path(found.file).name == "log_trap.py"
+        before = run.heartbeat.step
+    look(page, "nan")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Script and state that reproduce it").click()
+    assert waiting.value.suggested_filename.endswith(".zip")
+    page.get_by_role("button", name="Skip this batch and go on").click()
+    page.wait_for_function(
+        """() => ![...document.querySelectorAll('.st-key-nan-skip')].some(e => e.offsetParent)"""
+    )
+    with app.newest() as run:
+        assert run.heartbeat.step >= before
+    stop(page)
+
+
+def test_a_vanishing_gradient_is_explained_fixed_by_a_button_and_recovers(
+    page: Any, app: App
+) -> None:
+    start(page, "vanishing")
+    go(page, "Repair")
+    card = page.locator("[class*=st-key-finding-vanishing_gradient]").first
+    card.wait_for(timeout=3 * SHORT)
+    assert "derivative" in card.inner_text()
+    look(page, "vanishing")
+    card.get_by_role("button", name=re.compile("Re-initialise all modules")).click()
+    page.get_by_text(re.compile("Re-initialise all modules .*recovered")).first.wait_for(
+        timeout=3 * SHORT
+    )
+    look(page, "recovered")
+    with app.newest() as run:
+        (verdict,) = [s.event for s in run.events() if s.event.kind == "remedy_verdict"]
+        assert verdict.after > 100 * verdict.before
+    stop(page)
+
+
+def test_the_class_guesses_a_hidden_fault_and_it_is_healed(page: Any, app: App) -> None:
+    start(page, "digits-mlp")
+    go(page, "Break it")
+    page.get_by_role("button", name="Bias −10").click()
+    page.get_by_text("hidden: what is it?").wait_for()
+    assert "bias" not in page.locator(".st-key-fault-1").inner_text().lower()
+    look(page, "broken")
+    page.get_by_role("button", name="Reveal").click()
+    page.locator(".st-key-fault-1", has_text="bias −10").wait_for()
+    look(page, "revealed")
+    page.get_by_role("button", name="Heal").click()
+    page.locator(".st-key-fault-1", has_text="healed at step").wait_for()
+    with app.newest() as run:
+        kinds = [stored.event.kind for stored in run.events()]
+    assert [k for k in kinds if k.startswith("fault_")] == [
+        "fault_injected", "fault_revealed", "fault_healed",
+    ]  # fmt: skip
+
+
+def test_the_finder_draws_its_curve_and_its_suggestion_is_applied(page: Any, app: App) -> None:
+    go(page, "Repair")
+    page.get_by_role("button", name="Find a learning rate").click()
+    apply = page.get_by_role("button", name=re.compile("Set the learning rate to"))
+    apply.wait_for()
+    look(page, "finder")
+    wanted = float(apply.inner_text().rpartition(" ")[2])
+    apply.click()
+    page.locator(".strip .chip", has_text=re.compile(rf"lr\s+{wanted:.4g}")).wait_for()
+    stop(page)
+
+
+def test_nothing_has_failed(app: App) -> None:
+    assert "Traceback" not in app.log.read_text()
