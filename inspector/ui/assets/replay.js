@@ -11,6 +11,7 @@ const FEW = 12
 const NAMED = 64 // pixels of a bar that has its name below
 const LIMIT_MS = 3000
 let layout // one worker for the page
+let last = { id: "", at: 0 } // where the viewer was: the page may put the component elsewhere
 
 const MARKUP = `
   <div class="bar">
@@ -81,8 +82,9 @@ export class Replay {
       this.range.max = this.steps.length
       this.choices()
       this.at = -1
-      this.go(Math.min(data.at, this.steps.length), false)
-      if (data.stop && !data.at) this.stopAt(data.stop)
+      const at = last.id === data.id ? last.at : data.at
+      this.go(Math.min(at, this.steps.length), at !== data.at)
+      if (data.stop && !at) this.stopAt(data.stop)
     } else this.fit()
     this.theme()
   }
@@ -100,6 +102,7 @@ export class Replay {
     at = Math.max(0, Math.min(at, this.steps.length))
     if (at === this.at) return
     this.at = at
+    last = { id: this.id, at }
     this.say("")
     this.range.value = at
     this.place.textContent = `${at} / ${this.steps.length}`
