@@ -301,3 +301,9 @@ def test_unusable_commands_are_refused_before_they_are_sent(
 def test_every_fault_says_what_it_does() -> None:
     for fault in FAULTS.values():
         assert all(dataclasses.asdict(fault).values()), fault
+
+
+def test_the_documentation_lists_every_fault() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "break-it.md").read_text("utf-8")
+    for fault in FAULTS.values():
+        assert f"`{fault.key}`" in text and fault.about in text
