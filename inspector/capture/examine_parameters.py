@@ -203,7 +203,7 @@ class ParameterFacts:
         if parameter.group_lr is None or not measurable(tensor) or tensor.numel() == 0:
             return
         flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(flat.numel() // _SAMPLE, 1)][:_SAMPLE].float().clone()
+        sample = _wide(flat[:: max(flat.numel() // _SAMPLE, 1)][:_SAMPLE]).clone()
         if follows and parameter.sample is not None and len(parameter.sample) == len(sample):
             change, size = _rms(sample - parameter.sample), _rms(parameter.sample)
             if tensor.dim() >= 2:
@@ -293,8 +293,12 @@ def _sample(gradient: Tensor) -> Tensor:
     return flat[:: max(flat.numel() // 16, 1)][:16].clone()
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_complex() else tensor.float()
+
+
 def _rms(tensor: Tensor) -> float:
-    norm = float(torch.linalg.vector_norm(tensor if tensor.is_complex() else tensor.float()))
+    norm = float(torch.linalg.vector_norm(_wide(tensor.detach())))
     return norm / math.sqrt(max(tensor.numel(), 1))
 
 

@@ -262,5 +262,7 @@ class _Hook(Inert):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         probe = self.probe()
-        if probe is not None and not torch.compiler.is_dynamo_compiling():
+        if probe is None or torch.compiler.is_dynamo_compiling():
+            return
+        if torch._C._functorch.peek_interpreter_stack() is None:  # under vmap there are no values
             probe._guard(getattr(probe, self.method), module, args, output)

@@ -51,7 +51,7 @@ class OnCriterion(_Hook):
     def __call__(self, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if torch.compiler.is_dynamo_compiling() or self.machine is None:
             return
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and _ordinary():
             self.machine.guarded(self.machine.criterion, args, kwargs, output)
 
 

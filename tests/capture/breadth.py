@@ -88,7 +88,7 @@ def prove_unchanged(
     """Trains both twins and compares them, without an oracle; nothing of ours may have failed."""
     torch.manual_seed(seed)
     case = build()
-    losses = [str(float(case.iterate())) for _ in range(steps)]
+    losses = [str(float(case.iterate().detach())) for _ in range(steps)]
     bare = Trained(losses, _digests(case), belongings(case))
     torch.manual_seed(seed)
     watched = _train_watched(build(), path, steps, every)
@@ -111,7 +111,7 @@ def _assert_sound(run: Run) -> None:
 
 def _train_bare(case: Case, steps: int) -> Bare:
     oracle = _Oracle(case)
-    losses = [str(float(case.iterate())) for _ in range(steps)]
+    losses = [str(float(case.iterate().detach())) for _ in range(steps)]
     oracle.remove()
     return Bare(losses, _digests(case), belongings(case), oracle.steps, oracle.ran)
 
@@ -121,7 +121,7 @@ def _train_watched(case: Case, path: Path, steps: int, every: int = 1) -> Traine
     options: dict[str, Any] = {"run_dir": path, "name": "run", "every": every}
     with inspector.watch(case.model, case.optimizers, scaler=case.scaler, **options) as watch:
         for _ in range(steps):
-            losses.append(str(float(case.iterate())))
+            losses.append(str(float(case.iterate().detach())))
             watch.record(loss=float(losses[-1]))
     return Trained(losses, _digests(case), belongings(case))
 
