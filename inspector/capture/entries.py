@@ -1,82 +1,130 @@
-"""The numbers of module calls since the last step, in the order of the calls."""
+"""The numbers of module calls since the last step, in the order of the calls.
+
+A row has eight numbers: column, count, sum, norm or variance, zeros, saturated, non-finite, and
+whether the fourth is a variance (see :class:`inspector.capture.activations.Entry`).
+"""
 
 from __future__ import annotations
 
-import ctypes
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from inspector.capture.kernel import Kernel
 from inspector.capture.transfer import Scalar
 
 WIDTH = 8
-_ROW_BYTES = WIDTH * 8
 
 Rows = npt.NDArray[np.float64]
 
 
 class Entries:
-    """Rows of eight numbers: in one block of memory while the kernel makes them all, else lists."""
+    """Rows as lists, whose numbers may be on a device."""
+
+    listed = True
 
     def __init__(self) -> None:
-        self._capacity = 64
-        self._block = (ctypes.c_double * (WIDTH * self._capacity))()
-        self._at = ctypes.addressof(self._block)
-        self._count = 0
-        self._lists: list[list[Scalar]] | None = None
+        self._rows: list[list[Scalar]] = []
 
     def __len__(self) -> int:
-        return self._count if self._lists is None else len(self._lists)
+        return len(self._rows)
 
-    def measure(
-        self, kernel: Kernel, column: int, tensor: Tensor, bounds: tuple[float, float] | None
-    ) -> None:
-        """Adds the row of an output that the kernel can read."""
-        if self._lists is not None:
-            self._lists.append([*kernel.output(column, tensor, bounds)])
-            return
-        if self._count == self._capacity:
-            self._grow()
-        kernel.output_at(column, tensor, bounds, self._at + self._count * _ROW_BYTES)
-        self._count += 1
+    def add(self, row: list[float]) -> None:
+        """Adds a row of plain numbers."""
+        self._rows.append([*row])
 
     def append(self, row: list[Scalar]) -> None:
         """Adds a row whose numbers may be on a device."""
-        self._as_lists().append(row)
+        self._rows.append(row)
 
     def keep_from(self, first: int) -> None:
         """Forgets the first rows."""
-        if first:
-            self._lists = self._as_lists()[first:]
+        del self._rows[:first]
 
     def keep_to(self, count: int) -> None:
         """Forgets what came after the first ``count`` rows."""
-        if self._lists is None:
-            self._count = min(self._count, count)
-        else:
-            del self._lists[count:]
+        del self._rows[count:]
 
     def take(self) -> Rows | list[list[Scalar]]:
         """Hands over all rows and is empty again."""
-        if self._lists is None:
-            size = self._count * WIDTH
-            rows: Rows | list[list[Scalar]] = np.array(self._block[:size]).reshape(-1, WIDTH)
-        else:
-            rows = self._lists
-        self._lists, self._count = None, 0
+        rows, self._rows = self._rows, []
         return rows
 
-    def _as_lists(self) -> list[list[Scalar]]:
-        if self._lists is None:
-            size = self._count * WIDTH
-            flat = self._block[:size]
-            self._lists = [list(flat[i : i + WIDTH]) for i in range(0, size, WIDTH)]
-        return self._lists
 
-    def _grow(self) -> None:
-        larger = (ctypes.c_double * (WIDTH * self._capacity * 2))()
-        ctypes.memmove(larger, self._block, ctypes.sizeof(self._block))
-        self._block, self._at = larger, ctypes.addressof(larger)
-        self._capacity *= 2
+class TapedEntries(Entries):
+    """Rows on the tape that the hooks in C write; lists from the first device number on."""
+
+    def __init__(self, tape: Any) -> None:
+        super().__init__()
+        self.listed = False
+        self._tape = tape
+
+    def __len__(self) -> int:
+        return len(self._rows) if self.listed else int(self._tape.count)
+
+    def add(self, row: list[float]) -> None:
+        if self.listed:
+            super().add(row)
+        else:
+            self._tape.add(*row)
+
+    def append(self, row: list[Scalar]) -> None:
+        if not self.listed:
+            self._rows = self._taped().tolist()
+            self.listed, self._tape.open = True, 0
+        self._rows.append(row)
+
+    def keep_from(self, first: int) -> None:
+        if self.listed:
+            super().keep_from(first)
+        else:
+            self._tape.keep(first, self._tape.count, 0, self._tape.norm_count)
+
+    def keep_to(self, count: int) -> None:
+        if self.listed:
+            super().keep_to(count)
+        else:
+            self._tape.keep(0, count, 0, self._tape.norm_count)
+
+    def take(self) -> Rows | list[list[Scalar]]:
+        if not self.listed:
+            return self._taped()
+        self.listed = False
+        return super().take()
+
+    def _taped(self) -> Rows:
+        return np.frombuffer(self._tape.take_rows()).reshape(-1, WIDTH)
+
+
+class Gradients:
+    """Column and norm of every output gradient: on the tape, and as lists where on a device."""
+
+    def __init__(self, tape: Any = None) -> None:
+        self._tape = tape
+        self._pairs: list[list[Scalar]] = []
+
+    def append(self, pair: list[Scalar]) -> None:
+        self._pairs.append(pair)
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """How many there are of both kinds."""
+        return (0 if self._tape is None else self._tape.norm_count), len(self._pairs)
+
+    def keep_from(self, mark: tuple[int, int]) -> None:
+        """Forgets what came before a mark."""
+        del self._pairs[: mark[1]]
+        if self._tape is not None:
+            self._tape.keep(0, self._tape.count, mark[0], self._tape.norm_count)
+
+    def keep_to(self, mark: tuple[int, int]) -> None:
+        """Forgets what came after a mark."""
+        del self._pairs[mark[1] :]
+        if self._tape is not None:
+            self._tape.keep(0, self._tape.count, 0, mark[0])
+
+    def take(self) -> tuple[Rows, list[list[Scalar]]]:
+        """Hands over both kinds and is empty again."""
+        pairs, self._pairs = self._pairs, []
+        taped = b"" if self._tape is None else self._tape.take_norms()
+        return np.frombuffer(taped).reshape(-1, 2), pairs

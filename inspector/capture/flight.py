@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from inspector.capture.activations import combine
+from inspector.capture.cells import AFTER, NONFINITE, ParameterCells
 from inspector.capture.entries import Rows
 from inspector.capture.histograms import HistogramBatch
 from inspector.capture.kernel import load
@@ -17,23 +18,7 @@ from inspector.capture.transfer import ABSENT, Scalar, Shipment
 from inspector.quantities import SeriesKey
 
 
-@dataclass(slots=True)
-class ParameterCells:
-    """Per-parameter numbers of a step; one list each, ``ABSENT`` where there is none."""
-
-    norm: list[Scalar]
-    largest: list[Scalar]
-    nonfinite: list[Scalar]
-    received: list[Scalar]
-    before: list[Scalar]
-    change: list[Scalar]
-    after: list[Scalar]
-
-    def lists(self) -> list[list[Scalar]]:
-        return [
-            self.norm, self.largest, self.nonfinite, self.received,
-            self.before, self.change, self.after,
-        ]  # fmt: skip
+_NO_PAIRS: Rows = np.empty((0, 2))
 
 
 @dataclass(slots=True)
@@ -46,7 +31,7 @@ class Flight:
     names: list[str] = field(default_factory=list)
     scalars: list[Scalar] = field(default_factory=list)
     entries: Rows | list[list[Scalar]] = field(default_factory=list)
-    output_gradients: list[list[Scalar]] = field(default_factory=list)
+    output_gradients: tuple[Rows, list[list[Scalar]]] = (_NO_PAIRS, [])
     parameters: ParameterCells | None = None
     parameter_keys: tuple[SeriesKey, ...] = ()
     parameter_names: tuple[str, ...] = ()
@@ -74,11 +59,11 @@ class Flight:
         if self.histograms is not None:
             self.histograms.depart()
         if self.remote:
-            cells = [self.scalars, self._factors, *self.output_gradients]
+            cells = [self.scalars, self._factors, *self.output_gradients[1]]
             if isinstance(self.entries, list):
                 cells += self.entries
             if self.parameters is not None:
-                cells += self.parameters.lists()
+                cells += self.parameters.lists
             self._shipment = Shipment(cells)
 
     def ready(self) -> bool:
@@ -113,7 +98,9 @@ class Flight:
         assert self.columns is not None
         kernel = load()
         if kernel is not None and isinstance(self.entries, np.ndarray):
-            gradients = np.array(self.output_gradients, dtype=np.float64)
+            gradients, others = self.output_gradients
+            if others:
+                gradients = np.concatenate((gradients, np.array(others, dtype=np.float64)))
             size = self.columns.size
             values, self.bad_outputs = kernel.modules(self.entries, gradients, scale, size)
             measured.modules = self.columns.select(values)
@@ -128,14 +115,15 @@ class Flight:
         assert self.columns is not None
         squares = np.zeros(self.columns.size)
         seen = np.zeros(self.columns.size, dtype=bool)
-        for column, norm in self.output_gradients:
+        taped, others = self.output_gradients
+        for column, norm in (*taped.tolist(), *others):
             squares[int(column)] += float(norm) ** 2
             seen[int(column)] = True
         return np.where(seen, np.sqrt(squares) / scale, ABSENT)
 
     def _add_parameters(self, measured: Measured, scale: float, received_scale: float) -> float:
         assert self.parameters is not None
-        cells = np.array(self.parameters.lists(), dtype=np.float64)
+        cells = self.parameters.table()
         kernel = load()
         reduce = parameter_rows if kernel is None else kernel.parameters
         values, totals = reduce(cells, scale, received_scale)
@@ -164,14 +152,14 @@ class Flight:
             return None
         cells = self.parameters
         if not self.scaled and scalars.get("nonfinite"):
-            bad = first_bad(cells.nonfinite)  # type: ignore[arg-type]
+            bad = first_bad(cells.row(NONFINITE))  # type: ignore[arg-type]
             if bad is not None:
                 return Onset(
                     "gradient", self.owners[bad], "", self.parameter_names[bad],
-                    int(cells.nonfinite[bad]),
+                    int(cells.row(NONFINITE)[bad]),
                 )  # fmt: skip
         ratio = scalars.get("total_update_ratio", 0.0)
-        if not math.isfinite(ratio) and (bad := first_nonfinite(cells.after)) is not None:  # type: ignore[arg-type]
+        if not math.isfinite(ratio) and (bad := first_nonfinite(cells.row(AFTER))) is not None:  # type: ignore[arg-type]
             return Onset("parameter", self.owners[bad], "", self.parameter_names[bad], 1)
         return None
 

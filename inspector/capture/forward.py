@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.capture import modules
+from inspector.capture import modules, native
 from inspector.capture.activations import (
     bounds_of,
     main_tensor,
@@ -20,7 +20,8 @@ from inspector.capture.activations import (
     why_unmeasurable,
 )
 from inspector.capture.attach import Attachment, ToggledHook
-from inspector.capture.entries import Entries, Rows
+from inspector.capture.clock import DISPATCH_NS
+from inspector.capture.entries import Entries, Gradients, Rows, TapedEntries
 from inspector.capture.histograms import HistogramBatch, HistogramSchedule
 from inspector.capture.hooks import ModuleHook, OutputGradient
 from inspector.capture.kernel import fits, load
@@ -38,8 +39,8 @@ class ForwardProbe:
     containers, and modules with parameters of their own keep their hooks.
 
     Attributes:
-        entries: one list of numbers for each measured call since the last step.
-        output_gradients: ``[column, norm]`` for each output gradient since the last step.
+        entries: the numbers of each measured call since the last step.
+        output_gradients: column and norm of each output gradient since the last step.
         full: whether outputs are measured in this step.
     """
 
@@ -54,8 +55,12 @@ class ForwardProbe:
         charge: Callable[[int], None],
     ) -> None:
         self.records: list[ModuleRecord] = []
-        self.entries = Entries()
-        self.output_gradients: list[list[Scalar]] = []
+        extension = native.load()
+        self._tape: Any = None
+        if extension is not None:
+            self._tape = extension.Tape(weakref.ref(model), on_forward, on_gradient)
+        self.entries = Entries() if extension is None else TapedEntries(self._tape)
+        self.output_gradients = Gradients(self._tape)
         self.full = True
         self.remote = False
         self.blind = ""
@@ -79,8 +84,9 @@ class ForwardProbe:
         self._has_trained = False
         self._phase = 0
         self._kernel = load()
-        self._mark = (0, 0)
+        self._mark = (0, (0, 0))
         self._attach(model, attachment)
+        self._set_tape()
 
     def _attach(self, model: torch.nn.Module, attachment: Attachment) -> None:
         for module, record in modules.walk(model):
@@ -89,6 +95,9 @@ class ForwardProbe:
                 continue
             hook = ModuleHook(self, record, is_root=module is model)
             hook.bounds = bounds_of(module)
+            if self._tape is not None:
+                extension = native.load()
+                hook.use(extension.Site(self._tape, hook.slow, self.on_output_gradient))
             try:
                 toggle = attachment.forward_hook(module, hook)
             except RuntimeError:  # a ScriptModule refuses
@@ -149,27 +158,12 @@ class ForwardProbe:
             self._on_forward()
         if self._discovering:
             self._discover(hook, args, output)
-        elif (  # the common case, without the detours
-            self._kernel is not None
-            and type(output) is Tensor
-            and self.full
-            and hook.column >= 0
-            and self.histograms is None
-            and fits(output)
-            and output.numel()
-        ):
-            self.entries.measure(self._kernel, hook.column, output, hook.bounds)
-            if output.grad_fn is not None:
-                _on_gradient_of(output, hook.gradient)
-                if hook.is_root:
-                    _on_gradient_of(output, self._boundary)
-            return
         if self.full and hook.column >= 0:
             tensor = main_tensor(output)
             if tensor is not None and tensor.numel() and not why_unmeasurable(tensor):
                 self.remote |= not tensor.is_cpu
                 if self._kernel is not None and fits(tensor):
-                    self.entries.measure(self._kernel, hook.column, tensor, hook.bounds)
+                    self.entries.add(self._kernel.output(hook.column, tensor, hook.bounds))
                 else:
                     row = measure_output(hook.column, tensor, hook.bounds, hook.careful)
                     self.entries.append(row)
@@ -229,7 +223,7 @@ class ForwardProbe:
         if reason := why_unmeasurable(tensor):
             hook.record.badge = hook.record.badge or reason
             return
-        hook.column = hook.gradient.column = len(self._measured)
+        hook.take_column(len(self._measured))
         self._measured.append(hook)
         self._columns = None
 
@@ -255,27 +249,57 @@ class ForwardProbe:
         self.histograms = batch
         if batch is not None:
             self._turn = frozenset(schedule.pick(len(self._measured)))
+        self._set_tape()
 
     def end_backward(self, *, received: bool, discard: bool) -> None:
         """A backward pass ended. What a pass without parameter gradients left is dropped."""
         if received:
             self._phase += 1
-            self._mark = (len(self.entries), len(self.output_gradients))
+            self._mark = (len(self.entries), self.output_gradients.mark)
         elif discard:
             self.entries.keep_to(self._mark[0])
-            del self.output_gradients[self._mark[1] :]
+            self.output_gradients.keep_to(self._mark[1])
+        if self._tape is not None:
+            self._tape.announced, self._tape.phase = 0, self._phase
 
     def drop_finished_passes(self) -> None:
         """Forgets passes whose gradients were thrown away by ``zero_grad``."""
         self.entries.keep_from(self._mark[0])
-        del self.output_gradients[: self._mark[1]]
-        self._mark = (0, 0)
+        self.output_gradients.keep_from(self._mark[1])
+        self._mark = (0, (0, 0))
 
-    def take(self) -> tuple[Rows | list[list[Scalar]], list[list[Scalar]]]:
+    def take(self) -> tuple[Rows | list[list[Scalar]], tuple[Rows, list[list[Scalar]]]]:
         """Hands over the step's entries and output gradients."""
-        taken = self.entries.take(), self.output_gradients
-        self.output_gradients, self._mark = [], (0, 0)
-        return taken
+        self._mark = (0, (0, 0))
+        return self.entries.take(), self.output_gradients.take()
+
+    def spent(self) -> tuple[int, int]:
+        """Nanoseconds in the extension's forward and gradient hooks since the last call."""
+        tape = self._tape
+        if tape is None:
+            return 0, 0
+        forward = tape.forward_ns + tape.forward_calls * DISPATCH_NS
+        gradient = tape.gradient_ns + tape.gradient_calls * DISPATCH_NS
+        tape.forward_ns = tape.gradient_ns = tape.forward_calls = tape.gradient_calls = 0
+        return forward, gradient
+
+    def expect(self, waiting: bool) -> None:
+        """Whether ``on_forward`` is to be called before the next module is measured."""
+        if self._tape is not None:
+            self._tape.waiting = waiting
+
+    def _set_tape(self) -> None:
+        """Which cases the extension may take by itself."""
+        if self._tape is None:
+            return
+        sound = self.full and not self._discovering and "activations" not in self.broken
+        self._tape.open = sound and self.histograms is None and not self.entries.listed
+        self._tape.listening = self.full and "output gradients" not in self.broken
+
+    def mark_broken(self, broken: set[str]) -> None:
+        """These probes have failed and are off."""
+        self.broken = broken
+        self._set_tape()
 
     def be_careful(self, columns: set[int]) -> None:
         """From now on only these modules' variances are computed the slow way."""
@@ -288,11 +312,15 @@ class ForwardProbe:
             return False
         self._discovering = False
         self._inner_outputs.clear()
+        for hook in self._hooks:
+            if hook.site is not None:
+                hook.site.known = hook.column >= 0 or hook.is_root
         kept = [(hook, toggle) for hook, toggle in self._toggles if self._stays(hook)]
         for hook, toggle in self._toggles:
             if not self._stays(hook):
                 toggle.switch(False)
         self._toggles = kept
+        self._set_tape()
         return True
 
     def _stays(self, hook: ModuleHook) -> bool:
@@ -304,6 +332,7 @@ class ForwardProbe:
             for _, toggle in self._toggles:
                 toggle.switch(full)
         self.full = full
+        self._set_tape()
         if self._root is not None:
             self._root.switch(full or root)
 
@@ -314,7 +343,7 @@ class ForwardProbe:
         self._boundary.probe = None
 
 
-def _on_gradient_of(tensor: Tensor, hook: OutputGradient) -> None:
+def _on_gradient_of(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
     """``tensor.register_hook(hook)`` without the handle, which costs more than the hook."""
     if tensor._backward_hooks is None:
         tensor._backward_hooks = OrderedDict(((-1, hook),))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from inspector.capture import native
+from inspector.capture.cells import LARGEST, NONFINITE, NORM, RECEIVED, ParameterCells
 from inspector.capture.kernel import Kernel, Sizes, fits, load
 from inspector.capture.reductions import (
     largest,
@@ -16,25 +17,47 @@ from inspector.capture.reductions import (
     spread,
     values_of,
 )
-from inspector.capture.transfer import Scalar
 
 
-@dataclass(slots=True)
-class GradientStatistics:
-    """One list per statistic, one entry per parameter; ``ABSENT`` where there is no gradient.
+def measure_gradients(parameters: tuple[Tensor, ...], cells: ParameterCells) -> None:
+    """Norm, largest value and non-finite count of every gradient as it is now."""
+    size = len(parameters)
+    extension = native.load()
+    if extension is not None and extension.gradients(parameters, *cells.at[: NONFINITE + 1]):
+        cells.written(NORM, LARGEST, NONFINITE)
+        return
+    fast = _fast(parameters)
+    if fast is not None:
+        kernel, positions, gradients = fast
+        found = kernel.gradients(gradients, Sizes(gradients))
+        for row, part in zip((NORM, LARGEST, NONFINITE), found, strict=True):
+            cells.put(row, spread(part, positions, size))
+        return
+    positions, gradients = _gradients_of(parameters)
+    most = [largest(gradient) for gradient in gradients]
+    counts = nonfinite_counts(gradients, most)
+    cells.put(NORM, spread(norms(gradients), positions, size))
+    cells.put(LARGEST, spread(most, positions, size))
+    cells.put(NONFINITE, spread(counts, positions, size))
 
-    Attributes:
-        norm: L2 norms, as found (scaled if a GradScaler scaled the loss).
-        largest: largest absolute values.
-        nonfinite: numbers of NaN and infinite values.
-    """
 
-    norm: list[Scalar] = field(default_factory=list)
-    largest: list[Scalar] = field(default_factory=list)
-    nonfinite: list[Scalar] = field(default_factory=list)
+def measure_received(parameters: tuple[Tensor, ...], cells: ParameterCells) -> None:
+    """L2 norm of every gradient as the optimizer receives it."""
+    extension = native.load()
+    if extension is not None and extension.gradients(parameters, cells.at[RECEIVED], 0, 0):
+        cells.written(RECEIVED)
+        return
+    fast = _fast(parameters)
+    if fast is not None:
+        kernel, positions, gradients = fast
+        found = kernel.norms(gradients, Sizes(gradients))
+        cells.put(RECEIVED, spread(found, positions, len(parameters)))
+        return
+    positions, gradients = _gradients_of(parameters)
+    cells.put(RECEIVED, spread(norms(gradients), positions, len(parameters)))
 
 
-def gradients_of(parameters: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
+def _gradients_of(parameters: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
     """Positions of the parameters that have a measurable gradient, and those gradients, dense."""
     positions: list[int] = []
     gradients: list[Tensor] = []
@@ -44,34 +67,6 @@ def gradients_of(parameters: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]
             positions.append(position)
             gradients.append(gradient)
     return positions, gradients
-
-
-def measure_gradients(parameters: Sequence[Tensor]) -> GradientStatistics:
-    """Norm, largest value and non-finite count of every gradient as it is now."""
-    size = len(parameters)
-    fast = _fast(parameters)
-    if fast is not None:
-        kernel, positions, gradients = fast
-        found = kernel.gradients(gradients, Sizes(gradients))
-        return GradientStatistics(*(spread(part, positions, size) for part in found))
-    positions, gradients = gradients_of(parameters)
-    most = [largest(gradient) for gradient in gradients]
-    counts = nonfinite_counts(gradients, most)
-    return GradientStatistics(
-        norm=spread(norms(gradients), positions, size),
-        largest=spread(most, positions, size),
-        nonfinite=spread(counts, positions, size),
-    )
-
-
-def measure_norms(parameters: Sequence[Tensor]) -> list[Scalar]:
-    """L2 norm of every gradient as it is now."""
-    fast = _fast(parameters)
-    if fast is not None:
-        kernel, positions, gradients = fast
-        return spread(kernel.norms(gradients, Sizes(gradients)), positions, len(parameters))
-    positions, gradients = gradients_of(parameters)
-    return spread(norms(gradients), positions, len(parameters))
 
 
 def _fast(parameters: Sequence[Tensor]) -> tuple[Kernel, list[int], list[Tensor]] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,8 @@ from inspector.capture.modules import ModuleRecord
 
 if TYPE_CHECKING:
     from inspector.capture.forward import ForwardProbe
+
+_is_compiling = torch.compiler.is_dynamo_compiling
 
 
 class OutputGradient:
@@ -29,9 +32,16 @@ class OutputGradient:
 
 
 class ModuleHook(Inert):
-    """The forward hook of one module; inert once ``probe`` is None."""
+    """The forward hook of one module; inert once silenced.
 
-    __slots__ = ("bounds", "careful", "column", "gradient", "is_root", "phase", "probe", "record")
+    ``measure`` is the hook's body: a method of the extension's ``Site``, which turns to
+    :meth:`slow` for what is not ordinary, or that method itself.
+    """
+
+    __slots__ = (
+        "bounds", "careful", "column", "gradient", "is_root", "measure", "probe", "record", "site",
+        "_phase",
+    )  # fmt: skip
 
     def __init__(self, probe: ForwardProbe, record: ModuleRecord, *, is_root: bool) -> None:
         self.probe: ForwardProbe | None = probe
@@ -40,17 +50,54 @@ class ModuleHook(Inert):
         self.bounds: tuple[float, float] | None = None
         self.careful = True
         self.column = -1
-        self.phase = -1
-        self.gradient = OutputGradient(probe, -1)
+        self._phase = -1
+        self.gradient: Callable[[Tensor], None] = OutputGradient(probe, -1)
+        self.measure: Callable[[Any, Any], None] = self.slow
+        self.site: Any = None
 
     def __call__(self, _module: torch.nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_dynamo_compiling():
-            return
+        if not _is_compiling():
+            self.measure(args, output)
+
+    def slow(self, args: Any, output: Any) -> None:
+        """Any output of any model, in Python."""
         probe = self.probe
         if probe is not None and torch.is_grad_enabled():
             probe.on_forward(self, args, output)
 
+    def use(self, site: Any) -> None:
+        """Hands the ordinary case to the extension."""
+        self.site = site
+        self.measure = site.measure
+        if self.bounds is not None:
+            site.low, site.high = self.bounds
+            site.bounded = 1
+
+    @property
+    def phase(self) -> int:
+        """The backward pass before which the module was called last."""
+        return self._phase if self.site is None else int(self.site.phase)
+
+    @phase.setter
+    def phase(self, phase: int) -> None:
+        if self.site is None:
+            self._phase = phase
+        else:
+            self.site.phase = phase
+
+    def take_column(self, column: int) -> None:
+        """The module has statistics from now on."""
+        self.column = column
+        if isinstance(self.gradient, OutputGradient):
+            self.gradient.column = column
+        if self.site is not None:
+            self.site.column = column
+            self.gradient = self.site.receive
+
     def silence(self) -> None:
         """Nothing happens from now on, wherever copies of the hook or its tensor hooks are."""
         self.probe = None
-        self.gradient.probe = None
+        if isinstance(self.gradient, OutputGradient):
+            self.gradient.probe = None
+        if self.site is not None:
+            self.site.dead = 1

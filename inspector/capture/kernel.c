@@ -6,11 +6,15 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BLOCK 2048
 
-typedef struct { double sum, squares, most; } Sums;
+typedef struct {
+    double sum, squares;
+    int64_t zeros, outside;
+} Sums;
 
 static int64_t count_nonfinite(const float *x, int64_t n) {
     int64_t found = 0;
@@ -32,26 +36,31 @@ static double squares_of(const float *x, int64_t n) {
     return total;
 }
 
-/* Sum and sum of squares of x - shift. */
-static Sums around(const float *x, int64_t n, double shift) {
-    Sums t = {0, 0, 0};
+/* Sum and sum of squares of x - shift, zeros, and values outside the bounds, in one pass. */
+static Sums around(const float *x, int64_t n, double shift, float low, float high) {
+    Sums t = {0, 0, 0, 0};
     float by = (float)shift;
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t stop = start + BLOCK < n ? start + BLOCK : n;
         float s = 0, q = 0;
+        int32_t zeros = 0, outside = 0;
         for (int64_t i = start; i < stop; i++) {
-            float d = x[i] - by;
+            float v = x[i], d = v - by;
             s += d;
             q += d * d;
+            zeros += v == 0;
+            outside += (v < low) | (v > high);
         }
         t.sum += s;
         t.squares += q;
+        t.zeros += zeros;
+        t.outside += outside;
     }
     return t;
 }
 
 static Sums around_double(const float *x, int64_t n, double shift) {
-    Sums t = {0, 0, 0};
+    Sums t = {0, 0, 0, 0};
     for (int64_t i = 0; i < n; i++) {
         double d = x[i] - shift;
         t.sum += d;
@@ -68,7 +77,9 @@ void inspector_output(const float *x, int64_t n, double low, double high, int bo
     row[1] = (double)n;
     row[7] = 1;
     float shift = isfinite(x[0]) ? x[0] : 0;
-    Sums t = around(x, n, shift);
+    Sums t = bounded ? around(x, n, shift, (float)low, (float)high)
+                     : around(x, n, shift, -INFINITY, INFINITY);
+    int64_t zeros = t.zeros, outside = t.outside;
     double bad = 0;
     if (!isfinite(t.squares)) {
         bad = (double)count_nonfinite(x, n);
@@ -80,12 +91,6 @@ void inspector_output(const float *x, int64_t n, double low, double high, int bo
         Sums u = around_double(x, n, centre);
         double rest = u.sum / n;
         variance = u.squares / n - rest * rest;
-    }
-    int64_t zeros = 0, outside = 0;
-    for (int64_t i = 0; i < n; i++) zeros += x[i] == 0;
-    if (bounded) {
-        float a = (float)low, b = (float)high;
-        for (int64_t i = 0; i < n; i++) outside += (x[i] < a) | (x[i] > b);
     }
     out[0] = (shift + mean) * n;
     out[1] = variance > 0 ? variance : (variance == variance ? 0 : variance);
@@ -131,54 +136,75 @@ void inspector_gradients(int64_t count, const float **x, const int64_t *n, doubl
     }
 }
 
+/* Of a long tensor only every SAMPLED-th block is copied and compared. */
+#define LONG (128 * BLOCK)
+#define SAMPLED 8
+
+static int64_t stride_of(int64_t n) { return n > LONG ? SAMPLED * BLOCK : BLOCK; }
+
+/* How many elements of a tensor are copied. */
+int64_t inspector_sample(int64_t n) {
+    int64_t stride = stride_of(n), whole = n / stride, rest = n % stride;
+    return whole * BLOCK + (rest < BLOCK ? rest : BLOCK);
+}
+
 /* Keeps copies of the tensors, and their norms. */
 void inspector_keep(int64_t count, const float **x, const int64_t *n, float *copies,
                     double *norm) {
     for (int64_t k = 0; k < count; k++) {
         double total = 0;
-        for (int64_t start = 0; start < n[k]; start += BLOCK) {
-            int64_t stop = start + BLOCK < n[k] ? start + BLOCK : n[k];
+        const float *from = copies;
+        for (int64_t start = 0; start < n[k]; start += stride_of(n[k])) {
+            int64_t length = start + BLOCK < n[k] ? BLOCK : n[k] - start;
+            const float *w = x[k] + start;
             float s = 0;
-            for (int64_t i = start; i < stop; i++) {
-                float w = x[k][i];
-                copies[i] = w;
-                s += w * w;
+            for (int64_t i = 0; i < length; i++) {
+                copies[i] = w[i];
+                s += w[i] * w[i];
             }
+            copies += length;
             total += s;
         }
-        if (!isfinite(total) || total < 1e-30) total = squares_of(x[k], n[k]);
-        norm[k] = sqrt(total);
-        copies += n[k];
+        int64_t taken = copies - from;
+        if (!isfinite(total) || total < 1e-30) total = squares_of(from, taken);
+        norm[k] = sqrt(total * (taken ? (double)n[k] / taken : 1));
     }
 }
 
 /* Norms of the change since the copies were made, and of the tensors now. */
-void inspector_compare(int64_t count, const float **x, const int64_t *n, float *copies,
+void inspector_compare(int64_t count, const float **x, const int64_t *n, const float *copies,
                        double *change, double *after) {
     for (int64_t k = 0; k < count; k++) {
         double moved = 0, total = 0;
-        for (int64_t start = 0; start < n[k]; start += BLOCK) {
-            int64_t stop = start + BLOCK < n[k] ? start + BLOCK : n[k];
+        const float *from = copies;
+        for (int64_t start = 0; start < n[k]; start += stride_of(n[k])) {
+            int64_t length = start + BLOCK < n[k] ? BLOCK : n[k] - start;
+            const float *now = x[k] + start;
             float c = 0, s = 0;
-            for (int64_t i = start; i < stop; i++) {
-                float w = x[k][i], d = w - copies[i];
+            for (int64_t i = 0; i < length; i++) {
+                float w = now[i], d = w - copies[i];
                 c += d * d;
                 s += w * w;
             }
-            moved += c;
-            total += s;
-        }
-        if (!isfinite(moved) || moved < 1e-30) {
-            moved = 0;
-            for (int64_t i = 0; i < n[k]; i++) {
-                double d = (double)x[k][i] - copies[i];
-                moved += d * d;
+            if (!isfinite(c) || c < 1e-30f || !isfinite(s) || s < 1e-30f) {
+                double exact = 0, square = 0;
+                for (int64_t i = 0; i < length; i++) {
+                    double w = now[i], d = w - copies[i];
+                    exact += d * d;
+                    square += w * w;
+                }
+                moved += exact;
+                total += square;
+            } else {
+                moved += c;
+                total += s;
             }
+            copies += length;
         }
-        if (!isfinite(total) || total < 1e-30) total = squares_of(x[k], n[k]);
-        change[k] = sqrt(moved);
-        after[k] = sqrt(total);
-        copies += n[k];
+        int64_t taken = copies - from;
+        double by = taken ? (double)n[k] / taken : 1;
+        change[k] = sqrt(moved * by);
+        after[k] = sqrt(total * by);
     }
 }
 

@@ -14,6 +14,8 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +57,9 @@ class Kernel:
         self._gradients = _many(functions.inspector_gradients, 6)
         self._keep = _many(functions.inspector_keep, 5)
         self._compare = _many(functions.inspector_compare, 6)
+        self._sample = functions.inspector_sample
+        self._sample.argtypes = (_COUNT,)
+        self._sample.restype = _COUNT
         self._modules = functions.inspector_modules
         self._modules.argtypes = (
             _POINTER, _COUNT, _POINTER, _COUNT, _REAL, _COUNT, _POINTER, _POINTER, ctypes.c_uint32,
@@ -137,6 +142,10 @@ class Kernel:
         self._gradients(count, _addresses(tensors), sizes.array, norm, largest, nonfinite)
         return norm[:], largest[:], nonfinite[:]
 
+    def sample(self, elements: int) -> int:
+        """How many elements of a tensor :meth:`keep` copies: all, or an eighth of a long one."""
+        return self._sample(elements)  # type: ignore[no-any-return]
+
     def keep(self, tensors: Sequence[Tensor], sizes: Sizes, copies: Tensor) -> list[float]:
         """Copies fitting tensors into one long tensor; their norms."""
         norm = (_REAL * len(tensors))()
@@ -160,7 +169,11 @@ class Sizes:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         numbers = [tensor.numel() for tensor in tensors]
         self.array = (_COUNT * len(numbers))(*numbers)
-        self.total = sum(numbers)
+        self.numbers = numbers
+
+    @property
+    def address(self) -> int:
+        return ctypes.addressof(self.array)
 
 
 def fits(tensor: Tensor) -> bool:
@@ -181,13 +194,18 @@ def fits(tensor: Tensor) -> bool:
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
+def switched_off() -> bool:
+    """Whether the environment forbids compiled code."""
+    return os.environ.get(SWITCH, "").lower() in ("off", "0", "no")
+
+
 @functools.cache
 def load() -> Kernel | None:
     """The kernel, built if need be; None when it cannot be had. Never raises."""
-    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no"):
+    if switched_off():
         return None
     try:
-        library = _built()
+        library = build(_SOURCE)
         return None if library is None else Kernel(library)
     except Exception:
         return None
@@ -198,21 +216,30 @@ def description() -> str:
     return "compiled kernel" if load() is not None else "no compiled kernel, PyTorch operations"
 
 
-def _built() -> Path | None:
+def build(source: Path, also: Sequence[Path] = (), *, python: bool = False) -> Path | None:
+    """The library made of a C source, which is cached; None without a compiler.
+
+    ``also`` are files that the source includes; ``python`` says that it needs Python's headers.
+    """
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
     if compiler is None or os.name == "nt":
         return None
-    source = _SOURCE.read_bytes()
-    identity = (source, repr(_OPTIONS).encode(), compiler.encode(), _processor().encode())
+    options = list(_OPTIONS)
+    if python:
+        options += [f"-I{sysconfig.get_paths()['include']}", f"-DBUILT_FOR={sys.hexversion}"]
+        if sys.platform == "darwin":
+            options += ["-undefined", "dynamic_lookup"]
+    contents = [path.read_bytes() for path in (source, *also)]
+    identity = (*contents, repr(options).encode(), compiler.encode(), _processor().encode())
     name = hashlib.sha256(b"\0".join(identity)).hexdigest()[:24]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch-inspector"
-    library = root / f"kernel-{name}.so"
+    library = root / f"{source.stem}-{name}.so"
     if library.exists():
         return library
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=root) as folder:
-        part = Path(folder) / "kernel.so"
-        command = [compiler, *_OPTIONS, "-o", str(part), str(_SOURCE), "-lm"]
+        part = Path(folder) / "part.so"
+        command = [compiler, *options, "-o", str(part), str(source), "-lm"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         part.replace(library)
     return library

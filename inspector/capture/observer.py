@@ -25,7 +25,8 @@ from torch.nn.parameter import is_lazy
 from inspector.capture import modules as module_records
 from inspector.capture.attach import Attachment
 from inspector.capture.clock import Clock
-from inspector.capture.flight import Flight, ParameterCells
+from inspector.capture.cells import ParameterCells
+from inspector.capture.flight import Flight
 from inspector.capture.forward import ForwardProbe
 from inspector.capture.histograms import HistogramBatch, HistogramSchedule
 from inspector.capture.measured import Measured, parameter_keys
@@ -33,7 +34,7 @@ from inspector.capture.nonfinite import NonFiniteWatch
 from inspector.capture.parameters import ParameterSet, collect
 from inspector.capture.schedule import Schedule
 from inspector.capture.stepping import OptimizerProbe, find_scaler, scale_of
-from inspector.capture.transfer import ABSENT, Scalar, scalar
+from inspector.capture.transfer import Scalar, scalar
 from inspector.commands import Clip
 
 _REFRESH_STEPS = 50
@@ -203,6 +204,7 @@ class Observer:
             self._task = None
             if self.closed:
                 return
+            self._release_held()
             now = [_state(p) for p in self._references]
             received = now != self._gradients_then
             self.forward.end_backward(received=received, discard=len(self._probes) == 1)
@@ -293,6 +295,7 @@ class Observer:
             self._send(flight)
         else:
             self._held = flight
+            self.forward.expect(True)
         self._schedule_step()
 
     def _gather(self, optimizer: Any) -> Flight:
@@ -353,17 +356,15 @@ class Observer:
         size = len(self.parameters.tensors)
         if len(self._probes) == 1:
             return self._probes[0].cells()
-        blank: list[list[Scalar]] = [[ABSENT] * size for _ in range(7)]
-        joined = ParameterCells(*blank)
+        joined = ParameterCells(size)
         for probe in self._probes:
-            for whole, part in zip(joined.lists(), probe.cells().lists(), strict=True):
-                for position, value in zip(probe.positions, part, strict=True):
-                    whole[position] = value
+            joined.place(probe.cells(), probe.positions)
         return joined
 
     def _release_held(self) -> None:
         if self._held is not None:
             flight, self._held = self._held, None
+            self.forward.expect(False)
             self._send(flight)
 
     def _send(self, flight: Flight) -> None:
@@ -435,7 +436,7 @@ class Observer:
         if probe == "gradients":
             for optimizer_probe in self._probes:
                 optimizer_probe.sound = False
-        self.forward.broken = self._failed
+        self.forward.mark_broken(self._failed)
         self._listener.on_failed(probe, error)
 
     # ------------------------------------------------------------ documents

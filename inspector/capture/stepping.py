@@ -9,14 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.capture.flight import ParameterCells
-from inspector.capture.gradients import (
-    GradientStatistics,
-    measure_gradients,
-    measure_norms,
-)
-from inspector.capture.transfer import ABSENT, Scalar, scalar
-from inspector.capture.updates import UpdateProbe, UpdateStatistics
+from inspector.capture.cells import LARGEST, NONFINITE, NORM, RECEIVED, ParameterCells
+from inspector.capture.gradients import measure_gradients, measure_received
+from inspector.capture.transfer import Scalar, scalar
+from inspector.capture.updates import UpdateProbe
 from inspector.commands import Clip
 
 _SCALER_STEP = torch.amp.GradScaler.step.__code__
@@ -28,9 +24,7 @@ class OptimizerProbe:
     Attributes:
         positions: places of its parameters in the :class:`ParameterSet`.
         passes: backward passes since the last ``zero_grad()``.
-        gradients: statistics at the end of the last backward pass, None before it.
-        received: gradient norms as the optimizer received them.
-        updates: update statistics of the last step.
+        measured: gradients were measured at the end of the last backward pass, or later.
         total_norm: global gradient norm found by the clipping control, unscaled, if it ran.
         late: the gradients were first seen before the step, so perhaps already clipped.
         scale: the factor inside ``gradients``; None when the loss was not scaled.
@@ -47,9 +41,10 @@ class OptimizerProbe:
         self.parameters = tuple(parameters)
         self.positions = positions
         self.passes = 0
-        self.gradients: GradientStatistics | None = None
-        self.received: list[Scalar] = []
-        self.updates: UpdateStatistics | None = None
+        self.measured = False
+        self._received = False
+        self._cells = ParameterCells(len(parameters))
+        self._spare: ParameterCells | None = None
         self.total_norm: Scalar | None = None
         self.late = False
         self.scale: Scalar | None = None
@@ -69,11 +64,12 @@ class OptimizerProbe:
         self.unstepped = True
         self.late = False
         if full:
-            self.gradients = measure_gradients(self.parameters)
+            measure_gradients(self.parameters, self._cells)
+            self.measured = True
         if self.inside_step:  # a closure: the optimizer takes these gradients from here
             self._clip(clip, threshold)
             if full:
-                self.received = measure_norms(self.parameters)
+                self._measure_received()
 
     def before_step(
         self, optimizer: Any, has_closure: bool, full: bool, clip: Clip, threshold: float
@@ -84,15 +80,19 @@ class OptimizerProbe:
         self.received_scale = None if factor is None else scalar(factor.detach())
         found = getattr(optimizer, "found_inf", None)
         self.found_inf = None if found is None else scalar(found.detach())
-        if full and self.sound and not has_closure and self.gradients is None:
-            self.gradients = measure_gradients(self.parameters)
-            self.late = True
+        if full and self.sound and not has_closure and not self.measured:
+            measure_gradients(self.parameters, self._cells)
+            self.measured = self.late = True
         if not has_closure:
             self._clip(clip, threshold, factor)
             if full:
-                self.received = measure_norms(self.parameters)
+                self._measure_received()
         if full:
-            self._update_probe.before_step()
+            self._update_probe.before_step(self._cells)
+
+    def _measure_received(self) -> None:
+        measure_received(self.parameters, self._cells)
+        self._received = True
 
     def after_step(self, full: bool) -> None:
         self.inside_step = False
@@ -102,42 +102,33 @@ class OptimizerProbe:
         else:  # passes are not counted between full steps, unless something asks for them
             self.passes = max(self.passes, self._passes_before + self._usual)
         self._passes_before = self.passes
-        self.updates = self._update_probe.after_step() if full else None
+        if full:
+            self._update_probe.after_step(self._cells)
 
     def on_zero_grad(self) -> None:
         self.passes = self._passes_before = 0
-        self.gradients = None
+        self.measured = False
 
     def forget_step(self) -> None:
         """Ends the step; gradients that stay (no ``zero_grad``) are measured anew next time."""
-        self.gradients = None
-        self.received = []
-        self.updates = None
+        cells, spare = self._cells, self._spare
+        if spare is None or spare.lists:  # those of the step before may be on their way
+            spare = ParameterCells(len(self.parameters))
+        self._cells, self._spare = spare, None if cells.lists else cells
+        self.measured = self._received = False
         self.total_norm = None
 
     def nonfinite_now(self) -> list[Scalar]:
         """Non-finite counts of the gradients measured last."""
-        return [] if self.gradients is None else self.gradients.nonfinite
+        return self._cells.row(NONFINITE) if self.measured else []
 
     def cells(self) -> ParameterCells:
         """The step's numbers, one entry per parameter of this optimizer."""
-        size = len(self.parameters)
-        gradients = self.gradients or GradientStatistics()
-        updates = self.updates or UpdateStatistics()
-        return ParameterCells(
-            *(
-                part or [ABSENT] * size
-                for part in (
-                    gradients.norm,
-                    gradients.largest,
-                    gradients.nonfinite,
-                    self.received,
-                    updates.before,
-                    updates.change,
-                    updates.after,
-                )
-            )
-        )
+        if not self.measured:
+            self._cells.clear(NORM, LARGEST, NONFINITE)
+        if not self._received:
+            self._cells.clear(RECEIVED)
+        return self._cells
 
     def _clip(self, clip: Clip, threshold: float, scale: Tensor | None = None) -> None:
         if clip == "off":

@@ -1,31 +1,21 @@
-"""How far the optimizer moved each parameter: ‖Δw‖ / ‖w‖, and the weight norms."""
+"""How far the optimizer moved each parameter: ‖Δw‖ / ‖w‖, and the weight norms.
+
+Of a tensor of more than 262,144 elements every eighth block of 2048 stands for the whole where
+compiled code does the work: copying and comparing everything would cost more than the step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from inspector.capture.kernel import Sizes, fits, load
+from inspector.capture import native
+from inspector.capture.cells import AFTER, BEFORE, CHANGE, ParameterCells
+from inspector.capture.kernel import Kernel, Sizes, fits, load
 from inspector.capture.reductions import measurable, norms, spread
 from inspector.capture.transfer import Scalar
-
-
-@dataclass(slots=True)
-class UpdateStatistics:
-    """One list per statistic, one entry per parameter; ``ABSENT`` where it cannot be had.
-
-    Attributes:
-        before: L2 norm of the parameter before the step.
-        change: L2 norm of its change in the step.
-        after: L2 norm after the step.
-    """
-
-    before: list[Scalar] = field(default_factory=list)
-    change: list[Scalar] = field(default_factory=list)
-    after: list[Scalar] = field(default_factory=list)
 
 
 class UpdateProbe:
@@ -34,50 +24,77 @@ class UpdateProbe:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._size = len(parameters)
         self._positions = [i for i, p in enumerate(parameters) if measurable(p)]
-        self._parameters = [parameters[i] for i in self._positions]
+        self._parameters = tuple(parameters[i] for i in self._positions)
         self._copies: list[Tensor] = []
         self._kernel = load() if all(fits(p) for p in self._parameters) else None
         self._sizes = Sizes(self._parameters)
         self._block: Tensor | None = None
-        self._before: list[Scalar] | None = None
+        self._begun = ""
+        whole = self._kernel is not None and len(self._positions) == self._size
+        self._native = native.load() if whole else None
 
-    def before_step(self) -> None:
+    def before_step(self, cells: ParameterCells) -> None:
+        """Copies the parameters; measures their norms."""
+        if self._native is not None:
+            block = self._copied()
+            if self._native.keep(self._parameters, self._sizes.address, block, cells.at[BEFORE], 0):
+                cells.written(BEFORE)
+                self._begun = "native"
+                return
+            self._native = None
         if self._kernel is not None and all(fits(p) for p in self._parameters):
-            if self._block is None:
-                self._block = torch.empty(self._sizes.total)
-            self._before = list(self._kernel.keep(self._parameters, self._sizes, self._block))
+            self._sizes = Sizes(self._parameters)
+            self._block, self._begun = None, "kernel"
+            self._copied()
+            assert self._block is not None
+            self._put(cells, BEFORE, self._kernel.keep(self._parameters, self._sizes, self._block))
             return
-        self._kernel = None
+        self._kernel, self._begun = None, "torch"
         with torch.no_grad():
             if not self._copies:
                 self._copies = [_same_layout(p) for p in self._parameters]
             if self._copies:
                 torch._foreach_copy_(self._copies, self._parameters)
-            self._before = norms(self._copies)
+            self._put(cells, BEFORE, norms(self._copies))
 
-    def after_step(self) -> UpdateStatistics | None:
-        """None when :meth:`before_step` was not called for this step."""
-        before, self._before = self._before, None
-        if before is None:
-            return None
-        if self._kernel is not None and self._block is not None:
+    def after_step(self, cells: ParameterCells) -> None:
+        """Measures the change; nothing when :meth:`before_step` was not called for this step."""
+        begun, self._begun = self._begun, ""
+        if begun == "native":
+            block, sizes = self._copied(), self._sizes.address
+            if self._native.compare(
+                self._parameters, sizes, block, cells.at[CHANGE], cells.at[AFTER]
+            ):
+                cells.written(CHANGE, AFTER)
+            else:  # the step has replaced them
+                cells.clear(CHANGE, AFTER)
+        elif begun == "kernel":
+            assert self._kernel is not None and self._block is not None
             moved, now = self._kernel.compare(self._parameters, self._sizes, self._block)
-            return self._spread(before, list(moved), list(now))
-        with torch.no_grad():
-            if self._copies:
-                torch._foreach_sub_(self._copies, self._parameters)
-            change = norms(self._copies)
-            after = norms([parameter.detach() for parameter in self._parameters])
-        return self._spread(before, change, after)
+            self._put(cells, CHANGE, moved)
+            self._put(cells, AFTER, now)
+        elif begun == "torch":
+            with torch.no_grad():
+                if self._copies:
+                    torch._foreach_sub_(self._copies, self._parameters)
+                self._put(cells, CHANGE, norms(self._copies))
+                self._put(cells, AFTER, norms([p.detach() for p in self._parameters]))
+        else:
+            cells.clear(BEFORE, CHANGE, AFTER)
 
-    def _spread(
-        self, before: list[Scalar], change: list[Scalar], after: list[Scalar]
-    ) -> UpdateStatistics:
-        return UpdateStatistics(
-            before=spread(before, self._positions, self._size),
-            change=spread(change, self._positions, self._size),
-            after=spread(after, self._positions, self._size),
-        )
+    def _copied(self) -> int:
+        """Address of the room for the copies."""
+        if self._block is None:
+            assert self._kernel is not None
+            self._block = torch.empty(_sampled(self._kernel, self._sizes))
+        return self._block.data_ptr()
+
+    def _put(self, cells: ParameterCells, row: int, values: Sequence[Scalar]) -> None:
+        cells.put(row, spread(values, self._positions, self._size))
+
+
+def _sampled(kernel: Kernel, sizes: Sizes) -> int:
+    return sum(kernel.sample(number) for number in sizes.numbers)
 
 
 def _same_layout(parameter: Tensor) -> Tensor:
