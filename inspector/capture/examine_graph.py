@@ -124,7 +124,8 @@ class GraphFacts:
         for key, calls in repeated.items():
             if len(calls) >= _RECURRENT:
                 through_time = self._through_time.setdefault(key, ThroughTime(len(calls)))
-                through_time.watch(latest=calls[0], earliest=calls[-1])
+                order = sorted(calls, key=lambda node: int(node._sequence_nr()))
+                through_time.watch(latest=order[-1], earliest=order[0], step=step)
 
     def _find_strangers(self, nodes: list[Any]) -> None:
         """Parameters that the forward pass uses and neither model nor optimizer knows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -63,20 +64,43 @@ class ThroughTime:
         self.calls = calls
         self._latest: list[float] = []
         self._earliest: list[float] = []
+        self._pending: float | None = None
+        self._largest, self._largest_step = 0.0, 0
 
-    def watch(self, *, latest: Any, earliest: Any) -> None:
-        """Listens to this pass's backward at two operations of the graph."""
-        for node, sizes in ((latest, self._latest), (earliest, self._earliest)):
-            if len(sizes) < _PASSES:
-                node.register_hook(partial(_note_gradient, sizes))
+    def watch(self, *, latest: Any, earliest: Any, step: int) -> None:
+        """Listens to this pass's backward at two operations of the graph, the latest first."""
+        latest.register_hook(self._at_latest)
+        earliest.register_hook(partial(self._at_earliest, step))
+
+    def _at_latest(self, _inputs: Any, outputs: tuple[Tensor | None, ...]) -> None:
+        self._pending = _norm(outputs)
+
+    def _at_earliest(self, step: int, _inputs: Any, outputs: tuple[Tensor | None, ...]) -> None:
+        latest, earliest = self._pending, _norm(outputs)
+        self._pending = None
+        if latest is None or earliest is None:
+            return
+        if len(self._latest) < _PASSES:
+            self._latest.append(latest)
+            self._earliest.append(earliest)
+        if latest > 0 and earliest / latest > self._largest:
+            self._largest, self._largest_step = earliest / latest, step
 
     def row(self) -> dict[str, Any]:
-        return {"calls": self.calls, "latest": self._latest, "earliest": self._earliest}
+        return {
+            "calls": self.calls,
+            "latest": self._latest,
+            "earliest": self._earliest,
+            "largest_ratio": self._largest,
+            "largest_ratio_step": self._largest_step,
+        }
 
 
-def _note_gradient(sizes: list[float], _inputs: Any, outputs: tuple[Tensor | None, ...]) -> None:
-    if outputs and outputs[0] is not None and len(sizes) < _PASSES:
-        sizes.append(float(torch.linalg.vector_norm(outputs[0].detach().float())))
+def _norm(gradients: tuple[Tensor | None, ...]) -> float | None:
+    if not gradients or gradients[0] is None:
+        return None
+    size = float(torch.linalg.vector_norm(gradients[0].detach().float()))
+    return size if math.isfinite(size) else None
 
 
 def unit_view(result: Tensor) -> Tensor:

@@ -3,7 +3,10 @@
 Statistic: gradient norm of all parameters over the loss (so that the scale of the targets cancels)
 in the first 20 steps; later, the norm over the largest of the 20 measurements before. Before
 clipping and unscaled where the recorder measured it.
-Threshold: 100 at the beginning; later 10 times the recent maximum and 100 times the loss.
+For recurrent modules: the gradient at the first over that at the last time step, when the norm of
+all has also risen to five times its median.
+Threshold: 100 at the beginning and through time (but three times the number of time steps); later
+10 times the recent maximum and 10 times the loss.
 Source: own (fired at step 0–1 in 9 of 9 exploding runs, no false alarm of 7); TheDeepChecker's
 doubling at four checks comes after the NaN.
 False alarms: losses that are sums over the batch; a large norm that clipping takes care of is
@@ -24,7 +27,7 @@ from inspector.diagnosis.remedies import remedies
 CODE = "exploding_gradient"
 
 
-@register(CODE, relative=100.0, growth=10.0)
+@register(CODE, relative=100.0, growth=10.0, jump=10.0, burst=5.0)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     norms = run.grad_norm
     if not len(norms) or not len(run.loss):
@@ -49,7 +52,27 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             ),
         )
         return
-    jump = _jump(relative, limits["growth"], limits["relative"])
+    recurrent = _through_time(run, limits["relative"])
+    largest = float(np.nanmax(relative.finite.values, initial=0.0))
+    if recurrent is not None and largest > limits["burst"] * relative.median(0.0):
+        step, factor, module = recurrent
+        yield _finding(
+            f"The gradient grows by a factor of {factor:.0f} on its way back through time.",
+            clipped,
+            0.86,
+            step,
+            Evidence(
+                statistic="gradient at the first over that at the last time step",
+                value=factor,
+                threshold=limits["relative"],
+                quantity="total_grad_norm",
+                first=step,
+                last=run.last_step,
+            ),
+            module,
+        )
+        return
+    jump = _jump(relative, limits["growth"], limits["jump"])
     if jump is not None:
         step, factor = jump
         yield _finding(
@@ -69,13 +92,19 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
 
 
 def _finding(
-    title: str, clipped: bool, confidence: float, step: int, evidence: Evidence
+    title: str,
+    clipped: bool,
+    confidence: float,
+    step: int,
+    evidence: Evidence,
+    module: str | None = None,
 ) -> Finding:
     return Finding(
         code=CODE,
         level="note" if clipped else "warning",
         title=title + (" Clipping takes care of it." if clipped else ""),
         confidence=0.4 if clipped else confidence,
+        module=module,
         step=step,
         evidence=(evidence,),
         explanation=(
@@ -86,6 +115,18 @@ def _finding(
         reference="Pascanu et al. 2013, arXiv:1211.5063; AUTOTRAINER",
         remedies=remedies(CODE),
     )
+
+
+def _through_time(run: Observations, limit: float) -> tuple[int, float, str] | None:
+    """Step, factor and module where a recurrent module's gradient grew most.
+
+    A loss at every time step alone makes the first gradient larger by the number of steps.
+    """
+    for row in run.part("through_time") or ():
+        factor = float(row.get("largest_ratio") or 0.0)
+        if factor > max(limit, 3.0 * row["calls"]):
+            return int(row["largest_ratio_step"]), factor, str(row["module"])
+    return None
 
 
 def _over_loss(norms: Curve, run: Observations) -> Curve:

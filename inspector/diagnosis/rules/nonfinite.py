@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -22,7 +24,7 @@ CODE = "nonfinite"
 
 @register(CODE)
 def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
-    skipped = {step for step, _ in run.events_of(StepSkipped)}
+    skipped = {step for step, e in run.events_of(StepSkipped) if "GradScaler" in e.reason}
     events = [(step, e) for step, e in run.events_of(NonFinite) if step not in skipped]
     loss_step = run.first_nonfinite_loss
     in_data = int(run.part("inputs").get("raw_nonfinite") or 0)
@@ -31,7 +33,7 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
         return
     first = events[0][0] if events else loss_step if loss_step is not None else 0
     event = events[0][1] if events else None
-    lasting = loss_step is not None or in_data > 0 or in_targets > 0
+    lasting = loss_step is not None or in_data > 0 or in_targets > 0 or _gradients_lost(run)
     place = _place(event, in_data, in_targets)
     yield Finding(
         code=CODE,
@@ -60,6 +62,12 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
         reference="SageMaker Debugger ExplodingTensor; DeepLocalize (Wardat et al. 2021)",
         remedies=remedies(CODE),
     )
+
+
+def _gradients_lost(run: Observations) -> bool:
+    """Whether no measured gradient is finite any more at the end."""
+    last = run.grad_norm.values[-4:]
+    return len(last) == 4 and not np.isfinite(last).any()
 
 
 def _place(event: NonFinite | None, in_data: int, in_targets: int) -> str:

@@ -40,7 +40,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     ratios = early[0] / max(early), late[0] / max(late)
     lasting = max(ratios) < limits["ratio"]
     everywhere = max(late) < limits["absolute"] and not run.learning
-    if run.first_nonfinite_loss is not None:
+    if run.first_nonfinite_loss is not None or not all(map(_measured_late, weights)):
         lasting, everywhere = False, False  # nothing is left to be measured
     if not (lasting or everywhere or ratios[0] < limits["ratio"]):
         return
@@ -121,6 +121,10 @@ def _through_time(run: Observations, limits: Thresholds) -> Finding | None:
 def _alive(row: dict[str, Any]) -> bool:
     values = [value for value in row["grad_rms"] if value]
     return len(values) >= 3 and 2 * len(values) >= len(row["grad_rms"])
+
+
+def _measured_late(row: dict[str, Any]) -> bool:
+    return any(value is not None for value in row["grad_rms"][-_HALF:])
 
 
 def _median(values: list[float | None]) -> float:
