@@ -2,7 +2,7 @@
 
 import { releaseClicks, typing } from "./typing.js"
 
-const PRESSED_BY_SPACE = 'button, a, summary, [role="button"], [role="checkbox"], [role="switch"]'
+const PRESSED_BY_SPACE = 'button, summary, [role="button"], [role="checkbox"], [role="switch"]'
 
 class Keyboard {
   constructor(root) {

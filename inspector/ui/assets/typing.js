@@ -17,7 +17,7 @@ export function releaseClicks() {
   const released = (event) => {
     if (!event.pointerType) return
     const button = event.composedPath().find((node) => node instanceof Element && node.matches(CLICKED))
-    if (button) setTimeout(() => document.activeElement?.blur?.(), 60)
+    if (button) setTimeout(() => document.activeElement?.blur?.(), 0)
   }
   window.addEventListener("click", released, true)
   return () => window.removeEventListener("click", released, true)
