@@ -3,7 +3,7 @@
 Statistic: root mean square of the first weight's gradient over the largest of all weights
 (rms(g₁)/max rms), the median over the examined steps; scale-free. Besides: mean gradients below
 1e-7 everywhere while the loss has not fallen (SageMaker Debugger's VanishingGradient).
-For recurrent modules: the gradient at the first over that at the last time step, 1e-5, in runs
+For recurrent modules: the gradient at the first over that at the last time step, 1e-8, in runs
 that do not learn (a task that needs only the last steps leaves no gradient for the first).
 Threshold: 1e-3 at the beginning and at the end is a warning; at the beginning only a note.
 Source: own ratio (0 false alarms of 7 when replayed); AUTOTRAINER's ‖g₁‖/‖g_L‖ < 1e-3.
@@ -26,7 +26,7 @@ CODE = "vanishing_gradient"
 _HALF = 8  # values that the structure document keeps from the beginning and from the end
 
 
-@register(CODE, ratio=1e-3, absolute=1e-7, time=1e-5)
+@register(CODE, ratio=1e-3, absolute=1e-7, time=1e-8)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     recurrent = _through_time(run, limits)
     if recurrent is not None:
