@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -60,21 +61,26 @@ class RunColumns:
 
     def __init__(self) -> None:
         self.keys: tuple[SeriesKey, ...] = ()
-        self._blank = np.zeros(0, dtype=np.float32)
         self._column: dict[str, int] = {}
-        self._places: dict[tuple[str, ...], list[int]] = {}
+        self._rows: dict[tuple[str, ...], tuple[F32, npt.NDArray[np.intp]]] = {}
 
     def row(self, scalars: dict[str, float]) -> tuple[tuple[SeriesKey, ...], F32]:
-        """Keys and values of one step; the keys stay the same object until a name is new."""
+        """Keys and values of one step; the keys stay the same object until a name is new.
+
+        The memory of the values is used again for the next step with the same names.
+        """
         names = tuple(scalars)
-        places = self._places.get(names)
-        if places is None:
+        row = self._rows.get(names)
+        if row is None:
             new = [name for name in names if name not in self._column]
-            self._column.update({name: len(self.keys) + i for i, name in enumerate(new)})
-            self.keys += tuple(SeriesKey(name) for name in new)
-            self._blank = np.full(len(self.keys), ABSENT, dtype=np.float32)
-            places = self._places[names] = [self._column[name] for name in names]
-        values = self._blank.copy()
+            if new:
+                self._column.update({name: len(self.keys) + i for i, name in enumerate(new)})
+                self.keys += tuple(SeriesKey(name) for name in new)
+                self._rows.clear()
+            blank = np.full(len(self.keys), ABSENT, dtype=np.float32)
+            row = blank, np.array([self._column[name] for name in names], dtype=np.intp)
+            self._rows[names] = row
+        values, places = row
         values[places] = list(scalars.values())
         return self.keys, values
 

@@ -28,10 +28,15 @@ class Onset:
 
 
 class NonFiniteWatch:
-    """Answers with an onset when values turn non-finite, and is silent until they recover."""
+    """Answers with an onset when values turn non-finite, and is silent until they recover.
+
+    A spell that began between two full measurements, with a loss alone, gets a second onset when
+    a module is known.
+    """
 
     def __init__(self) -> None:
         self._ongoing = False
+        self._named = False
 
     def update(self, onset: Onset | None, *, thorough: bool) -> Onset | None:
         """The onset, if it is news. Only a ``thorough`` look without findings ends a spell."""
@@ -39,9 +44,10 @@ class NonFiniteWatch:
             if thorough:
                 self._ongoing = False
             return None
-        if self._ongoing:
+        named = onset.module is not None
+        if self._ongoing and (self._named or not named):
             return None
-        self._ongoing = True
+        self._ongoing, self._named = True, named
         return onset
 
 

@@ -30,7 +30,7 @@ from inspector.capture.flight import Flight
 from inspector.capture.forward import ForwardProbe
 from inspector.capture.histograms import HistogramBatch, HistogramSchedule
 from inspector.capture.measured import Measured, parameter_keys
-from inspector.capture.nonfinite import NonFiniteWatch
+from inspector.capture.nonfinite import NonFiniteWatch, Onset, bad_loss
 from inspector.capture.parameters import ParameterSet, collect
 from inspector.capture.schedule import Schedule
 from inspector.capture.stepping import OptimizerProbe, find_scaler, scale_of
@@ -80,12 +80,13 @@ class Observer:
         schedule: Schedule,
         scaler: Any = None,
     ) -> None:
-        self.clip: Clip = "off"
+        self._clip: Clip = "off"
         self.clip_threshold = 1.0
-        self.zero_grad = True
+        self._zero_grad = True
         self.clock = Clock()
         self.schedule = schedule
         self.closed = False
+        self._quiet = False
         self._listener = listener
         self._scaler = scaler
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
@@ -113,6 +114,22 @@ class Observer:
         self._adopt(collect(model, optimizers))
         self.full = True
         self._schedule_step()
+
+    @property
+    def clip(self) -> Clip:
+        return self._clip
+
+    @clip.setter
+    def clip(self, clip: Clip) -> None:
+        self._clip, self._quiet = clip, False
+
+    @property
+    def zero_grad(self) -> bool:
+        return self._zero_grad
+
+    @zero_grad.setter
+    def zero_grad(self, on: bool) -> None:
+        self._zero_grad, self._quiet = on, False
 
     # ------------------------------------------------------------ attaching
 
@@ -171,13 +188,14 @@ class Observer:
 
     def record(self, scalars: dict[str, Scalar]) -> None:
         """Adds to the step that runs, or to the one just finished if nothing came since."""
-        for value in scalars.values():
-            if self.forward.blind and isinstance(value, Tensor):
-                self.forward.watch_boundary(value)
-        kept: dict[str, Scalar] = {
-            name: scalar(value.detach().reshape(())) if isinstance(value, Tensor) else value
-            for name, value in scalars.items()
-        }
+        kept: dict[str, Scalar] = {}
+        for name, value in scalars.items():
+            if isinstance(value, Tensor):
+                if self.forward.blind:
+                    self.forward.watch_boundary(value)
+                kept[name] = value.item() if value.is_cpu else value.detach().reshape(())
+            else:
+                kept[name] = value
         flight = self._held
         if flight is None:
             self._scalars.update(kept)
@@ -218,14 +236,14 @@ class Observer:
                     probe.on_backward_end(self.full, self.clip, self.clip_threshold)
         except Exception as error:
             self._fail("gradients", error)
-        self.clock.spend(started)
+        self.clock.spend(started, "gradients")
 
     # ------------------------------------------------------------ optimizer
 
     def _on_zero_grad(self, position: int, inherited: Any, *args: Any, **kwargs: Any) -> Any:
         if self.closed:
             return inherited(*args, **kwargs)
-        if not self.zero_grad:
+        if not self._zero_grad:
             return None
         probe = self._probes[position]
         if probe.passes and probe.unstepped:
@@ -242,6 +260,8 @@ class Observer:
             self._listener.on_skipped("the gradients were non-finite, and zero_grad came instead")
 
     def _on_before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._quiet and self._held is None:
+            return
         started = time.perf_counter_ns()
         try:
             self._release_held()
@@ -257,35 +277,50 @@ class Observer:
             )
         except Exception as error:
             self._fail("updates", error)
-        self.clock.spend(started)
+        self.clock.spend(started, "updates")
 
     def _on_after_step(self, position: int, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         started = time.perf_counter_ns()
         try:
-            if "updates" not in self._failed:
+            if not self._quiet and "updates" not in self._failed:
                 self._probes[position].after_step(self.full)
         except Exception as error:
             self._fail("updates", error)
         if position == 0:
+            if not self._quiet:
+                self.clock.spend(started, "updates")
+                started = time.perf_counter_ns()
             try:
                 self._finish_step(optimizer)
             except Exception as error:
                 self._fail("step", error)
-        self.clock.spend(started)
+        self.clock.spend(started, "step")
         if position == 0:
             self._listener.on_boundary()
 
     # ------------------------------------------------------------ the end of a step
 
     def _finish_step(self, optimizer: Any) -> None:
+        if self._quiet and self._scalars and not self._flights:
+            self._finish_quietly(optimizer)
+            return
+        probe = self._probes[0]
+        if self._quiet:
+            probe.after_step(False)
         ordinary = self._histograms is None
         flight = self._gather(optimizer)
+        forward, gradient = self.forward.spent()
+        self.clock.charge("forward", forward)
+        self.clock.charge("gradients", gradient)
         wall, own = self.clock.tick()
         if ordinary:
             self.schedule.note(self.full, wall, own)
         if wall:
             flight.put("step_time", wall)
             flight.put("overhead", own / wall)
+            if self.full:
+                for name, seconds in self.clock.shares.items():
+                    flight.put(f"overhead_{name}", seconds / wall)
         if self.full and self.forward.end_discovery():
             self._listener.on_described()
         if self._scalars:
@@ -298,20 +333,49 @@ class Observer:
             self.forward.expect(True)
         self._schedule_step()
 
+    def _finish_quietly(self, optimizer: Any) -> None:
+        """The end of a step without anything but the script's own numbers."""
+        probe = self._probes[0]
+        probe.after_step(False)
+        step = self.clock.step
+        wall, own = self.clock.tick()
+        self.schedule.note(False, wall, own)
+        group = optimizer.param_groups[0]
+        scalars = self._scalars
+        self._scalars = {}
+        rates = _rates(group)
+        if any(isinstance(value, Tensor) for value in (*rates.values(), *scalars.values())):
+            flight = Flight(step, False, True)
+            for name, value in {**rates, **scalars}.items():
+                flight.put(name, value)
+            self._send(flight)
+        else:
+            rates.update(scalars)
+            if probe.passes:
+                rates["backward_passes"] = float(probe.passes)
+            if wall:
+                rates["step_time"], rates["overhead"] = wall, own / wall
+            self._deliver(Measured(step, False, rates), bad_loss(scalars.get("loss")))  # type: ignore[arg-type]
+        self._schedule_step()
+
+    def _deliver(self, measured: Measured, onset: Onset | None) -> None:
+        measured.onset = self._nonfinite.update(onset, thorough=measured.full)
+        if onset is not None and not measured.full:
+            self.schedule.look_closer()  # what is NaN mostly stays: the next step says where
+        self._listener.on_measured(measured)
+
     def _gather(self, optimizer: Any) -> Flight:
         first = self._probes[0]
         flight = Flight(self.clock.step, self.full, self._remote or self.forward.remote)
         group = optimizer.param_groups[0]
-        flight.put("lr", _number(group.get("lr")))
-        if "momentum" in group:
-            flight.put("momentum", _number(group["momentum"]))
-        elif "betas" in group:
-            flight.put("momentum", _number(group["betas"][0]))
-        flight.put("weight_decay", _number(group.get("weight_decay")))
+        for name, value in _rates(group).items():
+            flight.put(name, value)
         if first.total_norm is not None and not self.full:
             flight.put("total_grad_norm", first.total_norm)
         if first.passes:
             flight.put("backward_passes", float(first.passes))
+        if self.full and first.late:
+            flight.put("gradients_late", 1.0)
         flight.scaled = first.scale is not None
         flight.scale = 1.0 if first.scale is None else first.scale
         flight.received_scale = 1.0 if first.received_scale is None else first.received_scale
@@ -333,6 +397,7 @@ class Observer:
         batch, names = self._histograms, self.parameters.names
         if batch is None or "histograms" in self._failed:
             return
+        started = time.perf_counter_ns()
         try:
             for turn in self._histogram_schedule.pick(len(probe.parameters)):
                 parameter = probe.parameters[turn]
@@ -340,6 +405,7 @@ class Observer:
                 batch.add(kind, names[probe.positions[turn]], tensor)
         except Exception as error:
             self._fail("histograms", error)
+        self.clock.book("histograms", started)
 
     def _end_histograms(self) -> HistogramBatch | None:
         """The step's histograms; weights are those after the step."""
@@ -382,11 +448,10 @@ class Observer:
             measured = flight.land()
             if flight.careful or isinstance(flight.entries, list):
                 self.forward.be_careful(flight.careful)
-            measured.onset = self._nonfinite.update(measured.onset, thorough=flight.full)
         except Exception as error:
             self._fail("step", error)
             return
-        self._listener.on_measured(measured)
+        self._deliver(measured, measured.onset)
 
     def set_every(self, every: int) -> None:
         """Measures every N steps from the next step on; 0 keeps to the budget by itself."""
@@ -400,19 +465,36 @@ class Observer:
 
     def _schedule_step(self) -> None:
         step = self.clock.step
-        spacing = self.schedule.review()
+        spacing = self.schedule.review() if self.full else None
         if spacing is not None:
             self._listener.on_scheduled(
                 "modules and parameters", spacing, f"to keep within {self.schedule.budget:.0%}"
             )
         if step % _REFRESH_STEPS == 1:
             self._refresh()
-        self.full = self.schedule.is_full(step)
+        was_full, self.full = self.full, self.schedule.is_full(step)
         wanted = self.full and step > 0 and self._histogram_schedule.begins(step)
+        if not self.full and not was_full and self._quiet and self._held is None:
+            return
         self._histograms = HistogramBatch() if wanted else None
         self.forward.take_histograms(self._histograms, self._histogram_schedule)
         boundary = not self.zero_grad or self._scaler is not None
         self.forward.switch(full=self.full, root=boundary or self._held is not None)
+        self._quiet = self._may_be_quiet(step)
+
+    def _may_be_quiet(self, step: int) -> bool:
+        """Whether nothing has to be done around the coming optimizer step."""
+        return (
+            not self.full
+            and step > 2  # by then a GradScaler has been found
+            and self._held is None
+            and self._scaler is None
+            and self.clip == "off"
+            and self.zero_grad
+            and not self._remote
+            and not self._lazy
+            and len(self._probes) == 1
+        )
 
     def _refresh(self) -> None:
         """Follows replaced, added and lately initialized parameters."""
@@ -460,6 +542,22 @@ def _state(parameter: Tensor) -> tuple[int | None, int]:
     """Identity and version of a gradient: changes when a backward pass adds to it."""
     gradient = parameter.grad
     return (None, 0) if gradient is None else (id(gradient), gradient._version)
+
+
+def _rates(group: dict[str, Any]) -> dict[str, Scalar]:
+    """What the optimizer steps with, by quantity."""
+    found: dict[str, Any] = {"lr": group.get("lr")}
+    if "momentum" in group:
+        found["momentum"] = group["momentum"]
+    elif "betas" in group:
+        found["momentum"] = group["betas"][0]
+    found["weight_decay"] = group.get("weight_decay")
+    for name, value in found.items():
+        if type(value) is not float:
+            found[name] = _number(value)
+    if None in found.values():
+        found = {name: value for name, value in found.items() if value is not None}
+    return found
 
 
 def _number(value: Any) -> Scalar | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import deque
 
 BUDGET = 0.03
 """Share of the training time that watching may take."""
@@ -10,6 +12,7 @@ BUDGET = 0.03
 _LADDER = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
 _WARM_UP = 3  # full steps before the first decision: the very first ones are slow
 _SMOOTHING = 0.2
+_ENOUGH = 5  # walls of each kind, before their medians count
 
 
 class Schedule:
@@ -28,6 +31,7 @@ class Schedule:
         self._costs: dict[bool, float] = {}
         self._bare: float | None = None
         self._reviewed_at = 0
+        self._walls: dict[bool, deque[float]] = {True: deque(maxlen=9), False: deque(maxlen=41)}
 
     def set_every(self, every: int) -> None:
         """0 turns to automatic spacing; N measures every N steps."""
@@ -45,11 +49,21 @@ class Schedule:
         self._next = step + self.spacing
         return True
 
+    def look_closer(self) -> None:
+        """The next step is measured fully, out of turn."""
+        self._next = 0
+
+    @property
+    def bare(self) -> float | None:
+        """Seconds of a step without watching, as far as is known."""
+        return self._bare
+
     def note(self, full: bool, wall: float | None, own: float) -> None:
         """Learns what a step cost: wall time and our share of it, in seconds."""
         self._full_steps += full
         if wall is None or self._full_steps <= 1:
             return
+        self._walls[full].append(wall)
         self._costs[full] = _smooth(self._costs.get(full), own)
         self._bare = _smooth(self._bare, max(wall - own, 1e-9))
 
@@ -70,10 +84,21 @@ class Schedule:
         assert self._bare is not None
         thin = self._costs.get(False, 0.0)
         allowed = self.budget * self._bare - thin
-        extra = max(self._costs[True] - thin, 0.0)
+        extra = max(self._costs[True] - thin, self._dearer(), 0.0)
         longest = max(1.0, 1.0 / self._bare)
         steps = math.ceil(extra / allowed) if allowed > 0 else longest
         return next((n for n in _LADDER if n >= min(steps, longest)), _LADDER[-1])
+
+
+    def _dearer(self) -> float:
+        """By how much full steps last longer on the clock on the wall; 0 while that is not known.
+
+        This includes what no probe can time itself: PyTorch's calls of hooks, and cold caches.
+        """
+        full, thin = self._walls[True], self._walls[False]
+        if len(full) < _ENOUGH or len(thin) < _ENOUGH:
+            return 0.0
+        return statistics.median(full) - statistics.median(thin)
 
 
 def _smooth(old: float | None, new: float) -> float:
