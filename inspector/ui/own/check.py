@@ -98,18 +98,16 @@ def _draw(made: Preview) -> None:
             _samples(made)
         with counts:
             _counts(made.counts)
-        st.markdown("**A batch as the model sees it**")
+        st.markdown(f"**A batch{' as the model sees it' * bool(made.model)}**")
         st.dataframe(made.batch, hide_index=True, width="stretch")
 
 
 def _samples(made: Preview) -> None:
     if made.images:
         st.markdown("**Samples**")
-        st.image(
-            [image for image, _ in made.images],
-            caption=[escape(caption) for _, caption in made.images],
-            width=_IMAGE_PIXELS,
-        )
+        with st.container(horizontal=True, gap="small"):
+            for image, caption in made.images:
+                st.image(image, caption=escape(caption), width=_IMAGE_PIXELS)
     elif made.table is not None:
         st.markdown("**First samples**")
         st.dataframe(made.table, hide_index=True, width="stretch")
