@@ -165,6 +165,14 @@ _ALL = (
         "How many backward passes have piled up in the gradients.",
     ),
     Quantity(
+        "gradients_late",
+        "Gradients seen late",
+        "0/1",
+        "run",
+        "before_step",
+        "1 where gradients were first seen before the step, so perhaps already clipped.",
+    ),
+    Quantity(
         "grad_scale", "Loss scale", "", "run", "before_step", "GradScaler's factor during the step."
     ),
     Quantity(

@@ -13,7 +13,7 @@ from inspector.capture.activations import tensors_in
 from inspector.capture.parameters import plain
 
 NEVER_RAN = "never called"
-COMPILED = "inside torch.compile: not visible; watch the model before compiling to see it"
+COMPILED = "inside torch.compile: not visible; train it uncompiled to see inside"
 SCRIPTED = "compiled by torch.jit: its inside is not visible"
 NOT_CALLED = "its parameters are used, but it is not called as a module"
 

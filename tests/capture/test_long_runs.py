@@ -56,7 +56,7 @@ def test_tensors_do_not_pile_up_without_the_collector(tmp_path: Path) -> None:
     """Whole outputs kept alive for a few steps would exceed this at once."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 4096), nn.ReLU(inplace=True), nn.Linear(4096, 8))
-    built = plain_loop(model, shape=(256, 64))
+    built = plain_loop(model, shape=(64, 64))
     process = psutil.Process()
     with inspector.watch(model, built.optimizers, run_dir=tmp_path, every=1):
         for _ in range(40):
@@ -65,12 +65,12 @@ def test_tensors_do_not_pile_up_without_the_collector(tmp_path: Path) -> None:
         gc.disable()
         try:
             before = process.memory_info().rss
-            for _ in range(60):  # 60 outputs of the first module are 250 MB
+            for _ in range(60):  # 60 outputs of the first module are 63 MB
                 built.iterate()
             after = process.memory_info().rss
         finally:
             gc.enable()
-    assert after - before < 100 * ROOM
+    assert after - before < 32 * ROOM
 
 
 class Many(nn.Module):
@@ -93,7 +93,7 @@ def many(model: nn.Module) -> Case:
 
 
 def test_ten_thousand_parameters_some_of_them_called(tmp_path: Path) -> None:
-    prove_unchanged(lambda: many(Many()), tmp_path, steps=3)
+    prove_unchanged(lambda: many(Many()), tmp_path, steps=2)
 
 
 @pytest.mark.slow

@@ -1,0 +1,145 @@
+"""The page on watching itself: what is seen, what is not, why, and what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import streamlit as st
+
+from inspector.charts.specs import Chart, Line, lines, number
+from inspector.store.reader import Run
+from inspector.ui.board import board
+from inspector.ui.context import current_run, escape, is_live
+from inspector.views import health as view
+
+_COLUMNS = {
+    "path": st.column_config.TextColumn("Module", pinned=True),
+    "type": st.column_config.TextColumn("Type", width="small"),
+    "sight": st.column_config.TextColumn("Seen", width="small"),
+    "reason": st.column_config.TextColumn("Why", width="large"),
+    "remedy": st.column_config.TextColumn("What helps", width="large"),
+}
+
+
+def badge(run: Run) -> None:
+    """The badge for the head of a page; nothing before the first step."""
+    found = view.health_badge(run)
+    if found is None:
+        return
+    good = found.level == "good"
+    icon = ":material/visibility:" if good else ":material/visibility_off:"
+    st.badge(found.text, icon=icon, color="green" if good else "orange")
+
+
+def health_page() -> None:
+    """Draws the page for the run this tab looks at."""
+    with current_run() as run:
+        name, live = run.name, is_live(run)
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+            st.subheader("Hook health", width="content")
+            badge(run)
+        probes = view.probe_quantities(run)
+    _refreshed(_sight, live=live)
+    st.markdown("##### What watching costs")
+    board(_charts(probes), run=name, key=f"health/{name}/{len(probes)}")
+    _refreshed(_cost, live=live)
+
+
+def _refreshed(draw: object, *, live: bool) -> None:
+    assert callable(draw)
+    st.fragment(draw, run_every="2s" if live else None)()
+
+
+def _charts(probes: list[str]) -> tuple[Chart, ...]:
+    charts: list[Chart] = [
+        number("overhead", title="Cost of watching", reading="share"),
+        lines("overhead", wide=True),
+    ]
+    if probes:
+        parts = [Line(quantity, label=view.probe_title(quantity)) for quantity in probes]
+        charts.append(lines(*parts, title="Cost by probe", wide=True))
+    return tuple(charts)
+
+
+def _sight() -> None:
+    """Counts, and the table of what is not seen."""
+    with current_run() as run:
+        found = view.health(run)
+    if not found.modules:
+        st.info("The modules appear after the first step.")
+        return
+    with st.container(horizontal=True, gap="large"):
+        for label, sight in (
+            ("Seen", "seen"),
+            ("Without statistics", "no statistics"),
+            ("Blind", "blind"),
+            ("Never ran", "never ran"),
+        ):
+            st.metric(label, f"{len(found.of(sight)):,}", width="content")  # type: ignore[arg-type]
+    for fault in found.faults:
+        st.error(
+            f"A part of the inspector, *{escape(fault.probe)}*, failed at step {fault.step} and "
+            f"is off: {escape(fault.error)}. Training goes on; please report it."
+        )
+    if found.late:
+        st.warning(
+            "Gradients are first seen when the optimizer steps, so perhaps already clipped: no "
+            "module hook and no recorded loss announced the backward pass. Call "
+            "`watch.record(loss=loss)` before `loss.backward()` to have them before clipping."
+        )
+    _modules(found)
+    if found.parameters:
+        st.markdown("##### Parameters without all their numbers")
+        st.dataframe(
+            [dataclasses.asdict(row) for row in found.parameters],
+            hide_index=True,
+            column_config={
+                "name": st.column_config.TextColumn("Parameter"),
+                "reason": st.column_config.TextColumn("Why", width="large"),
+            },
+        )
+
+
+def _modules(found: view.Health) -> None:
+    troubled = found.of("blind", "never ran", "no statistics")
+    if not troubled:
+        st.success("Every module is seen: outputs, their gradients, shapes and parameters.")
+    every = st.toggle("Show the modules that are seen, too", key="health/all", value=False)
+    shown = [*troubled, *(found.of("seen") if every else ())]
+    if shown:
+        st.dataframe(
+            [dataclasses.asdict(module) for module in shown],
+            hide_index=True,
+            row_height=58 if troubled else None,
+            height=min((58 if troubled else 36) * len(shown) + 40, 480),
+            column_config=_COLUMNS,
+        )
+
+
+def _cost() -> None:
+    """The schedule in words, and how it came to be."""
+    with current_run() as run:
+        cost = view.cost(run)
+        made = view.changes(run.events())
+        every = view.capture_every(run)
+    if cost.recent is None:
+        st.caption("The cost is known after the second step.")
+    else:
+        parts = ", ".join(f"{escape(title)} {share:.1%}" for title, share in cost.probes)
+        st.markdown(
+            f"Over the last steps, watching took **{cost.recent:.1%}** of the time"
+            + (f": {parts}." if parts else ".")
+        )
+    st.markdown(escape(view.schedule_words(every, made)))
+    if made:
+        with st.expander(f"{len(made)} changes of the schedule"):
+            st.dataframe(
+                [dataclasses.asdict(change) for change in reversed(made)],
+                hide_index=True,
+                column_config={
+                    "step": st.column_config.NumberColumn("Since step", format="localized"),
+                    "probe": st.column_config.TextColumn("Measured"),
+                    "every": st.column_config.NumberColumn("Every … steps"),
+                    "reason": st.column_config.TextColumn("Why", width="large"),
+                },
+            )

@@ -1,0 +1,119 @@
+"""The health page: what a person reads about modules that are seen, blind, or never ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+from torch import nn
+
+import inspector
+from inspector.events import ProbeFailed, ScheduleChanged
+from inspector.server.settings import Settings, configure
+from inspector.views import health as view
+from inspector.views.health import Change, health_badge, schedule_words
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Odd(nn.Module):
+    """A module that is seen, one that is called past its hooks, an unused and a blind one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = nn.Linear(4, 4)
+        self.past = nn.Linear(4, 4)
+        self.unused = nn.Linear(4, 4)
+        self.parts = nn.ModuleList([nn.ReLU()])
+        self.compiled = torch.compile(nn.Sequential(nn.Linear(4, 4)), backend="eager")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.parts[0](self.past.forward(self.seen(x)))
+        return self.compiled(x)
+
+
+def train(model: nn.Module, folder: Path, name: str, *, announced: bool = True) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspector.watch(model, optimizer, run_dir=folder, name=name, every=1) as watch:
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss = model(torch.randn(3, 4)).square().mean()
+            if announced:
+                watch.record(loss=loss)
+            loss.backward()
+            optimizer.step()
+        if name == "odd":
+            watch.event(ScheduleChanged(probe="modules and parameters", every=5, reason="so"))
+            watch.event(ProbeFailed(probe="histograms", error="ValueError: <b>no</b>"))
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    torch._dynamo.reset()
+    train(Odd(), folder, "odd")
+    train(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), folder, "sound")
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 4)))
+    train(scripted, folder, "scripted", announced=False)
+    return folder
+
+
+@pytest.fixture
+def page(runs_dir: Path) -> Iterator[AppTest]:
+    configure(Settings(token="t" * 32, runs_dir=runs_dir))
+    yield AppTest.from_file(str(ROOT / "pages" / "health.py"), default_timeout=60)
+
+
+def shown(page: AppTest, run: str) -> str:
+    page.session_state["run"] = run
+    page.run()
+    assert not page.exception, page.exception
+    kinds = (page.markdown, page.caption, page.info, page.error, page.warning, page.success)
+    return "\n".join(str(element.value) for kind in kinds for element in kind).replace("\\", "")
+
+
+def test_modules_that_are_not_seen_are_listed_with_the_reason_and_what_helps(page: AppTest) -> None:
+    text = shown(page, "odd")
+    table = page.dataframe[0].value.set_index("path")
+    assert dict(table["sight"]) == {
+        "past": "blind", "unused": "never ran", "compiled": "blind", "compiled.0": "blind",
+    } or dict(table["sight"]) == {
+        "past": "blind", "unused": "never ran", "compiled.0": "blind",
+    }  # fmt: skip
+    assert "self.block(x)" in table.loc["past", "remedy"]
+    assert "TORCH_COMPILE_DISABLE=1" in table.loc["compiled.0", "remedy"]
+    assert "histograms" in text and "<b>no</b>" in text and "is off" in text
+    assert "watching took" in text
+    assert "of the schedule" in page.expander[0].label
+
+
+def test_a_model_that_is_seen_says_so(page: AppTest) -> None:
+    assert "Every module is seen" in shown(page, "sound")
+
+
+def test_gradients_that_are_seen_late_are_said_to_be(page: AppTest) -> None:
+    assert "perhaps already clipped" in shown(page, "scripted")
+
+
+def test_badges(runs_dir: Path) -> None:
+    with inspector.open_run(runs_dir / "sound") as run:
+        badge = health_badge(run)
+        assert badge is not None
+        assert (badge.count, badge.text, badge.level) == (0, "every module is seen", "good")
+        cost = view.cost(run)
+        assert cost.recent is not None and 0 < cost.recent < 1
+    with inspector.open_run(runs_dir / "odd") as run:
+        badge = health_badge(run)
+        assert badge is not None and badge.level == "warning"
+        assert "1 never ran" in badge.text and "1 switched off" in badge.text
+        assert "blind" in badge.text
+
+
+def test_the_schedule_in_words() -> None:
+    assert "there was no need to thin" in schedule_words(0, [])
+    assert "at every step" in schedule_words(1, [])
+    made = [Change(3, "modules", 2, ""), Change(40, "modules", 20, "")]
+    assert "modules every 20 steps since step 40" in schedule_words(0, made)
