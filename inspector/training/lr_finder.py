@@ -3,6 +3,10 @@
 The rate grows geometrically over the trial steps; the loss is smoothed; the trial ends when it
 exceeds four times its best. The suggestion is where the smoothed loss falls steepest over
 log(lr) (Smith 2017; fastai and Lightning use the same limits: 100 steps, 4 × best).
+
+Batches differ more than one step changes the loss, above all in a model that has learnt already.
+So each loss is compared with that of the unchanged model on the same batch, and only the
+difference is smoothed.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ from inspector.timemachine.state import random_state, set_random_state
 
 _SMOOTHING = 0.9
 _DIVERGED = 4.0
+_LEAST_FALL = 0.002  # of the loss; less than that is chance
 _SKIP_FIRST, _SKIP_LAST = 5, 1
+_HALF = 5  # steps on either side that are averaged for the curve
 
 
 @dataclass(slots=True)
@@ -31,7 +37,8 @@ class LrCurve:
     """What the trial has measured.
 
     Attributes:
-        lrs, losses, smoothed: one entry for each trial step.
+        lrs, losses, smoothed: one entry for each trial step; losses are those of an average
+            batch: the unchanged model's mean loss plus what the trial has changed.
         suggestion: None when the loss never fell.
         note: why the trial ended, or why there is no suggestion.
     """
@@ -74,8 +81,9 @@ def find_lr(
     kept = Randomness()
     try:
         twin, loss, trial = copy.deepcopy((model, loss_fn, optimizer))
-        twin.train()
-        return _sweep(twin, trial, loss, _endless(batches), low, high, steps)
+        unchanged = copy.deepcopy(twin)
+        sweep = _Sweep(twin, trial, loss, unchanged)
+        return sweep.run(_endless(batches), low, high, steps)
     finally:
         kept.restore()
 
@@ -117,46 +125,79 @@ def _endless(batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         yield from seen
 
 
-def _sweep(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss_fn: nn.Module,
-    batches: Iterator[tuple[Any, Any]],
-    low: float,
-    high: float,
-    steps: int,
-) -> LrCurve:
-    curve = LrCurve()
-    average, best = 0.0, math.inf
-    for number in range(steps):
-        lr = low * (high / low) ** (number / max(1, steps - 1))
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                torch.full_like(group["lr"], lr) if isinstance(group["lr"], Tensor) else lr
-            )
-        inputs, targets = next(batches)
-        with torch.enable_grad():
-            optimizer.zero_grad()
-            loss = loss_fn(model(inputs), targets)
-            value = loss.item()
-            if not math.isfinite(value):
+class _Sweep:
+    """The trial: a copy that learns, beside one that does not."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss_fn: nn.Module,
+        unchanged: nn.Module,
+    ) -> None:
+        self._model, self._unchanged = model.train(), unchanged.train()
+        self._optimizer, self._loss_fn = optimizer, loss_fn
+        self._usual: list[float] = []
+        self._changes: list[float] = []
+        self._average = 0.0
+        self._smoothed: list[float] = []
+
+    def run(
+        self, batches: Iterator[tuple[Any, Any]], low: float, high: float, steps: int
+    ) -> LrCurve:
+        curve, best = LrCurve(), math.inf
+        for number in range(steps):
+            lr = low * (high / low) ** (number / max(1, steps - 1))
+            if not self._step(lr, *next(batches)):
                 curve.note = f"stopped at {lr:.2g}: the loss was not finite"
                 break
+            curve.lrs.append(lr)
+            loss = float(np.mean(self._usual)) + self._smoothed[-1]
+            best = min(best, loss)
+            if number > _SKIP_FIRST and loss > _DIVERGED * max(best, 0.0):
+                curve.note = f"stopped at {lr:.2g}: the loss was over four times its best"
+                break
+        usual = float(np.mean(self._usual)) if self._usual else 0.0
+        curve.losses = [usual + change for change in self._changes]
+        curve.smoothed = [usual + change for change in centred(self._changes)]
+        if usual - min(curve.smoothed, default=usual) > _LEAST_FALL * abs(usual):
+            curve.suggestion = steepest(curve.lrs, curve.smoothed)
+        if curve.suggestion is None:
+            curve.note = (curve.note + "; " if curve.note else "") + "the loss fell nowhere"
+        return curve
+
+    def _step(self, lr: float, inputs: Any, targets: Any) -> bool:
+        """One trial step; False when its loss is not finite."""
+        random = random_state()
+        with torch.no_grad():
+            usual = self._loss_fn(self._unchanged(inputs), targets).item()
+        set_random_state(random)  # the same dropout for both
+        for group in self._optimizer.param_groups:
+            held = group["lr"]
+            group["lr"] = torch.full_like(held, lr) if isinstance(held, Tensor) else lr
+        with torch.enable_grad():
+            self._optimizer.zero_grad()
+            loss = self._loss_fn(self._model(inputs), targets)
+            value = loss.item()
+            if not math.isfinite(value) or not math.isfinite(usual):
+                return False
             loss.backward()
-            optimizer.step()
-        average = _SMOOTHING * average + (1 - _SMOOTHING) * value
-        smoothed = average / (1 - _SMOOTHING ** (number + 1))
-        curve.lrs.append(lr)
-        curve.losses.append(value)
-        curve.smoothed.append(smoothed)
-        best = min(best, smoothed)
-        if number > _SKIP_FIRST and smoothed > _DIVERGED * best:
-            curve.note = f"stopped at {lr:.2g}: the loss was over four times its best"
-            break
-    curve.suggestion = steepest(curve.lrs, curve.smoothed)
-    if curve.suggestion is None:
-        curve.note = (curve.note + "; " if curve.note else "") + "the loss fell nowhere"
-    return curve
+            self._optimizer.step()
+        self._usual.append(usual)
+        self._changes.append(value - usual)
+        self._average = _SMOOTHING * self._average + (1 - _SMOOTHING) * (value - usual)
+        self._smoothed.append(self._average / (1 - _SMOOTHING ** len(self._changes)))
+        return True
+
+
+def centred(values: Sequence[float]) -> list[float]:
+    """A moving average without delay, weighted by a triangle; narrower at the ends."""
+    weights = np.concatenate((np.arange(1, _HALF + 1), np.arange(_HALF - 1, 0, -1))).astype(float)
+    if not values:
+        return []
+    sums = np.convolve(values, weights, mode="full")[_HALF - 1 :][: len(values)]
+    shares = np.convolve(np.ones(len(values)), weights, mode="full")[_HALF - 1 :][: len(values)]
+    return [float(value) for value in sums / shares]
 
 
 def steepest(lrs: Sequence[float], losses: Sequence[float]) -> float | None:

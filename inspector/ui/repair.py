@@ -177,7 +177,8 @@ def _lr_curve(name: str) -> None:
     figure.update_layout(
         height=280,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        xaxis={"type": "log", "title": "learning rate", "exponentformat": "power"},
+        xaxis={"type": "log", "title": "learning rate", "exponentformat": "power", "dtick": 1},
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1},
         yaxis={"title": "loss", "range": [best - 0.1 * (top - best), top + 0.6 * (top - best)]},
     )
     st.plotly_chart(figure, key="lr-curve", config={"displayModeBar": False})

@@ -174,7 +174,7 @@ def test_the_class_guesses_a_hidden_fault_and_it_is_healed(page: Any, app: App) 
 def test_the_finder_draws_its_curve_and_its_suggestion_is_applied(page: Any) -> None:
     go(page, "Repair")
     page.get_by_role("button", name="Find a learning rate").click()
-    apply = page.get_by_role("button", name=re.compile("Set the learning rate to"))
+    apply = page.locator(".st-key-lr-apply button")
     apply.wait_for()
     look(page, "finder")
     wanted = float(apply.inner_text().rpartition(" ")[2])
