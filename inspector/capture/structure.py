@@ -94,7 +94,10 @@ class StructureProbe:
         held = self._model
         self._graph = GraphFacts(
             parameters.owners,
-            lambda: {*parameters.rates(), *(id(p) for m in [held()] if m for p in m.parameters())},
+            lambda: {
+                *parameters.rates(),
+                *(id(p) for m in [held()] if m is not None for p in m.parameters()),
+            },
         )
         self._loss = LossFacts(loss_fn, self._parameters.owners)
         self._modes = ModeFacts(model)
