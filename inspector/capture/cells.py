@@ -53,6 +53,11 @@ class ParameterCells:
     def row(self, row: int) -> list[Scalar]:
         return self._lists[row] if row in self._lists else self._block[row].tolist()
 
+    @property
+    def here(self) -> bool:
+        """Whether all numbers are in the block."""
+        return not self._lists
+
     def table(self) -> Rows:
         """All rows, once nothing is on a device any more."""
         for row, values in self._lists.items():

@@ -101,30 +101,30 @@ class Gradients:
 
     def __init__(self, tape: Any = None) -> None:
         self._tape = tape
-        self._pairs: list[list[Scalar]] = []
+        self.pairs: list[list[Scalar]] = []
 
     def append(self, pair: list[Scalar]) -> None:
-        self._pairs.append(pair)
+        self.pairs.append(pair)
 
     @property
     def mark(self) -> tuple[int, int]:
         """How many there are of both kinds."""
-        return (0 if self._tape is None else self._tape.norm_count), len(self._pairs)
+        return (0 if self._tape is None else self._tape.norm_count), len(self.pairs)
 
     def keep_from(self, mark: tuple[int, int]) -> None:
         """Forgets what came before a mark."""
-        del self._pairs[: mark[1]]
+        del self.pairs[: mark[1]]
         if self._tape is not None:
             self._tape.keep(0, self._tape.count, mark[0], self._tape.norm_count)
 
     def keep_to(self, mark: tuple[int, int]) -> None:
         """Forgets what came after a mark."""
-        del self._pairs[mark[1] :]
+        del self.pairs[mark[1] :]
         if self._tape is not None:
             self._tape.keep(0, self._tape.count, 0, mark[0])
 
     def take(self) -> tuple[Rows, list[list[Scalar]]]:
         """Hands over both kinds and is empty again."""
-        pairs, self._pairs = self._pairs, []
+        pairs, self.pairs = self.pairs, []
         taped = b"" if self._tape is None else self._tape.take_norms()
         return np.frombuffer(taped).reshape(-1, 2), pairs

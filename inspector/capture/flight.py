@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from inspector.capture import native
 from inspector.capture.activations import combine
 from inspector.capture.cells import AFTER, NONFINITE, ParameterCells
 from inspector.capture.entries import Rows
@@ -15,7 +18,7 @@ from inspector.capture.kernel import load
 from inspector.capture.measured import F32, Measured, ModuleColumns, Table, with_absent
 from inspector.capture.nonfinite import Onset, bad_loss, first_bad, first_nonfinite
 from inspector.capture.transfer import ABSENT, Scalar, Shipment
-from inspector.quantities import SeriesKey
+from inspector.quantities import ABSENT_BITS, SeriesKey
 
 
 _NO_PAIRS: Rows = np.empty((0, 2))
@@ -28,8 +31,9 @@ class Flight:
     step: int
     full: bool
     remote: bool
-    names: list[str] = field(default_factory=list)
-    scalars: list[Scalar] = field(default_factory=list)
+    scalars: dict[str, Scalar] = field(default_factory=dict)
+    modules: Table | None = None
+    first_bad: tuple[int, int] | None = None
     entries: Rows | list[list[Scalar]] = field(default_factory=list)
     output_gradients: tuple[Rows, list[list[Scalar]]] = (_NO_PAIRS, [])
     parameters: ParameterCells | None = None
@@ -46,12 +50,12 @@ class Flight:
     bad_outputs: float = 0.0
     histograms: HistogramBatch | None = None
     _factors: list[Scalar] = field(default_factory=list)
+    _values: list[Scalar] = field(default_factory=list)
     _shipment: Shipment | None = None
 
     def put(self, name: str, value: Scalar | None) -> None:
         if value is not None:
-            self.names.append(name)
-            self.scalars.append(value)
+            self.scalars[name] = value
 
     def depart(self) -> None:
         """Starts the one copy to the host, where numbers are on a device."""
@@ -59,7 +63,8 @@ class Flight:
         if self.histograms is not None:
             self.histograms.depart()
         if self.remote:
-            cells = [self.scalars, self._factors, *self.output_gradients[1]]
+            self._values = list(self.scalars.values())
+            cells = [self._values, self._factors, *self.output_gradients[1]]
             if isinstance(self.entries, list):
                 cells += self.entries
             if self.parameters is not None:
@@ -73,10 +78,11 @@ class Flight:
         """The step's numbers; waits for the device if :meth:`ready` is False."""
         if self._shipment is not None:
             self._shipment.land()
-        measured = Measured(step=self.step, full=self.full)
-        scalars = measured.scalars
-        for name, value in zip(self.names, self.scalars, strict=True):
-            scalars[name] = float(value)
+            self.scalars = dict(zip(self.scalars, self._values, strict=True))
+        scalars: dict[str, float] = self.scalars  # type: ignore[assignment]
+        if self._tensors():
+            scalars = {name: float(value) for name, value in scalars.items()}
+        measured = Measured(self.step, self.full, scalars)
         scale, received_scale, found_inf = (float(factor) for factor in self._factors)
         if self.histograms is not None:
             measured.histograms = list(self.histograms.land(scale))
@@ -85,7 +91,10 @@ class Flight:
             scalars["grad_scale"] = scale
         if found_inf > 0:
             measured.skipped = "GradScaler found non-finite gradients"
-        if self.columns is not None and len(self.entries):
+        if self.modules is not None:
+            measured.modules = self.modules
+            nonfinite += self.bad_outputs
+        elif self.columns is not None and len(self.entries):
             nonfinite += self._add_modules(measured, scale)
         if self.parameters is not None:
             nonfinite += self._add_parameters(measured, scale, received_scale)
@@ -93,6 +102,20 @@ class Flight:
             scalars["nonfinite"] = nonfinite
         measured.onset = self._onset(scalars)
         return measured
+
+    def _tensors(self) -> bool:
+        return any([isinstance(value, Tensor) for value in self.scalars.values()])  # noqa: C419
+
+    def reduce_modules(self, tape: Any, columns: ModuleColumns) -> None:
+        """Takes what the hooks in C have written down, while it is there; CPU only."""
+        kernel = load()
+        assert kernel is not None and isinstance(self.scale, float)
+        values, at, work = kernel.room(columns.size)
+        total, column, count = tape.reduce(self.scale, columns.size, work, at, ABSENT_BITS)
+        self.bad_outputs = total
+        if total > 0:
+            self.first_bad = int(column), int(count)
+        self.modules = columns.select(values)
 
     def _add_modules(self, measured: Measured, scale: float) -> float:
         assert self.columns is not None
@@ -123,10 +146,15 @@ class Flight:
 
     def _add_parameters(self, measured: Measured, scale: float, received_scale: float) -> float:
         assert self.parameters is not None
-        cells = self.parameters.table()
-        kernel = load()
-        reduce = parameter_rows if kernel is None else kernel.parameters
-        values, totals = reduce(cells, scale, received_scale)
+        kernel, extension = load(), native.load()
+        if kernel is not None and extension is not None and self.parameters.here:
+            size = self.parameters.size
+            values, at, _ = kernel.room(-size)
+            cells = self.parameters.at[0]
+            totals = extension.reduce(cells, size, scale, received_scale, at, ABSENT_BITS)
+        else:
+            reduce = parameter_rows if kernel is None else kernel.parameters
+            values, totals = reduce(self.parameters.table(), scale, received_scale)
         measured.parameters = Table(self.parameter_keys, values)
         scalars = measured.scalars
         unclipped, received, before, change, nonfinite = totals
@@ -142,6 +170,9 @@ class Flight:
         return nonfinite
 
     def _onset(self, scalars: dict[str, float]) -> Onset | None:
+        if self.first_bad is not None:
+            path, type_name = self.module_types[self.first_bad[0]]
+            return Onset("activation", path, type_name, count=self.first_bad[1])
         if self.bad_outputs > 0:
             entry = next(e for e in self.entries if float(e[6]) > 0)
             path, type_name = self.module_types[int(entry[0])]

@@ -77,6 +77,7 @@ class ForwardProbe:
         self._root: ToggledHook | None = None
         self._measured: list[ModuleHook] = []
         self._columns: ModuleColumns | None = None
+        self._types: tuple[tuple[str, str], ...] = ()
         self._boundary = OutputGradient(self, -1)
         self._discovering = True
         self._calls = 0
@@ -242,7 +243,9 @@ class ForwardProbe:
     @property
     def types(self) -> tuple[tuple[str, str], ...]:
         """Path and class name by column."""
-        return tuple((hook.record.path, hook.record.type) for hook in self._measured)
+        if len(self._types) != len(self._measured):
+            self._types = tuple((hook.record.path, hook.record.type) for hook in self._measured)
+        return self._types
 
     def take_histograms(self, batch: HistogramBatch | None, schedule: HistogramSchedule) -> None:
         """Puts histograms of the first call of each module whose turn it is into the batch."""
@@ -266,6 +269,17 @@ class ForwardProbe:
         """Forgets passes whose gradients were thrown away by ``zero_grad``."""
         self.entries.keep_from(self._mark[0])
         self.output_gradients.keep_from(self._mark[1])
+        self._mark = (0, (0, 0))
+
+    @property
+    def taped(self) -> Any:
+        """The tape, if it alone holds the step's numbers, and there are any."""
+        tape = self._tape
+        alone = tape is not None and not self.entries.listed and not self.output_gradients.pairs
+        return tape if alone and tape.count else None
+
+    def forget_mark(self) -> None:
+        """The tape has been read."""
         self._mark = (0, (0, 0))
 
     def take(self) -> tuple[Rows | list[list[Scalar]], tuple[Rows, list[list[Scalar]]]]:

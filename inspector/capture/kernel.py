@@ -114,6 +114,12 @@ class Kernel:
         )
         return values, self._row[:5]
 
+    def room(self, size: int) -> tuple[F32, int, int]:
+        """Six results for each of so many modules (negative: parameters), their address, and
+        that of the memory for intermediate numbers; the same memory at every call."""
+        values, at, work = self._space(size)
+        return values, at, ctypes.addressof(work)
+
     def _space(self, size: int) -> tuple[F32, int, Any]:
         """Room for results and for intermediate numbers; negative sizes are parameters'."""
         space = self._spaces.get(size)

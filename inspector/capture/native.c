@@ -15,7 +15,7 @@ static PyObject *grad_enabled, *task_id, *transformed, *minus_one;
 
 #define NAMES(X) X(dtype) X(is_cpu) X(layout) X(is_contiguous) X(is_neg) X(data_ptr) X(numel) \
     X(grad_fn) X(_backward_hooks) X(_register_hook_dict) X(register_hook) X(training) X(grad) \
-    X(memory_format) X(dim)
+    X(memory_format) X(dim) X(_version)
 #define DECLARE(name) static PyObject *s_##name;
 NAMES(DECLARE)
 
@@ -158,7 +158,29 @@ static PyObject *tape_add(Tape *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* reduce(scale, modules, work, out, absent): joins the rows of each module as
+   inspector_modules() does, and forgets them. Answers the non-finite total, and column and count
+   of the first row that has some. */
+static PyObject *tape_reduce(Tape *self, PyObject *args) {
+    double scale, column = -1, found = 0;
+    long long modules;
+    unsigned long long work, out;
+    unsigned int absent;
+    if (!PyArg_ParseTuple(args, "dLKKI", &scale, &modules, &work, &out, &absent)) return NULL;
+    double total = inspector_modules(self->rows, self->count, self->norms, self->norm_count,
+                                     scale, modules, (double *)(intptr_t)work,
+                                     (float *)(intptr_t)out, absent);
+    for (int64_t k = self->count - 1; total > 0 && k >= 0; k--)
+        if (self->rows[8 * k + 6] > 0) {
+            column = self->rows[8 * k];
+            found = self->rows[8 * k + 6];
+        }
+    self->count = self->norm_count = 0;
+    return Py_BuildValue("ddd", total, column, found);
+}
+
 static PyMethodDef tape_methods[] = {
+    {"reduce", (PyCFunction)tape_reduce, METH_VARARGS, NULL},
     {"add", (PyCFunction)tape_add, METH_VARARGS, NULL},
     {"take_rows", (PyCFunction)tape_take_rows, METH_NOARGS, NULL},
     {"take_norms", (PyCFunction)tape_take_norms, METH_NOARGS, NULL},
@@ -443,6 +465,60 @@ static PyObject *compare(PyObject *module, PyObject *const *args, Py_ssize_t cou
     return walk(args, count, 1);
 }
 
+/* reduce(cells, parameters, scale, received_scale, out, absent): inspector_parameters(). */
+static PyObject *reduce(PyObject *module, PyObject *args) {
+    (void)module;
+    double scale, received_scale, totals[5];
+    long long parameters;
+    unsigned long long cells, out;
+    unsigned int absent;
+    if (!PyArg_ParseTuple(args, "KLddKI", &cells, &parameters, &scale, &received_scale, &out,
+                          &absent))
+        return NULL;
+    inspector_parameters((double *)(intptr_t)cells, parameters, scale, received_scale,
+                         (float *)(intptr_t)out, totals, absent);
+    return Py_BuildValue("ddddd", totals[0], totals[1], totals[2], totals[3], totals[4]);
+}
+
+/* states(parameters): identity and version of each gradient, in one tuple. */
+static PyObject *states(PyObject *module, PyObject *parameters) {
+    (void)module;
+    Py_ssize_t count = PyTuple_Check(parameters) ? PyTuple_GET_SIZE(parameters) : 0;
+    PyObject *result = PyTuple_New(2 * count);
+    for (Py_ssize_t k = 0; result && k < count; k++) {
+        PyObject *g = PyObject_GetAttr(PyTuple_GET_ITEM(parameters, k), s_grad);
+        PyObject *version = g && g != Py_None ? PyObject_GetAttr(g, s__version) : Py_NewRef(Py_None);
+        PyObject *identity = PyLong_FromVoidPtr(g);
+        Py_XDECREF(g);
+        if (!g || !version || !identity) {
+            Py_XDECREF(version);
+            Py_XDECREF(identity);
+            Py_CLEAR(result);
+            break;
+        }
+        PyTuple_SET_ITEM(result, 2 * k, identity);
+        PyTuple_SET_ITEM(result, 2 * k + 1, version);
+    }
+    return result;
+}
+
+/* finite(parameters): whether every gradient is; None where some cannot be read here. */
+static PyObject *all_finite(PyObject *module, PyObject *parameters) {
+    (void)module;
+    Py_ssize_t count = PyTuple_Check(parameters) ? PyTuple_GET_SIZE(parameters) : 0;
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *g = PyObject_GetAttr(PyTuple_GET_ITEM(parameters, k), s_grad);
+        const float *x;
+        int64_t n;
+        if (!g) return NULL;
+        int there = g != Py_None, fits = there && readable(g, &x, &n);
+        Py_DECREF(g);
+        if (there && !fits) Py_RETURN_NONE;
+        if (there && !inspector_finite(x, n)) Py_RETURN_FALSE;
+    }
+    Py_RETURN_TRUE;
+}
+
 static PyObject *setup(PyObject *module, PyObject *args) {
     (void)module;
     if (!PyArg_ParseTuple(args, "OOOOOOOOO", &tensor_type, &parameter_type, &float32, &strided,
@@ -455,6 +531,9 @@ static PyObject *setup(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef functions[] = {
+    {"reduce", reduce, METH_VARARGS, NULL},
+    {"states", states, METH_O, NULL},
+    {"finite", all_finite, METH_O, NULL},
     {"setup", setup, METH_VARARGS, NULL},
     {"gradients", (PyCFunction)(void (*)(void))gradients, METH_FASTCALL, NULL},
     {"keep", (PyCFunction)(void (*)(void))keep, METH_FASTCALL, NULL},

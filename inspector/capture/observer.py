@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from inspector.capture import modules as module_records
+from inspector.capture import native
 from inspector.capture.attach import Attachment
 from inspector.capture.clock import Clock
 from inspector.capture.cells import ParameterCells
@@ -93,7 +94,8 @@ class Observer:
         self._attachment = Attachment()
         self._failed: set[str] = set()
         self._task: int | None = None
-        self._gradients_then: list[tuple[int | None, int]] = []
+        self._gradients_then: tuple[int | None, ...] = ()
+        self._states = _states if native.load() is None else native.load().states
         self._scalars: dict[str, Scalar] = {}
         self._held: Flight | None = None
         self._flights: deque[Flight] = deque()
@@ -151,7 +153,7 @@ class Observer:
         self._keys = parameter_keys(parameters.names)
         self._remote = any(not t.is_cpu for t in parameters.tensors)
         self._lazy = any(is_lazy(t) for t in parameters.tensors)
-        self._references: list[Tensor] = list(parameters.tensors)
+        self._references = tuple(parameters.tensors)
         optimizers = [reference() for reference in self._optimizers]
         ours = [
             {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -181,7 +183,7 @@ class Observer:
         while self._flights:
             self._land(self._flights.popleft())
         self._probes = []
-        self._references = []
+        self._references = ()
         self.parameters = ParameterSet((), (), (), ())
 
     # ------------------------------------------------------------ numbers from the script
@@ -213,7 +215,7 @@ class Observer:
         self._task = torch._C._current_graph_task_id()
         if self._lazy:  # the forward pass has just made them
             self._refresh()
-        self._gradients_then = [_state(p) for p in self._references]
+        self._gradients_then = self._states(self._references)
         torch.autograd.Variable._execution_engine.queue_callback(self._on_backward_end)
 
     def _on_backward_end(self) -> None:
@@ -223,11 +225,11 @@ class Observer:
             if self.closed:
                 return
             self._release_held()
-            now = [_state(p) for p in self._references]
+            now = self._states(self._references)
             received = now != self._gradients_then
             self.forward.end_backward(received=received, discard=len(self._probes) == 1)
             if received and "gradients" not in self._failed:
-                fresh = all(g is None for g, _ in self._gradients_then)
+                fresh = all(version is None for version in self._gradients_then[1::2])
                 for probe in self._probes:
                     if fresh:
                         probe.on_zero_grad()
@@ -381,7 +383,12 @@ class Observer:
         flight.received_scale = 1.0 if first.received_scale is None else first.received_scale
         flight.found_inf = 0.0 if first.found_inf is None else first.found_inf
         flight.histograms = self._end_histograms()
-        flight.entries, flight.output_gradients = self.forward.take()
+        tape = self.forward.taped if self.full and not self._remote else None
+        if tape is not None and type(flight.scale) is float:
+            flight.reduce_modules(tape, self.forward.columns)
+            self.forward.forget_mark()
+        else:
+            flight.entries, flight.output_gradients = self.forward.take()
         if self.full:
             flight.parameters = self._parameter_cells()
             flight.parameter_keys = self._keys
@@ -458,6 +465,15 @@ class Observer:
         self.schedule.set_every(every)
         self._schedule_step()
 
+    def gradients_known_bad(self, position: int) -> bool | None:
+        """Whether a gradient was non-finite after backward; None if that was not measured."""
+        if self._failed or position >= len(self._probes):
+            return None
+        probe = self._probes[position]
+        if not probe.measured or self._remote:
+            return None
+        return any(c > 0 for c in probe.nonfinite_now() if isinstance(c, float))
+
     @property
     def backward_passes(self) -> int:
         """Backward passes that are piled up in the gradients."""
@@ -508,7 +524,7 @@ class Observer:
         with_gradient = [p for p in self.parameters.tensors if p.grad is not None]
         if with_gradient:
             stride = max(1, len(with_gradient) // _REFERENCES)
-            self._references = with_gradient[::stride][: _REFERENCES + 1]
+            self._references = tuple(with_gradient[::stride][: _REFERENCES + 1])
 
     def _fail(self, probe: str, error: Exception) -> None:
         """Switches a failing probe off; reports it once."""
@@ -538,10 +554,13 @@ def _zero_grad(reference: weakref.ref[Any], *args: Any, **kwargs: Any) -> Any:
     return None if optimizer is None else type(optimizer).zero_grad(optimizer, *args, **kwargs)
 
 
-def _state(parameter: Tensor) -> tuple[int | None, int]:
-    """Identity and version of a gradient: changes when a backward pass adds to it."""
-    gradient = parameter.grad
-    return (None, 0) if gradient is None else (id(gradient), gradient._version)
+def _states(parameters: tuple[Tensor, ...]) -> tuple[int | None, ...]:
+    """Identity and version of each gradient: they change when a backward pass adds to it."""
+    found: list[int | None] = []
+    for parameter in parameters:
+        gradient = parameter.grad
+        found += (id(gradient), None if gradient is None else gradient._version)
+    return tuple(found)
 
 
 def _rates(group: dict[str, Any]) -> dict[str, Scalar]:
