@@ -74,7 +74,11 @@ def start(
     with _holder().lock:
         _refuse_second()
         prepared = prepare(config, runs_dir, name, progress)
-        return prepared if isinstance(prepared, str) else _start_thread(prepared, runs_dir, name)
+        if isinstance(prepared, str):
+            return prepared
+        if prepared.train_loader.num_workers:  # a loader of the user's own
+            return process.start(config, runs_dir, name, progress)
+        return _start_thread(prepared, runs_dir, name)
 
 
 def prepare(

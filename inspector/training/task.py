@@ -86,8 +86,8 @@ def build_task(
         Exception: whatever the model's own constructor, or the user's own data, raises.
     """
     device = pick_device(config.device)
+    seed_everything(config.seed)  # a user's source may draw or split at random
     own = find_own(config)
-    seed_everything(config.seed)  # a user's factory may split at random
     if source is None:
         task = "own" if own.step else config.task
         source = load_data(config, own.data, task, progress)
@@ -96,7 +96,9 @@ def build_task(
     seed_everything(config.seed)
     model = build_model(config, source, own.model).to(device)
     size = image_size(config.model, source)
-    made = _loaders(source, config, size, echo=kind == "reconstruction")
+    # A user's own pairs, such as noisy and clean images, keep their targets.
+    echo = kind == "reconstruction" and (own.data is None or source.kind != kind)
+    made = _loaders(source, config, size, echo=echo)
     per_epoch = _length(made.train)
     if not (per_epoch or config.steps):
         raise ConfigError(

@@ -191,3 +191,32 @@ class Net(nn.Conv2d):
 def test_data_errors_are_data_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         built(tmp_path, FAULTS["empty"][0])
+
+
+def test_pairs_of_images_keep_their_targets(tmp_path: Path) -> None:
+    source = """
+clean = torch.rand(20, 1, 8, 8)
+def data(): return TensorDataset(clean + 1, clean)
+def labelled(): return TensorDataset(clean, torch.arange(20) % 2)
+"""
+    task = built(tmp_path, source, model="autoencoder")
+    inputs, targets = first(task)
+    assert task.kind == "reconstruction"
+    assert torch.allclose(inputs, targets + 1)
+    other = f"file:{tmp_path / 'mine.py'}:labelled"
+    task = built(tmp_path, source, model="autoencoder", data=other, task="reconstruction")
+    inputs, targets = first(task)
+    assert torch.equal(inputs, targets)
+
+
+def test_what_a_source_draws_follows_the_seed(tmp_path: Path) -> None:
+    source = "noise = torch.randn(40, 5)\ndef data(): return TensorDataset(noise, Y)"
+    text = HEAD.replace("torch.manual_seed(0)", "") + source
+    (tmp_path / "draws.py").write_text(text, "utf-8")
+    data = f"file:{tmp_path / 'draws.py'}:data"
+    batches = [
+        build_task(RunConfig(data=data, seed=seed)).train_set.__getitems__([0])[0]
+        for seed in (3, 3, 4)
+    ]
+    assert torch.equal(batches[0], batches[1])
+    assert not torch.equal(batches[0], batches[2])

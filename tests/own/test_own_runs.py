@@ -203,6 +203,21 @@ def test_workers_train_in_a_child_process(points: Path, net: Path, tmp_path: Pat
     assert plain.series("loss").values.tolist() == pytest.approx(loss, rel=1e-5)
 
 
+def test_a_loader_with_workers_of_its_own_does_too(net: Path, tmp_path: Path) -> None:
+    net.write_text(
+        NET + "from torch.utils.data import DataLoader, TensorDataset\n"
+        "def data():\n    rows = TensorDataset(torch.ones(20, 2), torch.arange(20) % 2)\n"
+        "    return DataLoader(rows, 5, num_workers=1)\n",
+        "utf-8",
+    )
+    config = RunConfig(model=f"file:{net}:Net", data=f"file:{net}:data", steps=4)
+    name = runner.start(config, tmp_path / "runs")
+    assert runner.current() is None
+    with Run(tmp_path / "runs" / name) as run:
+        _wait(run)
+        assert run.status == "finished"
+
+
 def _wait(run: Run) -> None:
     import time
 

@@ -36,7 +36,7 @@ def guess_kind(batch: Any, wanted: str) -> Kind:
             f"Expected samples of inputs and targets, but a batch is {describe(batch)}; define "
             "training_step(model, batch) in the same file, or return two tensors."
         )
-    if wanted != "auto":
+    if wanted not in ("auto", "reconstruction"):
         return cast(Kind, wanted)
     inputs, targets = batch
     if targets.is_floating_point():
