@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -201,6 +202,21 @@ def test_what_happens_to_the_run_is_said_at_once_and_as_text(
         return False
 
     wait_until(page, sweep)
+
+
+@pytest.mark.parametrize("norms", [(1e-38, 1.0, math.inf, 3e38, math.nan, 0.5), (1e-30, 1e30, 0.5)])
+def test_infinite_and_extreme_numbers_leave_the_charts_alive(
+    seen: Seen, server: Server, norms: tuple[float, ...]
+) -> None:
+    path = create_run(server.runs_dir, f"wild-{len(norms)}", {"config": {"lr": 0.1}})
+    wild = Writer(path)
+    keys = (SeriesKey("loss"), SeriesKey("total_grad_norm"), SeriesKey("lr"))
+    for step, norm in enumerate(norms):
+        wild.append("scalar", step, keys, [norm, norm, 0.1])
+    wild.close()
+    seen.page.goto(f"http://127.0.0.1:{server.port}/live?run={path.name}")
+    card(seen.page, "Gradient norm").locator("b", has_text="0.5").wait_for()
+    card(seen.page, "Loss").locator("canvas").wait_for()
 
 
 def test_a_click_on_a_row_of_the_heat_map_reaches_the_script(seen: Seen, server: Server) -> None:

@@ -160,6 +160,7 @@ export class LineChart {
           ...axis,
           size: (u, labels) => 14 + 6.8 * Math.max(3, ...(labels ?? []).map((text) => text.length)),
           space: 34,
+          splits: this.log ? powerTicks : undefined,
           filter: this.log ? roundTicks : undefined,
           values: (u, ticks) => ticks.map((value) => tick(value, spec.unit)),
         },
@@ -188,8 +189,9 @@ export class LineChart {
     for (const { planes, size, steps } of this.points) {
       for (let i = 0; i < size; i++) {
         if (steps[i] < from || steps[i] > to) continue
-        if (planes[LOW][i] < low && (!this.log || planes[LOW][i] > 0)) low = planes[LOW][i]
-        if (planes[HIGH][i] > high) high = planes[HIGH][i]
+        const [least, most] = [planes[LOW][i], planes[HIGH][i]]
+        if (least < low && least > (this.log ? 0 : -Infinity)) low = least
+        if (most > high && most < Infinity) high = most
       }
     }
     return low <= high ? [low, high] : [null, null]
@@ -304,6 +306,17 @@ function span(min, max, log) {
   if (min === max) return min === 0 ? [-1, 1] : [min - Math.abs(min) * 0.1, max + Math.abs(max) * 0.1]
   const room = (max - min) * 0.06
   return [min >= 0 && min - room < 0 ? 0 : min - room, max + room]
+}
+
+// uPlot's own search for the ticks of a logarithmic axis has no end when it begins at zero.
+function powerTicks(u, axis, min, max) {
+  if (!(min > 0 && max < Infinity)) return []
+  const [first, last] = [Math.floor(Math.log10(min)), Math.floor(Math.log10(max))]
+  const skip = Math.ceil((last - first) / 20) || 1
+  const digits = last - first > 6 ? [1] : [1, 2, 3, 4, 5, 6, 7, 8, 9]
+  const ticks = []
+  for (let power = first; power <= last; power += skip) ticks.push(...digits.map((digit) => Number(`${digit}e${power}`)))
+  return ticks.filter((value) => value >= min && value <= max)
 }
 
 // On a logarithmic axis only 1, 2 and 5 times a power of ten, or the powers alone, get a label.
