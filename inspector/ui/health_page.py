@@ -6,12 +6,17 @@ import dataclasses
 
 import streamlit as st
 
-from inspector.charts.specs import Chart, Line, lines, number
+from inspector.charts.specs import Chart, Line, lines
 from inspector.store.reader import Run
 from inspector.ui.board import board
 from inspector.ui.context import current_run, escape, is_live
 from inspector.views import health as view
 
+_ICONS = {
+    "blind": ":orange[:material/visibility_off:]",
+    "never ran": ":gray[:material/block:]",
+    "no statistics": ":gray[:material/functions:]",
+}
 _COLUMNS = {
     "path": st.column_config.TextColumn("Module", pinned=True),
     "type": st.column_config.TextColumn("Type", width="small"),
@@ -41,8 +46,8 @@ def health_page() -> None:
         probes = view.probe_quantities(run)
     _refreshed(_sight, live=live)
     st.markdown("##### What watching costs")
-    board(_charts(probes), run=name, key=f"health/{name}/{len(probes)}")
     _refreshed(_cost, live=live)
+    board(_charts(probes), run=name, key=f"health/{name}/{len(probes)}")
 
 
 def _refreshed(draw: object, *, live: bool) -> None:
@@ -52,12 +57,11 @@ def _refreshed(draw: object, *, live: bool) -> None:
 
 def _charts(probes: list[str]) -> tuple[Chart, ...]:
     charts: list[Chart] = [
-        number("overhead", title="Cost of watching", reading="share"),
         lines("overhead", wide=True),
     ]
     if probes:
         parts = [Line(quantity, label=view.probe_title(quantity)) for quantity in probes]
-        charts.append(lines(*parts, title="Cost by probe", wide=True))
+        charts.append(lines(*parts, title="Cost by probe, at the steps it runs", wide=True))
     return tuple(charts)
 
 
@@ -101,17 +105,18 @@ def _sight() -> None:
 
 
 def _modules(found: view.Health) -> None:
-    troubled = found.of("blind", "never ran", "no statistics")
-    if not troubled:
+    groups = view.groups(found.modules)
+    if not groups:
         st.success("Every module is seen: outputs, their gradients, shapes and parameters.")
-    every = st.toggle("Show the modules that are seen, too", key="health/all", value=False)
-    shown = [*troubled, *(found.of("seen") if every else ())]
-    if shown:
+    for group in groups:
+        with st.container(border=True, gap="small"):
+            st.markdown(f"{_ICONS[group.sight]} **{escape(group.title)}**")
+            st.markdown(f"{escape(group.reason)}  \n*What helps:* {escape(group.remedy)}")
+    with st.expander("Every module"):
         st.dataframe(
-            [dataclasses.asdict(module) for module in shown],
+            [dataclasses.asdict(module) for module in found.modules],
             hide_index=True,
-            row_height=58 if troubled else None,
-            height=min((58 if troubled else 36) * len(shown) + 40, 480),
+            height=min(36 * (len(found.modules) + 1) + 4, 420),
             column_config=_COLUMNS,
         )
 
@@ -132,7 +137,8 @@ def _cost() -> None:
         )
     st.markdown(escape(view.schedule_words(every, made)))
     if made:
-        with st.expander(f"{len(made)} changes of the schedule"):
+        plural = "s" if len(made) > 1 else ""
+        with st.expander(f"{len(made)} change{plural} of the schedule"):
             st.dataframe(
                 [dataclasses.asdict(change) for change in reversed(made)],
                 hide_index=True,

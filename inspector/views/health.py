@@ -22,6 +22,7 @@ LATE = "gradients_late"
 """Run series: 1 at steps whose gradients were first seen when the optimizer stepped."""
 
 _RECENT = 200
+_NAMED = 6  # modules of a group that its title names
 _HOLDERS = frozenset({"ModuleList", "ModuleDict", "ParameterList", "ParameterDict"})
 
 # Beginning of a badge of the ``modules`` document: what it means, why, and what helps.
@@ -114,7 +115,8 @@ class Cost:
 
     Attributes:
         newest, recent: of the newest step, and the mean of the last 200 points.
-        probes: title and recent mean of each probe that is recorded by itself, dearest first.
+        probes: title and share of the same time of each probe that is recorded by itself,
+            dearest first.
     """
 
     newest: float | None
@@ -153,6 +155,36 @@ class Health:
     def of(self, *sights: Sight) -> list[ModuleHealth]:
         """Modules that are seen in one of these ways."""
         return [module for module in self.modules if module.sight in sights]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Modules of which the same is to be said."""
+
+    sight: Sight
+    reason: str
+    remedy: str
+    modules: tuple[ModuleHealth, ...]
+
+    @property
+    def title(self) -> str:
+        """``Blind: past, body.3 and 12 more``, with the modules' own names as they are."""
+        names = [module.path for module in self.modules[:_NAMED]]
+        more = len(self.modules) - len(names)
+        listed = ", ".join(names) + (f" and {more:,} more" if more else "")
+        return f"{self.sight[0].upper()}{self.sight[1:]}: {listed}"
+
+
+def groups(modules: Iterable[ModuleHealth]) -> list[Group]:
+    """Modules that are not fully seen, by reason: blind ones first."""
+    found: dict[tuple[Sight, str, str], list[ModuleHealth]] = {}
+    for module in modules:
+        if module.sight != "seen":
+            key = (module.sight, module.reason, module.remedy)
+            found.setdefault(key, []).append(module)
+    order = ("blind", "never ran", "no statistics")
+    made = [Group(*key, tuple(members)) for key, members in found.items()]
+    return sorted(made, key=lambda group: order.index(group.sight))
 
 
 def health(run: Run) -> Health:
@@ -218,8 +250,9 @@ def cost(run: Run) -> Cost:
     probes = []
     for quantity in probe_quantities(run):
         values = _values(run, quantity)
-        if len(values):
-            probes.append((probe_title(quantity), float(values.mean())))
+        if len(values):  # a probe that does not run at a step costs nothing there
+            share = float(values.sum()) / max(len(overall), len(values))
+            probes.append((probe_title(quantity), share))
     return Cost(
         newest=float(overall[-1]) if len(overall) else None,
         recent=float(overall.mean()) if len(overall) else None,
