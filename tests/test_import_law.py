@@ -56,7 +56,7 @@ def test_plain_modules_import_only_the_standard_library_and_each_other(name: str
         assert fine or imported == "inspector", f"{name}.py imports {imported}"
 
 
-@pytest.mark.parametrize("room", ["store", "views", "charts"])
+@pytest.mark.parametrize("room", ["store", "views", "charts", "diagnosis"])
 def test_readers_never_import_torch(room: str) -> None:
     for path in under(f"inspector/{room}"):
         heavy = ("torch", "torchvision", "inspector.capture", "inspector.training",
