@@ -125,6 +125,7 @@ class Recorder:
             self, model, run_path, loss_fn=loss_fn, loader=loader
         )
         self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
+        self.timemachine.known_bad = self.observer.gradients_known_bad
         self.steering = Steering(optimizers, self.observer, self.event)
         self.event(RunStarted(device=str(self._device)))
         if environment is not None:
@@ -287,6 +288,8 @@ class Recorder:
             self._take_commands()
             self._hold()
         self._interventions.at_boundary()
+        calm = self.observer.at_ease and steering.controls.on_nonfinite == "continue"
+        self.timemachine.rest(calm)
         every = steering.controls.graph_every
         if (wanted := steering.backward_wanted) is not None:
             steering.backward_wanted = None

@@ -23,7 +23,13 @@ class Attachment:
         """A forward hook; raises what ``register_forward_hook`` raises (ScriptModules refuse)."""
         handle = module.register_forward_hook(hook)
         self._undo.append(handle.remove)
-        return ToggledHook(module, handle.id, hook)
+        return ToggledHook(module._forward_hooks, handle.id, hook)
+
+    def forward_pre_hook(self, module: torch.nn.Module, hook: Callable[..., None]) -> ToggledHook:
+        """A hook before forward, which also gets the keyword arguments."""
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+        self._undo.append(handle.remove)
+        return ToggledHook(module._forward_pre_hooks, handle.id, hook)
 
     def step_hooks(
         self,
@@ -65,8 +71,8 @@ class ToggledHook:
 
     __slots__ = ("_hook", "_hooks", "_key")
 
-    def __init__(self, module: torch.nn.Module, key: int, hook: Callable[..., None]) -> None:
-        self._hooks: weakref.ref[Any] = weakref.ref(module._forward_hooks)
+    def __init__(self, hooks: Any, key: int, hook: Callable[..., None]) -> None:
+        self._hooks: weakref.ref[Any] = weakref.ref(hooks)
         self._key = key
         self._hook = hook
 

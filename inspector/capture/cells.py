@@ -53,6 +53,11 @@ class ParameterCells:
     def row(self, row: int) -> list[Scalar]:
         return self._lists[row] if row in self._lists else self._block[row].tolist()
 
+    def copy(self, source: int, target: int) -> None:
+        """Repeats a row that is in the block."""
+        self.written(target)
+        self._block[target] = self._block[source]
+
     @property
     def here(self) -> bool:
         """Whether all numbers are in the block."""

@@ -502,10 +502,25 @@ static PyObject *states(PyObject *module, PyObject *parameters) {
     return result;
 }
 
-/* finite(parameters): whether every gradient is; None where some cannot be read here. */
-static PyObject *all_finite(PyObject *module, PyObject *parameters) {
+/* all_finite(tensors): whether every value is; None where some cannot be read here. */
+static PyObject *all_finite(PyObject *module, PyObject *tensors) {
+    (void)module;
+    Py_ssize_t count = PyTuple_Check(tensors) ? PyTuple_GET_SIZE(tensors) : 0;
+    for (Py_ssize_t k = 0; k < count; k++) {
+        const float *x;
+        int64_t n;
+        if (!readable(PyTuple_GET_ITEM(tensors, k), &x, &n)) Py_RETURN_NONE;
+        if (!inspector_finite(x, n)) Py_RETURN_FALSE;
+    }
+    Py_RETURN_TRUE;
+}
+
+/* fingerprint(parameters): a sum over some blocks of each gradient; None where one cannot be read.
+   With states() it tells whether gradients have changed, without reading all of them. */
+static PyObject *fingerprint(PyObject *module, PyObject *parameters) {
     (void)module;
     Py_ssize_t count = PyTuple_Check(parameters) ? PyTuple_GET_SIZE(parameters) : 0;
+    double total = 0;
     for (Py_ssize_t k = 0; k < count; k++) {
         PyObject *g = PyObject_GetAttr(PyTuple_GET_ITEM(parameters, k), s_grad);
         const float *x;
@@ -514,9 +529,10 @@ static PyObject *all_finite(PyObject *module, PyObject *parameters) {
         int there = g != Py_None, fits = there && readable(g, &x, &n);
         Py_DECREF(g);
         if (there && !fits) Py_RETURN_NONE;
-        if (there && !inspector_finite(x, n)) Py_RETURN_FALSE;
+        for (int64_t start = 0; there && start < n; start += 16 * BLOCK)
+            total += (k + 1) * squares_of(x + start, n - start < BLOCK ? n - start : BLOCK);
     }
-    Py_RETURN_TRUE;
+    return PyFloat_FromDouble(total);
 }
 
 static PyObject *setup(PyObject *module, PyObject *args) {
@@ -533,7 +549,8 @@ static PyObject *setup(PyObject *module, PyObject *args) {
 static PyMethodDef functions[] = {
     {"reduce", reduce, METH_VARARGS, NULL},
     {"states", states, METH_O, NULL},
-    {"finite", all_finite, METH_O, NULL},
+    {"fingerprint", fingerprint, METH_O, NULL},
+    {"all_finite", all_finite, METH_O, NULL},
     {"setup", setup, METH_VARARGS, NULL},
     {"gradients", (PyCFunction)(void (*)(void))gradients, METH_FASTCALL, NULL},
     {"keep", (PyCFunction)(void (*)(void))keep, METH_FASTCALL, NULL},

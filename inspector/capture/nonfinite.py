@@ -38,6 +38,11 @@ class NonFiniteWatch:
         self._ongoing = False
         self._named = False
 
+    @property
+    def ongoing(self) -> bool:
+        """Whether a spell has not ended."""
+        return self._ongoing
+
     def update(self, onset: Onset | None, *, thorough: bool) -> Onset | None:
         """The onset, if it is news. Only a ``thorough`` look without findings ends a spell."""
         if onset is None:

@@ -40,6 +40,8 @@ from inspector.commands import Clip
 
 _REFRESH_STEPS = 50
 _REFERENCES = 8
+_SETTLED = 200
+_SHORT = 0.004  # seconds of a step in which the time machine is more than a percent
 
 
 class Listener(Protocol):
@@ -465,12 +467,25 @@ class Observer:
         self.schedule.set_every(every)
         self._schedule_step()
 
+    @property
+    def at_ease(self) -> bool:
+        """Whether steps are so short that nothing more than the loss is looked at in most."""
+        bare = self.schedule.bare
+        return (
+            self._quiet
+            and not self._nonfinite.ongoing
+            and self.schedule.every == 0
+            and self.clock.step >= _SETTLED
+            and bare is not None
+            and bare < _SHORT
+        )
+
     def gradients_known_bad(self, position: int) -> bool | None:
         """Whether a gradient was non-finite after backward; None if that was not measured."""
         if self._failed or position >= len(self._probes):
             return None
         probe = self._probes[position]
-        if not probe.measured or self._remote:
+        if self._remote or not probe.unchanged:
             return None
         return any(c > 0 for c in probe.nonfinite_now() if isinstance(c, float))
 

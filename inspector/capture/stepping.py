@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.capture import native
 from inspector.capture.cells import LARGEST, NONFINITE, NORM, RECEIVED, ParameterCells
 from inspector.capture.gradients import measure_gradients, measure_received
+from inspector.capture.reductions import measurable
 from inspector.capture.transfer import Scalar, scalar
 from inspector.capture.updates import UpdateProbe
 from inspector.commands import Clip
 
+_LARGE = 1 << 20  # elements, above which no gradient is read twice without need
 _SCALER_STEP = torch.amp.GradScaler.step.__code__
 
 
@@ -54,6 +57,8 @@ class OptimizerProbe:
         self.unstepped = False
         self.inside_step = False
         self._passes_before = 0
+        self._large = sum(p.numel() for p in parameters if measurable(p)) > _LARGE
+        self._seen: tuple[Any, Any] | None = None
         self._usual = 1
         self._update_probe = UpdateProbe(parameters)
         self._optimized = [p for group in optimizer.param_groups for p in group["params"]]
@@ -66,6 +71,7 @@ class OptimizerProbe:
         if full:
             measure_gradients(self.parameters, self._cells)
             self.measured = True
+            self._seen = self._state() if self._large else None
         if self.inside_step:  # a closure: the optimizer takes these gradients from here
             self._clip(clip, threshold)
             if full:
@@ -91,8 +97,23 @@ class OptimizerProbe:
             self._update_probe.before_step(self._cells)
 
     def _measure_received(self) -> None:
-        measure_received(self.parameters, self._cells)
+        if self.unchanged:
+            self._cells.copy(NORM, RECEIVED)
+        else:
+            measure_received(self.parameters, self._cells)
         self._received = True
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether large gradients are those that were measured after backward."""
+        return self._seen is not None and self.measured and self._seen == self._state()
+
+    def _state(self) -> tuple[Any, Any] | None:
+        extension = native.load()
+        if extension is None or not self._cells.here:
+            return None
+        mark = extension.fingerprint(self.parameters)
+        return None if mark is None else (mark, extension.states(self.parameters))
 
     def after_step(self, full: bool) -> None:
         self.inside_step = False
@@ -116,6 +137,7 @@ class OptimizerProbe:
             spare = ParameterCells(len(self.parameters))
         self._cells, self._spare = spare, None if cells.lists else cells
         self.measured = self._received = False
+        self._seen = None
         self.total_norm = None
 
     def nonfinite_now(self) -> list[Scalar]:

@@ -81,6 +81,7 @@ class TimeMachine:
 
     Attributes:
         history: what is kept of the past.
+        known_bad: whether a gradient of an optimizer is known to be non-finite; None: unknown.
         exact: the recorded loss is what the loss module made of the model's output, so that both
             can be called again; otherwise the gradient at the model's output is kept.
     """
@@ -109,7 +110,10 @@ class TimeMachine:
         self._step = -1
         self._on_cuda = any(p.is_cuda for p in model.parameters())
         self._autocasts = tuple({"cpu", *(p.device.type for p in model.parameters())} - {"meta"})
+        self._enter: ToggledHook | None = None
         self._leave: ToggledHook | None = None
+        self._resting = False
+        self.known_bad: Callable[[int], bool | None] = lambda _position: None
         self._loss: float | Tensor | None = None
         self._stash: list[tuple[Tensor, Tensor]] = []
         self._told: deque[int] = deque(maxlen=_TOLD)
@@ -126,8 +130,7 @@ class TimeMachine:
         enter, leave = OnEnter(self), OnLeave(self)
         self._hooks = [enter, leave, self._gradient]
         with contextlib.suppress(RuntimeError):  # a ScriptModule refuses: holding still works
-            handle = model.register_forward_pre_hook(enter, with_kwargs=True)
-            self._attachment.on_remove(handle.remove)
+            self._enter = self._attachment.forward_pre_hook(model, enter)
             self._leave = self._attachment.forward_hook(model, leave)
         if (loss_fn := self.loss_fn) is not None:
             criterion = OnCriterion(self)
@@ -150,6 +153,23 @@ class TimeMachine:
         self._buffers, self._copies = [], []
         self.history.clear()
         self._loss_fn = None
+
+    def rest(self, resting: bool) -> None:
+        """Lets the coming steps pass without keeping or checking anything, or wakes up again.
+
+        For steps so short that this would cost more than watching may.
+        """
+        if resting is self._resting or self.closed:
+            return
+        if resting and (self._ill or (self._calls and self._calls[-1].loss_args is not None)):
+            return
+        self._resting = resting
+        if self._enter is not None:
+            self._enter.switch(not resting)
+        if self._leave is not None:
+            self._leave.switch(not resting and not self.exact)
+        if resting:
+            self._entered, self._loss = None, None
 
     def told(self, step: int) -> bool:
         """Whether the non-finite values of a step have been reported."""
@@ -232,7 +252,7 @@ class TimeMachine:
     # ------------------------------------------------------------ around optimizer.step()
 
     def _before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self.closed:
+        if self.closed or self._resting:
             return
         self.guarded(self._examine, position, optimizer, args, kwargs)
 
@@ -245,14 +265,18 @@ class TimeMachine:
             p.grad for group in optimizer.param_groups for p in group["params"]
             if p.grad is not None
         ]  # fmt: skip
-        bad = self._check[position].start(gradients)
+        bad = self.known_bad(position)
+        if bad is None:
+            bad = self._check[position].start(gradients)
         loss = self._loss
         step = self._listener.step
         if isinstance(bad, Tensor) or isinstance(loss, Tensor):
             self._late.add(step, bad, loss)
             late = self._late.first_bad()
             if late is not None and late not in self._told:
-                self._handle(Found(late, loss=False, gradient=True), None, late=True)
+                self._handle(Found(late, loss=False, gradient=True), optimizer, late=True)
+            elif self._late.healthy and position == 0:
+                self._ill = False
             return
         bad_loss = loss is not None and not math.isfinite(loss)
         if bad or bad_loss:
@@ -260,13 +284,13 @@ class TimeMachine:
         elif position == 0:
             self._ill = False
 
-    def _handle(self, found: Found, optimizer: Optimizer | None, *, late: bool = False) -> None:
+    def _handle(self, found: Found, optimizer: Optimizer, *, late: bool = False) -> None:
         """Holds the update back and reports; once per spell, unless a person decides each time."""
         policy = self._listener.nonfinite_policy()
         model = self._model()
         if model is None:
             return
-        if optimizer is not None and policy != "continue":
+        if policy != "continue":
             self._hold(optimizer)
             found.held = True
         self._told.append(found.step)
