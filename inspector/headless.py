@@ -67,7 +67,7 @@ def summary(run: Run) -> str:
     """One line: how the run ended, after how many steps, with which losses."""
     steps = run.series("loss", max_points=2).steps
     parts = [f"{run.name} {run.status} after {int(steps[-1]) + 1 if len(steps) else 0} steps"]
-    for name in ("loss", "val_loss", "val_accuracy"):
+    for name in ("loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"):
         values = run.series(name).values
         if len(values):
             parts.append(f"{name} {values[-1]:.4g}")
