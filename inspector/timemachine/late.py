@@ -10,9 +10,14 @@ from torch import Tensor
 
 
 class LateFlags:
-    """Which steps were bad, as the device gets round to saying so."""
+    """Which steps were bad, as the device gets round to saying so.
+
+    Attributes:
+        healthy: the last answer was that all is finite.
+    """
 
     def __init__(self) -> None:
+        self.healthy = True
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, step: int, bad: Tensor | bool, loss: Tensor | float | None) -> None:
@@ -38,7 +43,8 @@ class LateFlags:
             if event is not None and not event.query():  # type: ignore[no-untyped-call]
                 return None
             self._waiting.popleft()
-            if float(flag) > 0:
+            self.healthy = float(flag) == 0
+            if not self.healthy:
                 return step
         return None
 

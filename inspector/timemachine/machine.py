@@ -265,7 +265,7 @@ class TimeMachine:
             p.grad for group in optimizer.param_groups for p in group["params"]
             if p.grad is not None
         ]  # fmt: skip
-        bad = self.known_bad(position)
+        bad: Tensor | bool | None = self.known_bad(position)
         if bad is None:
             bad = self._check[position].start(gradients)
         loss = self._loss
@@ -280,7 +280,7 @@ class TimeMachine:
             return
         bad_loss = loss is not None and not math.isfinite(loss)
         if bad or bad_loss:
-            self._handle(Found(step, loss=bad_loss, gradient=bad), optimizer)
+            self._handle(Found(step, loss=bad_loss, gradient=bool(bad)), optimizer)
         elif position == 0:
             self._ill = False
 

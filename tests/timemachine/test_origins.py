@@ -18,6 +18,7 @@ import inspector
 from inspector.commands import Controls
 from inspector.events import NonFinite, Origin, Rewound
 from inspector.timemachine.history import History
+from inspector.timemachine.late import LateFlags
 from inspector.timemachine.state import StateCopy
 
 
@@ -333,3 +334,45 @@ def test_history_keeps_to_its_memory() -> None:
     big.copy(model, [], 1)
     big.copy(model, [], 11)
     assert [slot.step for slot in big.slots] == [11]
+
+
+# ---------------------------------------------------------------- answers that come late
+
+
+class OneStepLate(LateFlags):
+    """As on CUDA: what is known in a step is about the step before."""
+
+    def first_bad(self) -> int | None:
+        newest = self._waiting.pop()
+        found = super().first_bad()
+        self._waiting.append(newest)
+        return found
+
+
+def test_an_answer_that_comes_a_step_late_is_rewound_and_replayed(tmp_path: Path) -> None:
+    model = net(nn.BatchNorm1d(5), nn.Softplus(), LogOf())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    loss_fn = nn.CrossEntropyLoss()
+    torch.manual_seed(1)
+    with inspector.watch(
+        model, optimizer, run_dir=tmp_path, name="run", loss_fn=loss_fn,
+        controls=Controls(on_nonfinite="skip"),
+    ) as watch:  # fmt: skip
+        machine = watch._recorder.timemachine
+        machine._late = OneStepLate()
+        check = machine._check[0]
+        start = check.start
+        check.start = lambda g: torch.tensor(float(bool(start(g))))  # type: ignore[method-assign]
+        for step in range(20):
+            x = torch.randn(8, 6)
+            x[3] = float("inf") if step == 14 else x[3]
+            optimizer.zero_grad()
+            loss = loss_fn(model(x), torch.arange(8) % 3)
+            watch.record(loss=loss)
+            loss.backward()
+            optimizer.step()
+    assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
+    with inspector.open_run(tmp_path / "run") as run:
+        (origin,) = origins(run)
+        (bad,) = [s.step for s in run.events() if isinstance(s.event, Origin)]
+    assert (bad, origin.phase, origin.op, origin.samples) == (14, "data", "the batch's input", [3])
