@@ -218,6 +218,50 @@ _ALL = (
         "Time spent in the inspector's own code during the step, as a share of the step.",
     ),
     Quantity(
+        "overhead_forward",
+        "Cost of watching: module outputs",
+        "",
+        "run",
+        "step",
+        "Time spent on module outputs in a fully measured step, as a share of the step.",
+    ),
+    Quantity(
+        "overhead_gradients",
+        "Cost of watching: gradients",
+        "",
+        "run",
+        "step",
+        "Time spent on gradients of outputs and parameters in a fully measured step, as a share "
+        "of the step.",
+    ),
+    Quantity(
+        "overhead_updates",
+        "Cost of watching: updates",
+        "",
+        "run",
+        "step",
+        "Time spent on received gradients, weights and updates in a fully measured step, as a "
+        "share of the step.",
+    ),
+    Quantity(
+        "overhead_histograms",
+        "Cost of watching: histograms",
+        "",
+        "run",
+        "step",
+        "Time spent on histograms of parameters in a step that has some, as a share of the step; "
+        "it is also part of the gradients' and the end of the step's cost.",
+    ),
+    Quantity(
+        "overhead_step",
+        "Cost of watching: end of the step",
+        "",
+        "run",
+        "step",
+        "Time spent on putting a fully measured step's numbers together and handing them over, as "
+        "a share of the step.",
+    ),
+    Quantity(
         "grad_norm",
         "Gradient norm",
         "L2",
@@ -258,7 +302,7 @@ _ALL = (
         "L2",
         "parameter",
         "after_step",
-        "L2 norm of a parameter.",
+        "L2 norm of a parameter; of more than 262,144 elements, estimated from an eighth.",
         log=True,
     ),
     Quantity(
@@ -267,7 +311,8 @@ _ALL = (
         "",
         "parameter",
         "after_step",
-        "L2 norm of a parameter's change in the step divided by its L2 norm before.",
+        "L2 norm of a parameter's change in the step divided by its L2 norm before; of more than "
+        "262,144 elements, estimated from an eighth.",
         log=True,
     ),
     Quantity(

@@ -36,6 +36,7 @@ from inspector.events import (
     Event,
     GraphCaptured,
     NonFinite,
+    Notice,
     ProbeFailed,
     RunFinished,
     RunStarted,
@@ -54,6 +55,10 @@ from inspector.timemachine.machine import TimeMachine
 _POLL_SECONDS = 0.05
 _BEAT_SECONDS = 0.5
 _SLOW_SECONDS = 0.25
+_LATE = (
+    "No backward pass through the model was noticed, so gradients are measured right before the "
+    "optimizer's step: if the script clips them, they are shown as clipped."
+)
 
 
 class RunColumns:
@@ -229,7 +234,14 @@ class Recorder:
         """Stores what is known of modules and parameters."""
         observer = self.observer
         self.writer.document("modules", self.step, observer.modules_document())
-        self.writer.document("parameters", self.step, observer.parameters.document())
+        parameters = observer.parameters.document()
+        parameters["gradients_seen"] = "before_step" if observer.late else "after_backward"
+        self.writer.document("parameters", self.step, parameters)
+
+    def on_late(self) -> None:
+        """Says that gradients may have been clipped before they were measured."""
+        self.on_described()
+        self.event(Notice(message=_LATE))
 
     def on_scheduled(self, probe: str, every: int, reason: str) -> None:
         self.event(ScheduleChanged(probe=probe, every=every, reason=reason))

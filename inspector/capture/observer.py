@@ -62,6 +62,9 @@ class Listener(Protocol):
     def on_skipped(self, reason: str) -> None:
         """Gradients were made, but the optimizer did not step."""
 
+    def on_late(self) -> None:
+        """Gradients are first seen before the step from now on, perhaps already clipped."""
+
     def on_failed(self, probe: str, error: Exception) -> None:
         """One of our own probes raised and is off from now on."""
 
@@ -72,6 +75,7 @@ class Observer:
     Attributes:
         clip, clip_threshold, zero_grad: the controls that act on gradients.
         full: whether the step that runs now is measured fully.
+        late: no backward pass was noticed, so that gradients are those before the step.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Observer:
         self.clock = Clock()
         self.schedule = schedule
         self.closed = False
+        self.late = False
         self._quiet = False
         self._listener = listener
         self._scaler = scaler
@@ -279,6 +284,9 @@ class Observer:
             probe.before_step(
                 optimizer, closure is not None, self.full, self.clip, self.clip_threshold
             )
+            if probe.late and not self.late and probe.seen_gradients:
+                self.late = True
+                self._listener.on_late()
         except Exception as error:
             self._fail("updates", error)
         self.clock.spend(started, "updates")
@@ -364,7 +372,7 @@ class Observer:
 
     def _deliver(self, measured: Measured, onset: Onset | None) -> None:
         measured.onset = self._nonfinite.update(onset, thorough=measured.full)
-        if onset is not None and not measured.full:
+        if measured.onset is not None and not measured.full:
             self.schedule.look_closer()  # what is NaN mostly stays: the next step says where
         self._listener.on_measured(measured)
 

@@ -27,6 +27,7 @@ class Schedule:
         self.budget = budget
         self.spacing = max(every, 1)
         self._next = 0
+        self._closer = False
         self._full_steps = 0
         self._costs: dict[bool, float] = {}
         self._bare: float | None = None
@@ -42,6 +43,9 @@ class Schedule:
 
     def is_full(self, step: int) -> bool:
         """Whether this step is measured fully; asked once for each step, in order."""
+        if self._closer:
+            self._closer = False
+            return True
         if self.every:
             return step % self.every == 0
         if step < self._next:
@@ -51,7 +55,7 @@ class Schedule:
 
     def look_closer(self) -> None:
         """The next step is measured fully, out of turn."""
-        self._next = 0
+        self._closer = True
 
     @property
     def bare(self) -> float | None:

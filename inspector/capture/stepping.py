@@ -140,6 +140,11 @@ class OptimizerProbe:
         self._seen = None
         self.total_norm = None
 
+    @property
+    def seen_gradients(self) -> bool:
+        """Whether there was any gradient among those measured."""
+        return any(isinstance(n, Tensor) or n >= 0 or n != n for n in self._cells.row(NORM))
+
     def nonfinite_now(self) -> list[Scalar]:
         """Non-finite counts of the gradients measured last."""
         return self._cells.row(NONFINITE) if self.measured else []

@@ -16,6 +16,7 @@ class Listening:
     def __init__(self) -> None:
         self.rows: list[Measured] = []
         self.skips: list[str] = []
+        self.late = False
         self.failures: list[tuple[str, Exception]] = []
 
     def on_measured(self, measured: Measured) -> None:
@@ -32,6 +33,9 @@ class Listening:
 
     def on_skipped(self, reason: str) -> None:
         self.skips.append(reason)
+
+    def on_late(self) -> None:
+        self.late = True
 
     def on_failed(self, probe: str, error: Exception) -> None:
         self.failures.append((probe, error))
