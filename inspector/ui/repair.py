@@ -7,11 +7,11 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from inspector.diagnosis import Finding, diagnose
+from inspector.diagnosis import Finding
+from inspector.events import StoredEvent
 from inspector.ui import runs
 from inspector.ui.commanding import send
-from inspector.ui.context import current_run, escape, is_live, opened, runs_dir
-from inspector.views import findings as words
+from inspector.ui.context import escape, is_live, opened, runs_dir
 from inspector.views import repair as view
 from inspector.views.bundle import zipped
 
@@ -25,36 +25,9 @@ _MARK = {
 }
 
 
-def repair_page() -> None:
-    """The body of the Repair page, for the run that this tab looks at."""
-    with current_run() as run:
-        name, live = run.name, is_live(run)
-    st.subheader("Repair")
-    st.fragment(_repair, run_every=_REFRESH if live else None)(name)
-    lr_finder_panel(name, live=live)
-
-
 def nan_panel(name: str, *, live: bool) -> None:
     """The origin of the newest NaN and what can be done now; nothing while all is finite."""
-    st.fragment(_nan, run_every=_REFRESH if live else None)(name)
-
-
-def _repair(name: str) -> None:
-    with opened(name) as run:
-        live, events, config = is_live(run), run.events(), run.config
-        found = [finding for finding in diagnose(run) if finding.level != "note"]
-    _verdicts(events)
-    _nan(name)
-    if not found:
-        st.success("Nothing to repair: no finding above a note.", icon=":material/check:")
-    for position, finding in enumerate(found):
-        with st.container(border=True, key=f"finding-{finding.code}-{position}"):
-            st.markdown(f"**{escape(words.heading(finding.code))}** · {escape(finding.title)}")
-            if place := words.place(finding):
-                st.caption(escape(place))
-            if finding.explanation:
-                st.markdown(escape(finding.explanation))
-            buttons(finding, name, config, live=live, key=f"repair-{position}")
+    st.fragment(nan_card, run_every=_REFRESH if live else None)(name)
 
 
 def buttons(finding: Finding, name: str, config: dict[str, Any], *, live: bool, key: str) -> None:
@@ -82,13 +55,15 @@ def buttons(finding: Finding, name: str, config: dict[str, Any], *, live: bool, 
                 st.code(remedy.code, language="python")
 
 
-def _verdicts(events: Any) -> None:
+def verdicts(events: list[StoredEvent]) -> None:
+    """What came of the newest remedies, fifty steps later."""
     for step, verdict in view.verdicts(events)[:3]:
         mark = _MARK.get(verdict.verdict, _MARK["unknown"])
         st.markdown(f"{mark} **Step {step}** · {escape(verdict.text)}")
 
 
-def _nan(name: str) -> None:
+def nan_card(name: str) -> None:
+    """Where the newest NaN came from, and what can be done now."""
     with opened(name) as run:
         card, live, paused = view.origin_card(run.events()), is_live(run), run.status == "paused"
     if card is None:

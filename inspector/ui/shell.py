@@ -24,7 +24,6 @@ PAGES = {
     "start": ("Start", False),
     "live": ("Live", True),
     "findings": ("Findings", True),
-    "repair": ("Repair", True),
     "gradients": ("Gradients", True),
     "activations": ("Activations", True),
     "updates": ("Updates", True),
