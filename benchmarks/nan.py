@@ -4,8 +4,7 @@
     python benchmarks/nan.py --device cuda --write docs/nan.md
 
 The contenders train in turn in one process, block by block, as in ``benchmarks/overhead.py``, whose
-models these are. ``armed`` is the time machine alone; ``watch()`` is everything, by its default
-schedule, time machine included.
+models these are. ``armed`` is the time machine alone.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +22,6 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import inspector
 from benchmarks.overhead import MODELS
 from inspector.timemachine.machine import TimeMachine
 
@@ -67,23 +64,13 @@ def bare(training: Training) -> Step:
 
 def armed(training: Training) -> Step:
     listener = Nobody()
-    machine = TimeMachine(
-        training.model, [training.optimizer], listener, loss_fn=training.loss_fn
-    )  # type: ignore[arg-type]
+    machine = TimeMachine(training.model, [training.optimizer], listener, loss_fn=training.loss_fn)  # type: ignore[arg-type]
 
     def step() -> None:
         training.step(machine.on_loss)
         listener.step += 1
 
     return step
-
-
-def watched(training: Training) -> Step:
-    folder = tempfile.mkdtemp()
-    watch = inspector.watch(
-        training.model, training.optimizer, run_dir=folder, name="run", loss_fn=training.loss_fn
-    )
-    return lambda: training.step(lambda loss: watch.record(loss=loss))
 
 
 def anomaly(check_nan: bool) -> Callable[[Training], Step]:
@@ -100,7 +87,6 @@ def anomaly(check_nan: bool) -> Callable[[Training], Step]:
 CONTENDERS: dict[str, Callable[[Training], Step]] = {
     "bare": bare,
     "armed": armed,
-    "watch()": watched,
     "detect_anomaly": anomaly(True),
     "detect_anomaly, no check": anomaly(False),
 }
