@@ -20,7 +20,6 @@ from inspector.capture.nonfinite import Onset, bad_loss, first_bad, first_nonfin
 from inspector.capture.transfer import ABSENT, Scalar, Shipment
 from inspector.quantities import ABSENT_BITS, SeriesKey
 
-
 _NO_PAIRS: Rows = np.empty((0, 2))
 
 
@@ -167,7 +166,7 @@ class Flight:
                 scalars["clipped"] = float(shrunk)
         if before > 0 and change != ABSENT:
             scalars["total_update_ratio"] = change / before
-        return nonfinite
+        return float(nonfinite)
 
     def _onset(self, scalars: dict[str, float]) -> Onset | None:
         if self.first_bad is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from inspector.capture.attach import Attachment, ToggledHook
 from inspector.capture.clock import DISPATCH_NS
 from inspector.capture.entries import Entries, Gradients, Rows, TapedEntries
 from inspector.capture.histograms import HistogramBatch, HistogramSchedule
-from inspector.capture.hooks import ModuleHook, OutputGradient
+from inspector.capture.hooks import ModuleHook, OutputGradient, on_gradient_of, transformed
 from inspector.capture.kernel import fits, load
 from inspector.capture.measured import ModuleColumns
 from inspector.capture.modules import ModuleRecord
@@ -133,7 +132,7 @@ class ForwardProbe:
         """The gradient of one module's output has arrived; never raises."""
         started = time.perf_counter_ns()
         try:
-            if not torch.is_grad_enabled() and not _transformed():  # create_graph differentiates
+            if not torch.is_grad_enabled() and not transformed():  # create_graph differentiates
                 self._on_gradient()
                 if not self.full or column < 0 or "output gradients" in self.broken:
                     pass
@@ -146,7 +145,7 @@ class ForwardProbe:
         self._charge(started)
 
     def _observe(self, hook: ModuleHook, args: Any, output: Any) -> None:
-        if _transformed():
+        if transformed():
             return
         if torch._C._current_graph_task_id() != -1:  # recomputed by a checkpoint
             if hook.phase == self._phase or not self.full:
@@ -188,7 +187,7 @@ class ForwardProbe:
         if self.full and hook.column >= 0:
             main = main_tensor(output)
             if main is not None and main.grad_fn is not None:
-                _on_gradient_of(main, hook.gradient)
+                on_gradient_of(main, hook.gradient)
 
     def _watch_boundaries(self, output: Any) -> None:
         for tensor in tensors_in(output):
@@ -197,7 +196,7 @@ class ForwardProbe:
     def watch_boundary(self, tensor: Tensor) -> None:
         """Lets a backward pass through this tensor be noticed."""
         if tensor.grad_fn is not None:
-            _on_gradient_of(tensor, self._boundary)
+            on_gradient_of(tensor, self._boundary)
 
     def _discover(self, hook: ModuleHook, args: Any, output: Any) -> None:
         record = hook.record
@@ -355,17 +354,3 @@ class ForwardProbe:
         for hook in self._hooks:
             hook.silence()
         self._boundary.probe = None
-
-
-def _on_gradient_of(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
-    """``tensor.register_hook(hook)`` without the handle, which costs more than the hook."""
-    if tensor._backward_hooks is None:
-        tensor._backward_hooks = OrderedDict(((-1, hook),))
-        tensor.grad_fn._register_hook_dict(tensor)  # type: ignore[union-attr]
-    else:
-        tensor.register_hook(hook)  # type: ignore[no-untyped-call]
-
-
-def _transformed() -> bool:
-    """Whether vmap, grad or another function transform is running: no values exist then."""
-    return torch._C._functorch.peek_interpreter_stack() is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,16 @@ class ModuleHook(Inert):
     """
 
     __slots__ = (
-        "bounds", "careful", "column", "gradient", "is_root", "measure", "probe", "record", "site",
         "_phase",
+        "bounds",
+        "careful",
+        "column",
+        "gradient",
+        "is_root",
+        "measure",
+        "probe",
+        "record",
+        "site",
     )  # fmt: skip
 
     def __init__(self, probe: ForwardProbe, record: ModuleRecord, *, is_root: bool) -> None:
@@ -101,3 +110,17 @@ class ModuleHook(Inert):
             self.gradient.probe = None
         if self.site is not None:
             self.site.dead = 1
+
+
+def on_gradient_of(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
+    """``tensor.register_hook(hook)`` without the handle, which costs more than the hook."""
+    if tensor._backward_hooks is None:
+        tensor._backward_hooks = OrderedDict(((-1, hook),))
+        tensor.grad_fn._register_hook_dict(tensor)  # type: ignore[union-attr]
+    else:
+        tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def transformed() -> bool:
+    """Whether vmap, grad or another function transform is running: no values exist then."""
+    return torch._C._functorch.peek_interpreter_stack() is not None

@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,48 +25,25 @@ from torch.nn.parameter import is_lazy
 from inspector.capture import modules as module_records
 from inspector.capture import native
 from inspector.capture.attach import Attachment
-from inspector.capture.clock import Clock
 from inspector.capture.cells import ParameterCells
+from inspector.capture.clock import Clock
 from inspector.capture.flight import Flight
 from inspector.capture.forward import ForwardProbe
 from inspector.capture.histograms import HistogramBatch, HistogramSchedule
+from inspector.capture.listener import Listener
 from inspector.capture.measured import Measured, parameter_keys
 from inspector.capture.nonfinite import NonFiniteWatch, Onset, bad_loss
 from inspector.capture.parameters import ParameterSet, collect
+from inspector.capture.readings import rates, states, zero_grad
 from inspector.capture.schedule import Schedule
 from inspector.capture.stepping import OptimizerProbe, find_scaler, scale_of
-from inspector.capture.transfer import Scalar, scalar
+from inspector.capture.transfer import Scalar
 from inspector.commands import Clip
 
 _REFRESH_STEPS = 50
 _REFERENCES = 8
 _SETTLED = 200
 _SHORT = 0.004  # seconds of a step in which the time machine is more than a percent
-
-
-class Listener(Protocol):
-    """Who receives what is observed."""
-
-    def on_measured(self, measured: Measured) -> None:
-        """A step's numbers; on CUDA a step or two after :meth:`on_boundary` of that step."""
-
-    def on_boundary(self) -> None:
-        """The step is over and the next has not begun; may block to pause training."""
-
-    def on_described(self) -> None:
-        """Module or parameter documents have changed."""
-
-    def on_scheduled(self, probe: str, every: int, reason: str) -> None:
-        """A probe is measured more seldom or more often from now on."""
-
-    def on_skipped(self, reason: str) -> None:
-        """Gradients were made, but the optimizer did not step."""
-
-    def on_late(self) -> None:
-        """Gradients are first seen before the step from now on, perhaps already clipped."""
-
-    def on_failed(self, probe: str, error: Exception) -> None:
-        """One of our own probes raised and is off from now on."""
 
 
 class Observer:
@@ -102,7 +79,7 @@ class Observer:
         self._failed: set[str] = set()
         self._task: int | None = None
         self._gradients_then: tuple[int | None, ...] = ()
-        self._states = _states if native.load() is None else native.load().states
+        self._states = states if native.load() is None else native.load().states
         self._scalars: dict[str, Scalar] = {}
         self._held: Flight | None = None
         self._flights: deque[Flight] = deque()
@@ -149,7 +126,7 @@ class Observer:
             partial(self._on_after_step, position),
         )
         previous = vars(optimizer).get("zero_grad")
-        inherited = previous or partial(_zero_grad, weakref.ref(optimizer))
+        inherited = previous or partial(zero_grad, weakref.ref(optimizer))
         self._attachment.replace_method(
             optimizer, "zero_grad", partial(self._on_zero_grad, position, inherited)
         )
@@ -355,19 +332,19 @@ class Observer:
         group = optimizer.param_groups[0]
         scalars = self._scalars
         self._scalars = {}
-        rates = _rates(group)
-        if any(isinstance(value, Tensor) for value in (*rates.values(), *scalars.values())):
+        found = rates(group)
+        if any(isinstance(value, Tensor) for value in (*found.values(), *scalars.values())):
             flight = Flight(step, False, True)
-            for name, value in {**rates, **scalars}.items():
+            for name, value in {**found, **scalars}.items():
                 flight.put(name, value)
             self._send(flight)
         else:
-            rates.update(scalars)
+            found.update(scalars)
             if probe.passes:
-                rates["backward_passes"] = float(probe.passes)
+                found["backward_passes"] = float(probe.passes)
             if wall:
-                rates["step_time"], rates["overhead"] = wall, own / wall
-            self._deliver(Measured(step, False, rates), bad_loss(scalars.get("loss")))  # type: ignore[arg-type]
+                found["step_time"], found["overhead"] = wall, own / wall
+            self._deliver(Measured(step, False, found), bad_loss(scalars.get("loss")))  # type: ignore[arg-type]
         self._schedule_step()
 
     def _deliver(self, measured: Measured, onset: Onset | None) -> None:
@@ -380,7 +357,7 @@ class Observer:
         first = self._probes[0]
         flight = Flight(self.clock.step, self.full, self._remote or self.forward.remote)
         group = optimizer.param_groups[0]
-        for name, value in _rates(group).items():
+        for name, value in rates(group).items():
             flight.put(name, value)
         if first.total_norm is not None and not self.full:
             flight.put("total_grad_norm", first.total_norm)
@@ -570,39 +547,3 @@ class Observer:
             if tensor.grad is not None
         )
         return {"modules": module_records.document(self.forward.records, trained)}
-
-
-def _zero_grad(reference: weakref.ref[Any], *args: Any, **kwargs: Any) -> Any:
-    optimizer = reference()
-    return None if optimizer is None else type(optimizer).zero_grad(optimizer, *args, **kwargs)
-
-
-def _states(parameters: tuple[Tensor, ...]) -> tuple[int | None, ...]:
-    """Identity and version of each gradient: they change when a backward pass adds to it."""
-    found: list[int | None] = []
-    for parameter in parameters:
-        gradient = parameter.grad
-        found += (id(gradient), None if gradient is None else gradient._version)
-    return tuple(found)
-
-
-def _rates(group: dict[str, Any]) -> dict[str, Scalar]:
-    """What the optimizer steps with, by quantity."""
-    found: dict[str, Any] = {"lr": group.get("lr")}
-    if "momentum" in group:
-        found["momentum"] = group["momentum"]
-    elif "betas" in group:
-        found["momentum"] = group["betas"][0]
-    found["weight_decay"] = group.get("weight_decay")
-    for name, value in found.items():
-        if type(value) is not float:
-            found[name] = _number(value)
-    if None in found.values():
-        found = {name: value for name, value in found.items() if value is not None}
-    return found
-
-
-def _number(value: Any) -> Scalar | None:
-    if isinstance(value, Tensor):
-        return scalar(value.detach())
-    return None if value is None else float(value)

@@ -7,6 +7,7 @@ compiled code does the work: copying and comparing everything would cost more th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class UpdateProbe:
         self._block: Tensor | None = None
         self._begun = ""
         whole = self._kernel is not None and len(self._positions) == self._size
-        self._native = native.load() if whole else None
+        self._native: Any = native.load() if whole else None
 
     def before_step(self, cells: ParameterCells) -> None:
         """Copies the parameters; measures their norms."""
