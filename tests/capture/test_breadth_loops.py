@@ -177,9 +177,7 @@ def quantization_aware() -> Case:
     class Rounded(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             scale = self.weight.detach().abs().max() / 127
-            rounded = torch.fake_quantize_per_tensor_affine(
-                self.weight, float(scale), 0, -128, 127
-            )
+            rounded = torch.fake_quantize_per_tensor_affine(self.weight, float(scale), 0, -128, 127)
             return nn.functional.linear(x, rounded, self.bias)
 
     return plain_loop(nn.Sequential(Rounded(6, 10), nn.ReLU(), Rounded(10, 3)))
