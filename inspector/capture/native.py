@@ -29,9 +29,7 @@ def load() -> Any:
         if library is None:
             return None
         loader = importlib.machinery.ExtensionFileLoader("inspector_native", str(library))
-        spec = importlib.util.spec_from_file_location(
-            "inspector_native", library, loader=loader
-        )
+        spec = importlib.util.spec_from_file_location("inspector_native", library, loader=loader)
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)

@@ -93,7 +93,6 @@ class Schedule:
         steps = math.ceil(extra / allowed) if allowed > 0 else longest
         return next((n for n in _LADDER if n >= min(steps, longest)), _LADDER[-1])
 
-
     def _dearer(self) -> float:
         """By how much full steps last longer on the clock on the wall; 0 while that is not known.
 
