@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAIN = {"events", "commands", "errors", "quantities", "config", "presets", "catalog"}
+PLAIN = {"events", "commands", "errors", "quantities", "config", "presets", "catalog", "faults"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -47,7 +47,8 @@ class _Panel:
         if answer is not None or self.disabled:
             st.session_state.pop(f"{key}/sent", None)
             sent = None
-        if not sent:
+        # Setting it anew, even to the same value, would wipe out what is being typed.
+        if not sent and st.session_state.get(key) != value:
             st.session_state[key] = value
         return key
 

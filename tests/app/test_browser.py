@@ -59,6 +59,9 @@ class Tab:
     def chip(self, text: str) -> None:
         self.page.locator(".strip .chip", has_text=re.compile(text)).wait_for()
 
+    def steer(self, button: str) -> None:
+        self.page.get_by_test_id("stSidebar").get_by_role("button", name=button).click()
+
     def go(self, name: str) -> None:
         self.page.get_by_role("link", name=name, exact=True).first.click()
 
@@ -184,17 +187,17 @@ def test_graph_is_captured_and_drawn(tab: Tab) -> None:
 
 def test_pause_single_step_and_stop(tab: Tab, app: App) -> None:
     tab.go("Live")
-    tab.page.get_by_role("button", name="Pause").click()
+    tab.steer("Pause")
     tab.status("Paused")
     with newest_run(app) as run:
         before = run.heartbeat.step
         assert tab.step() == before  # the step that waits has not been counted
-        tab.page.get_by_role("button", name="1 step").click()
+        tab.steer("1 step")
         tab.wait_for_step(before + 1)
         tab.status("Paused")
         tab.page.wait_for_timeout(500)
         assert tab.step() == before + 1
-    tab.page.get_by_role("button", name="Stop").click()
+    tab.steer("Stop")
     tab.status("Stopped")
 
 
@@ -211,7 +214,7 @@ def test_nan_preset_raises_its_banner_on_every_page(tab: Tab) -> None:
     tab.page.locator(".strip .banner:not([hidden])").filter(has_text="score").wait_for()
     tab.go("Live")
     tab.page.locator(".card canvas").first.wait_for()
-    tab.page.get_by_role("button", name="Stop").click()
+    tab.steer("Stop")
     tab.status("Stopped")
 
 
