@@ -8,8 +8,6 @@ picture), ``total`` (both), ``torchviz`` (its DOT text) and ``its layout`` (Grap
 ``dot`` where it is installed, else the bundled Graphviz in Node), ended after ``--limit``.
 """
 
-# ruff: noqa: T201
-
 from __future__ import annotations
 
 import argparse

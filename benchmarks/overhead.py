@@ -291,7 +291,7 @@ def measure(
         try:
             block(steps[name], device, 10)
         except RuntimeError as error:  # full backward hooks refuse some models
-            print(f"{name} raises: {str(error):.80}", flush=True)
+            print(f"{name} raises: {error!s:.80}", flush=True)
             del steps[name]
     length = max(3, int(block_seconds / block(steps["bare"], device, 10)[0]))
     for name in steps:  # the automatic schedule settles in its first seconds

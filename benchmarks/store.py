@@ -148,7 +148,7 @@ def main() -> None:
         finally:
             shutil.rmtree(directory)
     result = {name: spread(values) for name, values in figures.items()}
-    print(json.dumps(result, indent=2, ensure_ascii=False))  # noqa: T201
+    print(json.dumps(result, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

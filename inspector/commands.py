@@ -124,6 +124,7 @@ _RANGES: dict[str, tuple[bool, bool, float | None]] = {
     "max_steps_per_s": (True, True, None),
 }
 
+
 def _check_intervention(name: str, value: Any) -> None:
     """Settings of a remedy, fault, trial or rewind: known keys, usable values."""
     wanted = {} if value is None and name in ("lr_finder", "rewind") else value
@@ -146,8 +147,10 @@ def _check_intervention(name: str, value: Any) -> None:
         check(str(wanted.get("control")), wanted.get("value"))
     if name == "remedy" and wanted.get("method", "he") not in ("he", "xavier"):
         raise CommandError(f"method must be he or xavier, but got {wanted['method']!r}.")
-    if name == "fault" and wanted["action"] == "inject" and not isinstance(
-        wanted.get("fault"), str
+    if (
+        name == "fault"
+        and wanted["action"] == "inject"
+        and not isinstance(wanted.get("fault"), str)
     ):
         raise CommandError(f"fault must be the name of a fault, but got {wanted.get('fault')!r}.")
     for key in ("low", "high", "lr_factor", "steps"):

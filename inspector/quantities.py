@@ -302,7 +302,7 @@ _ALL = (
         "L2",
         "parameter",
         "after_step",
-        "L2 norm of a parameter; of more than 262,144 elements, estimated from an eighth.",
+        "L2 norm of a parameter.",
         log=True,
     ),
     Quantity(
@@ -311,8 +311,7 @@ _ALL = (
         "",
         "parameter",
         "after_step",
-        "L2 norm of a parameter's change in the step divided by its L2 norm before; of more than "
-        "262,144 elements, estimated from an eighth.",
+        "L2 norm of a parameter's change in the step divided by its L2 norm before.",
         log=True,
     ),
     Quantity(

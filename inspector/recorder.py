@@ -126,9 +126,7 @@ class Recorder:
         # Before the observer, so that a bad update is held before anything is clipped.
         incidents = Incidents(self, model, run_path)
         self.timemachine = TimeMachine(model, optimizers, incidents, loss_fn=loss_fn)
-        self._interventions = Interventions(
-            self, model, run_path, loss_fn=loss_fn, loader=loader
-        )
+        self._interventions = Interventions(self, model, run_path, loss_fn=loss_fn, loader=loader)
         self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
         self.timemachine.known_bad = self.observer.gradients_known_bad
         self.steering = Steering(optimizers, self.observer, self.event)

@@ -5,11 +5,15 @@ import dataclasses
 import streamlit as st
 
 from inspector.ui.context import current_run
+from inspector.ui.health_page import badge
 from inspector.views import modules as view
 
-st.subheader("Modules")
 with current_run() as run:
     table = view.rows(run.document("modules"))
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        st.subheader("Modules", width="content")
+        badge(run)
+        st.page_link(st.session_state["pages"]["health"], label="What is seen, and what it costs")
 
 if not table:
     st.info("The modules appear after the first step.")

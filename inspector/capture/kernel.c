@@ -151,25 +151,13 @@ void inspector_gradients(int64_t count, const float **x, const int64_t *n, doubl
     }
 }
 
-/* Of a long tensor only every SAMPLED-th block is copied and compared. */
-#define LONG (128 * BLOCK)
-#define SAMPLED 8
-
-static int64_t stride_of(int64_t n) { return n > LONG ? SAMPLED * BLOCK : BLOCK; }
-
-/* How many elements of a tensor are copied. */
-int64_t inspector_sample(int64_t n) {
-    int64_t stride = stride_of(n), whole = n / stride, rest = n % stride;
-    return whole * BLOCK + (rest < BLOCK ? rest : BLOCK);
-}
-
 /* Keeps copies of the tensors, and their norms. */
 void inspector_keep(int64_t count, const float **x, const int64_t *n, float *copies,
                     double *norm) {
     for (int64_t k = 0; k < count; k++) {
         double total = 0;
         const float *from = copies;
-        for (int64_t start = 0; start < n[k]; start += stride_of(n[k])) {
+        for (int64_t start = 0; start < n[k]; start += BLOCK) {
             int64_t length = start + BLOCK < n[k] ? BLOCK : n[k] - start;
             const float *w = x[k] + start;
             float s = 0;
@@ -180,9 +168,8 @@ void inspector_keep(int64_t count, const float **x, const int64_t *n, float *cop
             copies += length;
             total += s;
         }
-        int64_t taken = copies - from;
-        if (!isfinite(total) || total < 1e-30) total = squares_of(from, taken);
-        norm[k] = sqrt(total * (taken ? (double)n[k] / taken : 1));
+        if (!isfinite(total) || total < 1e-30) total = squares_of(from, n[k]);
+        norm[k] = sqrt(total);
     }
 }
 
@@ -191,8 +178,7 @@ void inspector_compare(int64_t count, const float **x, const int64_t *n, const f
                        double *change, double *after) {
     for (int64_t k = 0; k < count; k++) {
         double moved = 0, total = 0;
-        const float *from = copies;
-        for (int64_t start = 0; start < n[k]; start += stride_of(n[k])) {
+        for (int64_t start = 0; start < n[k]; start += BLOCK) {
             int64_t length = start + BLOCK < n[k] ? BLOCK : n[k] - start;
             const float *now = x[k] + start;
             float c = 0, s = 0;
@@ -216,10 +202,8 @@ void inspector_compare(int64_t count, const float **x, const int64_t *n, const f
             }
             copies += length;
         }
-        int64_t taken = copies - from;
-        double by = taken ? (double)n[k] / taken : 1;
-        change[k] = sqrt(moved * by);
-        after[k] = sqrt(total * by);
+        change[k] = sqrt(moved);
+        after[k] = sqrt(total);
     }
 }
 

@@ -57,9 +57,6 @@ class Kernel:
         self._gradients = _many(functions.inspector_gradients, 6)
         self._keep = _many(functions.inspector_keep, 5)
         self._compare = _many(functions.inspector_compare, 6)
-        self._sample = functions.inspector_sample
-        self._sample.argtypes = (_COUNT,)
-        self._sample.restype = _COUNT
         self._modules = functions.inspector_modules
         self._modules.argtypes = (
             _POINTER, _COUNT, _POINTER, _COUNT, _REAL, _COUNT, _POINTER, _POINTER, ctypes.c_uint32,
@@ -147,10 +144,6 @@ class Kernel:
         norm, largest, nonfinite = (_REAL * count)(), (_REAL * count)(), (_REAL * count)()
         self._gradients(count, _addresses(tensors), sizes.array, norm, largest, nonfinite)
         return norm[:], largest[:], nonfinite[:]
-
-    def sample(self, elements: int) -> int:
-        """How many elements of a tensor :meth:`keep` copies: all, or an eighth of a long one."""
-        return self._sample(elements)  # type: ignore[no-any-return]
 
     def keep(self, tensors: Sequence[Tensor], sizes: Sizes, copies: Tensor) -> list[float]:
         """Copies fitting tensors into one long tensor; their norms."""

@@ -448,7 +448,7 @@ static PyObject *walk(PyObject *const *args, Py_ssize_t count, int compare) {
             inspector_compare(1, &x, &n, copies, first + k, second + k);
         else
             inspector_keep(1, &x, &n, copies, first + k);
-        copies += inspector_sample(n);
+        copies += n;
     }
     Py_RETURN_TRUE;
 }

@@ -1,8 +1,4 @@
-"""How far the optimizer moved each parameter: ‖Δw‖ / ‖w‖, and the weight norms.
-
-Of a tensor of more than 262,144 elements every eighth block of 2048 stands for the whole where
-compiled code does the work: copying and comparing everything would cost more than the step.
-"""
+"""How far the optimizer moved each parameter: ‖Δw‖ / ‖w‖, and the weight norms."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from torch import Tensor
 
 from inspector.capture import native
 from inspector.capture.cells import AFTER, BEFORE, CHANGE, ParameterCells
-from inspector.capture.kernel import Kernel, Sizes, fits, load
+from inspector.capture.kernel import Sizes, fits, load
 from inspector.capture.reductions import measurable, norms, spread
 from inspector.capture.transfer import Scalar
 
@@ -86,16 +82,11 @@ class UpdateProbe:
     def _copied(self) -> int:
         """Address of the room for the copies."""
         if self._block is None:
-            assert self._kernel is not None
-            self._block = torch.empty(_sampled(self._kernel, self._sizes))
+            self._block = torch.empty(sum(self._sizes.numbers))
         return self._block.data_ptr()
 
     def _put(self, cells: ParameterCells, row: int, values: Sequence[Scalar]) -> None:
         cells.put(row, spread(values, self._positions, self._size))
-
-
-def _sampled(kernel: Kernel, sizes: Sizes) -> int:
-    return sum(kernel.sample(number) for number in sizes.numbers)
 
 
 def _same_layout(parameter: Tensor) -> Tensor:

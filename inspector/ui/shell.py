@@ -33,8 +33,10 @@ PAGES = {
     "lab": ("Lab", False),
     "break_it": ("Break it", True),
     "events": ("Events", True),
+    "health": ("Hook health", True),
     "runs": ("Runs", False),
 }
+_LINKED = frozenset({"health"})  # reached from another page: the row above has no room
 
 
 def pages_dir() -> Path:
@@ -65,6 +67,7 @@ def main() -> None:
             title=title,
             url_path=name,
             default=name == "start",
+            visibility="hidden" if name in _LINKED else "visible",
         )
         for name, (title, _) in PAGES.items()
     }

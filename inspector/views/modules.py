@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 ROOT = "(model)"
 _HOLDERS = frozenset({"ModuleList", "ModuleDict", "ParameterList", "ParameterDict"})
 
