@@ -22,18 +22,10 @@ from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-ARGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 HOSTILE = '"]; a->b [x="<img src=x onerror=alert(1)>'
 PICTURE_MS = 20_000
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Chromium"),
-]
+pytestmark = pytest.mark.browser
 
 APP = """
 import streamlit as st
@@ -148,17 +140,9 @@ def wait_until_healthy(url: str) -> None:
     raise TimeoutError(url)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def page(browser: sync_api.Browser) -> Iterator[sync_api.Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+def page(chromium: sync_api.Browser) -> Iterator[sync_api.Page]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
     tab = context.new_page()
     problems: list[str] = []
     tab.on("pageerror", lambda error: problems.append(str(error)))

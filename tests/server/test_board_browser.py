@@ -225,8 +225,9 @@ def test_a_click_on_a_row_of_the_heat_map_reaches_the_script(seen: Seen, server:
     canvas.wait_for()
     wait_until(page, lambda: canvas.bounding_box()["height"] > 60)
     box = canvas.bounding_box()
-    page.mouse.click(box["x"] + box["width"] * 0.7, box["y"] + (box["height"] - 22) / 2)
-    page.get_by_role("heading", name="middle").wait_for()
+    # The canvas may still move while the page fills: Playwright's own click waits for it to rest.
+    canvas.click(position={"x": box["width"] * 0.7, "y": (box["height"] - 22) / 2})
+    page.get_by_role("heading", name="middle", exact=True).wait_for()
 
 
 def test_charts_follow_the_theme_of_the_system(seen: Seen, server: Server) -> None:
