@@ -121,7 +121,3 @@ def _opacity(module: torch.nn.Module) -> str:
     if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
         return COMPILED
     return ""
-
-
-def _is_wrapped(path: str) -> bool:
-    return path.split(".")[-1] == "_orig_mod"

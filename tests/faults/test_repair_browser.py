@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,44 +12,14 @@ import pytest
 
 import inspector
 from inspector.store.reader import list_runs
+from tests.app.server import App
 
 pytestmark = pytest.mark.browser
 SHORT = 40_000  # milliseconds a person on a busy two-core machine would still wait
 
 
-class App:
-    def __init__(self, runs_dir: Path) -> None:
-        self.runs_dir = runs_dir
-        self.log = runs_dir.with_suffix(".log")
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "inspector.cli", "ui", str(runs_dir), "--no-browser"],
-                stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-        self.link = self._printed_link()
-
-    def _printed_link(self) -> str:
-        for _ in range(240):
-            found = re.findall(r"http://\S+\?token=\S+", self.log.read_text())
-            if found:
-                return str(found[-1])
-            try:
-                self.process.wait(0.25)
-            except subprocess.TimeoutExpired:
-                continue
-            break
-        pytest.fail(f"no link was printed:\n{self.log.read_text()}")
-
-    def newest(self) -> inspector.Run:
-        return inspector.open_run(list_runs(self.runs_dir)[0].path)
-
-    def close(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(10)
+def newest(app: App) -> inspector.Run:
+    return inspector.open_run(list_runs(app.runs_dir)[0].path)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +78,7 @@ def test_a_nan_names_op_module_file_and_line_and_training_goes_on(page: Any, app
     assert re.search(r"log_trap\.py:13", text)
     card.locator("code", has_text="return torch.log(1 + x)").wait_for()
     assert "held back" in text
-    with app.newest() as run:
+    with newest(app) as run:
         assert run.config["controls"]["detect_anomaly"] is False
         found = next(finding for finding in run.findings() if finding.code == "nonfinite")
         assert (found.op, found.module, found.line) == ("log", "score", 13)
@@ -146,7 +114,7 @@ def test_a_vanishing_gradient_is_explained_fixed_by_a_button_and_recovers(
         timeout=3 * SHORT
     )
     look(page, "recovered")
-    with app.newest() as run:
+    with newest(app) as run:
         (verdict,) = [s.event for s in run.events() if s.event.kind == "remedy_verdict"]
         assert verdict.after > 100 * verdict.before
     stop(page)
@@ -164,7 +132,7 @@ def test_the_class_guesses_a_hidden_fault_and_it_is_healed(page: Any, app: App) 
     look(page, "revealed")
     page.get_by_role("button", name="Heal").click()
     page.locator(".st-key-fault-1", has_text="healed at step").wait_for()
-    with app.newest() as run:
+    with newest(app) as run:
         kinds = [stored.event.kind for stored in run.events()]
     assert [k for k in kinds if k.startswith("fault_")] == [
         "fault_injected", "fault_revealed", "fault_healed",
