@@ -18,6 +18,10 @@ from inspector.errors import CommandError
 
 Clip = Literal["off", "norm", "value"]
 OnNonFinite = Literal["pause", "skip", "continue"]
+SCHEDULES = (
+    "constant", "step", "multi_step", "exponential", "cosine", "one_cycle", "warmup_cosine",
+    "reduce_on_plateau",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,13 @@ class Controls:
         capture_every: telemetry of modules and parameters is taken every so many steps;
             0 lets the schedule keep to its budget by itself.
         graph_every: the autograd graph is captured every so many steps; 0 only on request.
+        schedule: how the learning rate goes on from here: a dict with ``name``, one of
+            ``SCHEDULES``, and the scheduler's arguments; None leaves the optimizer's own.
+        accumulate: backward passes whose gradients are summed before each optimizer step; the
+            loss is divided by their number.
+        frozen: paths of modules whose parameters do not require gradients.
+        eval_modules: types or paths of modules that are held in eval mode while training, such
+            as ``BatchNorm2d`` or ``Dropout``.
     """
 
     lr: float | None = None
@@ -52,6 +63,10 @@ class Controls:
     on_nonfinite: OnNonFinite = "continue"
     capture_every: int = 0
     graph_every: int = 0
+    schedule: dict[str, Any] | None = None
+    accumulate: int = 1
+    frozen: tuple[str, ...] = ()
+    eval_modules: tuple[str, ...] = ()
 
     def with_value(self, name: str, value: Any) -> Controls:
         """A copy with one control changed.
@@ -80,6 +95,18 @@ def check(name: str, value: Any) -> Any:
                 f"{name} must be a whole number of steps, 0 or more, but got {value!r}."
             )
         return value
+    if name == "accumulate":
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise CommandError(
+                f"accumulate must be a whole number of passes, 1 or more, but got {value!r}."
+            )
+        return value
+    if name in ("frozen", "eval_modules"):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(i, str) for i in value):
+            raise CommandError(f"{name} must be a list of names, but got {value!r:.80}.")
+        return tuple(value)
+    if name == "schedule":
+        return _check_schedule(value)
     if name not in _RANGES:
         raise CommandError(
             f"There is no control named {name!r}; choose one of "
@@ -99,6 +126,17 @@ def check(name: str, value: Any) -> Any:
     if below is not None and number >= below:
         raise CommandError(f"{name} must be less than {below:g}, but got {number:g}.")
     return number
+
+
+def _check_schedule(value: Any) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or value.get("name") not in SCHEDULES:
+        raise CommandError(
+            f"schedule must be a dict with a name, one of {', '.join(SCHEDULES)}, "
+            f"but got {value!r:.80}."
+        )
+    return value
 
 
 def _check_capture(value: Any) -> None:

@@ -15,7 +15,10 @@ from inspector.commands import Controls
 from inspector.errors import ConfigError
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
-LOSSES = ("auto", "cross_entropy", "mse", "bce_with_logits", "nll", "smooth_l1")
+LOSSES = (
+    "auto", "cross_entropy", "mse", "bce_with_logits", "nll", "smooth_l1", "kl_div", "ctc",
+)  # fmt: skip
+PRECISIONS = ("float32", "bf16", "fp16")
 TASKS = (
     "auto", "classification", "multi_label", "regression", "reconstruction", "sequence",
     "per_pixel", "own",
@@ -43,7 +46,18 @@ class RunConfig:
         optimizer: one of ``OPTIMIZERS``.
         lr, momentum, weight_decay: the optimizer's; momentum is ignored by Adagrad and is
             beta1 for Adam and AdamW (0 there means PyTorch's default of 0.9).
+        optimizer_args: further keyword arguments of the optimizer's class, such as ``nesterov``.
+        param_groups: parameter groups with settings of their own: dicts with ``modules`` (paths;
+            every parameter below them) and any of the optimizer's arguments, such as ``lr``.
         loss: one of ``LOSSES``; ``auto`` takes what suits the data's task.
+        loss_args: keyword arguments of the loss, such as ``label_smoothing``; a ``weight`` is a
+            list with one number per class.
+        init: how modules are initialised, by the name of their type (``{"Linear":
+            "kaiming_normal"}``); a type that is not named keeps PyTorch's default.
+        precision: one of ``PRECISIONS``; other than float32 trains under autocast, fp16 with
+            loss scaling.
+        metrics: names of further metrics of the held-out samples; empty takes the task's usual.
+        augment: torchvision v2 transforms of the training part: dicts with ``name`` and arguments.
         batch_size: samples per step.
         epochs: passes over the training part; ignored when ``steps`` is given.
         steps: optimizer steps, or None.
@@ -55,6 +69,15 @@ class RunConfig:
         balance: draw each class equally often.
         workers: processes that load batches; more than 0 trains in a child process.
         pin_memory: load batches into pinned memory, for faster copies to CUDA.
+        early_stopping: stop after so many validations in a row without a better validation loss;
+            0 never stops early.
+        checkpoint_every: keep a checkpoint every so many steps, besides the last and the best.
+        resume: a checkpoint that the run goes on from exactly: weights, optimizer, schedule,
+            random numbers and order of the data.
+        overfit_batches: train on the first so many batches only, again and again; a model that
+            cannot learn one batch by heart has a fault. 0 trains on all.
+        compile: run the model through ``torch.compile``.
+        deterministic: ask PyTorch for deterministic algorithms only.
         seed: seeds the split, the initial weights and the shuffling.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         in_process: True trains in a background thread, False in a child process.
@@ -75,7 +98,14 @@ class RunConfig:
     lr: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
+    optimizer_args: dict[str, Any] = field(default_factory=dict)
+    param_groups: list[Any] = field(default_factory=list)
     loss: str = "auto"
+    loss_args: dict[str, Any] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    metrics: list[Any] = field(default_factory=list)
+    augment: list[Any] = field(default_factory=list)
     batch_size: int = 64
     epochs: int = 60
     steps: int | None = None
@@ -86,6 +116,12 @@ class RunConfig:
     balance: bool = False
     workers: int = 0
     pin_memory: bool = False
+    early_stopping: int = 0
+    checkpoint_every: int = 0
+    resume: str = ""
+    overfit_batches: int = 0
+    compile: bool = False
+    deterministic: bool = False
     seed: int = 0
     device: str = "auto"
     in_process: bool = True
@@ -98,12 +134,15 @@ class RunConfig:
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("loss", self.loss, LOSSES)
         _one_of("task", self.task, TASKS)
+        _one_of("precision", self.precision, PRECISIONS)
         for name in ("lr", "momentum", "weight_decay"):
             Controls().with_value(name, getattr(self, name))
         _at_least("batch_size", self.batch_size, 1)
         _at_least("epochs", self.epochs, 1)
-        _at_least("torch_threads", self.torch_threads, 0)
-        _at_least("workers", self.workers, 0)
+        for name in (
+            "torch_threads", "workers", "early_stopping", "checkpoint_every", "overfit_batches",
+        ):  # fmt: skip
+            _at_least(name, getattr(self, name), 0)
         if self.steps is not None:
             _at_least("steps", self.steps, 1)
         if not 0 <= self.validation <= 0.9:
@@ -190,8 +229,8 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
         fits = isinstance(value, int) and not isinstance(value, bool)
     elif hint == int | None:
         fits = value is None or (isinstance(value, int) and not isinstance(value, bool))
-    elif hint == dict[str, Any]:
-        fits = isinstance(value, dict)
+    elif hint in (dict[str, Any], list[Any]):
+        fits = isinstance(value, dict if hint == dict[str, Any] else list)
     else:
         fits = isinstance(value, hint)
     if not fits:
