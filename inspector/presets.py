@@ -17,6 +17,7 @@ class Preset:
         title: a few words for the gallery.
         about: one sentence: what is trained on what.
         notice: what to look at, and what to try.
+        group: the heading that the gallery folds it under; empty for what the first screen shows.
     """
 
     key: str
@@ -24,7 +25,11 @@ class Preset:
     about: str
     notice: str
     config: RunConfig
+    group: str = ""
 
+
+PRACTICES = "Practices of training"
+"""Group of the presets that each show one practice."""
 
 PRESETS: tuple[Preset, ...] = (
     Preset(
