@@ -38,6 +38,7 @@ ABSENT = np.array([ABSENT_BITS], np.uint32).view(np.float32)[0]
 """A float32 NaN that means *not measured at this step*; test with :func:`is_absent`."""
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 U16 = npt.NDArray[np.uint16]

@@ -19,6 +19,7 @@ from inspector.store.layout import (
     ABSENT,
     CHUNK_ROWS,
     F32,
+    F64,
     FANOUT,
     I64,
     LEVELS,
@@ -110,6 +111,20 @@ def raw(source: Source, group: str, columns: I64, lo: int, hi: int) -> tuple[I64
     if len(rows) < len(have):
         steps, values = steps[rows], values[:, rows]
     return rows + lo, steps, values
+
+
+def walls(source: Source, group: str, lo: int, hi: int) -> F64:
+    """Seconds since 1970 of rows [lo, hi); NaN where a chunk is missing."""
+    times: F64 = np.full(hi - lo, np.nan)
+    for row, count, begin, end in source.rows(
+        "SELECT row, n, t0, t1 FROM chunk WHERE grp=? AND stripe=0 AND row>? AND row<? "
+        "ORDER BY row",
+        group, lo - CHUNK_ROWS, hi,
+    ):  # fmt: skip
+        even = np.linspace(begin, end, count) if count > 1 else np.array([end])
+        start, stop = max(lo, row), min(hi, row + count)
+        times[start - lo : stop - lo] = even[start - row : stop - row]
+    return times
 
 
 def _damaged(name: str, group: str, first: int, count: int) -> str:

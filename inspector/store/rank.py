@@ -16,9 +16,17 @@ from inspector.events import Event, StoredEvent, Unknown, decode
 from inspector.quantities import SeriesKey
 from inspector.store.chunks import decode_chunk
 from inspector.store.database import open_reader
-from inspector.store.layout import ABSENT, F32, I64, STRIPE
-from inspector.store.query import Source
-from inspector.store.records import Cursor, Delta, Heartbeat, Histogram, Rows, Status
+from inspector.store.layout import ABSENT, F32, F64, I64, STRIPE
+from inspector.store.query import Source, raw, row_range, walls
+from inspector.store.records import (
+    Cursor,
+    Delta,
+    Heartbeat,
+    Histogram,
+    RawRows,
+    Rows,
+    Status,
+)
 from inspector.store.resume import read_meta, writer_alive
 
 
@@ -77,6 +85,18 @@ class RankFile:
             if columns:
                 return group, np.array(columns, np.int64), [keys[at].subject for at in columns]
         return "", np.empty(0, np.int64), []
+
+    def clock(self) -> tuple[I64, F64]:
+        """Steps, rising, and the times (seconds since 1970) at which rows of them were taken in."""
+        with self.lock:
+            found = self.source.rows(
+                "SELECT first, t0, last, t1 FROM chunk WHERE stripe=0 ORDER BY last, row"
+            )
+        knots = np.array(found, np.float64).reshape(-1, 2)
+        steps, walls = knots[:, 0].astype(np.int64), np.maximum.accumulate(knots[:, 1])
+        order = np.argsort(steps, kind="stable")
+        steps, first = np.unique(steps[order], return_index=True)
+        return steps, np.maximum.accumulate(walls[order][first])
 
     def meta(self) -> dict[str, Any]:
         with self.lock:
@@ -163,6 +183,33 @@ class RankFile:
             Histogram(step, _number(low), _number(high), np.frombuffer(counts, "<i8"))
             for step, low, high, counts in rows
         ]
+
+    def windows(self, rows: int) -> list[tuple[int, int]]:
+        """First and last steps of windows that hold about so many rows of all groups together."""
+        with self.lock:
+            chunks = self.source.rows("SELECT last, n FROM chunk WHERE stripe=0 ORDER BY last")
+        found: list[tuple[int, int]] = []
+        first, held = 0, 0
+        for at, (last, count) in enumerate(chunks):
+            held += count
+            if held >= rows or at + 1 == len(chunks):
+                if last >= first:
+                    found.append((first, last))
+                first, held = last + 1, 0
+        return found
+
+    def raw_rows(self, first: int, last: int) -> list[RawRows]:
+        """The rows of each group over the steps ``first`` to ``last``, both included."""
+        with self.lock:
+            found = []
+            for group, keys in self.groups().items():
+                lo, hi = row_range(self.source, group, first, last)
+                if lo < hi:
+                    columns: I64 = np.arange(len(keys))
+                    rows, steps, values = raw(self.source, group, columns, lo, hi)
+                    times = walls(self.source, group, lo, hi)[rows - lo]
+                    found.append(RawRows(tuple(keys), steps, times, values))
+        return found
 
     def tail(
         self, cursor: Cursor | None, keys: Collection[SeriesKey] | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,7 +13,7 @@ import numpy as np
 from inspector.errors import RunNotFound, StoreError
 from inspector.events import StoredEvent
 from inspector.quantities import QUANTITIES, SeriesKey
-from inspector.store.layout import F32, I32, I64, is_absent, is_run, rank_files, read_run_file
+from inspector.store.layout import F32, F64, I32, I64, is_absent, is_run, rank_files, read_run_file
 from inspector.store.query import bucket_size, buckets, raw, row_range
 from inspector.store.rank import RankFile
 from inspector.store.records import (
@@ -22,6 +22,7 @@ from inspector.store.records import (
     Heartbeat,
     Histogram,
     Matrix,
+    RawRows,
     Rows,
     RunSummary,
     Series,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from inspector.diagnosis import Finding
 
 __all__ = [
-    "Cursor", "Delta", "Heartbeat", "Histogram", "Matrix", "Rows", "Run", "RunSummary", "Series",
-    "Status", "list_runs", "open_run",
+    "Cursor", "Delta", "Heartbeat", "Histogram", "Matrix", "RawRows", "Rows", "Run", "RunSummary",
+    "Series", "Status", "list_runs", "open_run",
 ]  # fmt: skip
 
 
@@ -139,6 +140,16 @@ class Run:
             found.last[kept], values, found.low[0][kept], found.high[0][kept], nonfinite, size
         )
 
+    def raw(self, *, rank: int = 0, rows: int = 16384) -> Iterator[list[RawRows]]:
+        """Everything that was measured, window by window of rising steps, one entry a group.
+
+        ``rows`` is about how many rows of all groups together one window holds in memory.
+        """
+        file = self._ranks().get(rank)
+        if file is not None:
+            for first, last in file.windows(rows):
+                yield file.raw_rows(first, last)
+
     def matrix(
         self,
         quantity: str,
@@ -172,6 +183,14 @@ class Run:
             names, values, nonfinite = _by_module(names, values, nonfinite, known.unit)
         values = np.where(nonfinite > 0, np.float32(np.nan), values)
         return Matrix(names, found.last, values, nonfinite, size)
+
+    def clock(self, *, rank: int = 0) -> tuple[I64, F64]:
+        """When steps were recorded: int64[n] rising steps and float64[n] seconds since 1970.
+
+        Known at the ends of each chunk, so at least every 64 steps; interpolate in between.
+        """
+        file = self._ranks().get(rank)
+        return file.clock() if file else (np.empty(0, np.int64), np.empty(0, np.float64))
 
     def events(self, after: int = 0, *, rank: int | None = None) -> list[StoredEvent]:
         """Events with ``seq`` above ``after``, of one rank or of all (then by time)."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from inspector.events import StoredEvent
 from inspector.quantities import SeriesKey
-from inspector.store.layout import F32, I32, I64
+from inspector.store.layout import F32, F64, I32, I64
 
 Status = Literal["running", "paused", "finished", "stopped", "failed", "crashed", "empty"]
 """``crashed``: the process is gone (or silent, on another host) and no final event was written.
@@ -114,6 +114,21 @@ class Rows:
     steps: I64
     values: F32
     wall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawRows:
+    """Every row of one group over some steps, as it was recorded.
+
+    ``steps`` int64[n], ``values`` float32[len(keys), n] (``layout.is_absent`` where a series was
+    not measured), ``walls`` float64[n] in seconds since 1970: known of the first and the last row
+    of each chunk, which lie at most 64 rows or one commit (50 ms) apart, and even between them.
+    """
+
+    keys: tuple[SeriesKey, ...]
+    steps: I64
+    walls: F64
+    values: F32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
