@@ -90,13 +90,11 @@ class RankFile:
         """Steps, rising, and the times (seconds since 1970) at which rows of them were taken in."""
         with self.lock:
             found = self.source.rows(
-                "SELECT first, t0, last, t1 FROM chunk WHERE stripe=0 ORDER BY last, row"
+                "SELECT first, t0, last, t1 FROM chunk WHERE stripe=0 ORDER BY id"
             )
         knots = np.array(found, np.float64).reshape(-1, 2)
-        steps, walls = knots[:, 0].astype(np.int64), np.maximum.accumulate(knots[:, 1])
-        order = np.argsort(steps, kind="stable")
-        steps, first = np.unique(steps[order], return_index=True)
-        return steps, np.maximum.accumulate(walls[order][first])
+        steps, places = np.unique(knots[:, 0].astype(np.int64), return_index=True)
+        return steps, np.maximum.accumulate(knots[places, 1])
 
     def meta(self) -> dict[str, Any]:
         with self.lock:
