@@ -211,7 +211,7 @@ _INTERVENTIONS = {
 
 Name = Literal[
     "set", "pause", "resume", "run_steps", "stop", "capture_graph", "capture_backward",
-    "remedy", "fault", "lr_finder", "rewind",
+    "remedy", "fault", "lr_finder", "rewind", "checkpoint",
 ]  # fmt: skip
 
 
@@ -230,6 +230,7 @@ class Command:
             acts (set a control, reinitialize or unfreeze a module) and is judged fifty steps
             later; ``fault`` injects, reveals or heals; ``lr_finder`` tries learning rates on a
             copy; ``rewind`` goes back to a kept state, and may lower the learning rate.
+            ``checkpoint`` writes the state of a built-in run to its ``blobs/checkpoints``.
         id: unique; a second command with the same id is ignored.
     """
 
@@ -251,7 +252,7 @@ class Command:
             _check_capture(self.value)
         elif self.name in _INTERVENTIONS:
             _check_intervention(self.name, self.value)
-        elif self.name not in ("pause", "resume", "stop", "capture_graph"):
+        elif self.name not in ("pause", "resume", "stop", "capture_graph", "checkpoint"):
             raise CommandError(f"There is no command named {self.name!r}.")
 
     def to_json(self) -> str:

@@ -21,7 +21,7 @@ LOSSES = (
 PRECISIONS = ("float32", "bf16", "fp16")
 TASKS = (
     "auto", "classification", "multi_label", "regression", "reconstruction", "sequence",
-    "per_pixel", "own",
+    "per_pixel", "distribution", "transcription", "own",
 )  # fmt: skip
 
 
@@ -72,11 +72,13 @@ class RunConfig:
         early_stopping: stop after so many validations in a row without a better validation loss;
             0 never stops early.
         checkpoint_every: keep a checkpoint every so many steps, besides the last and the best.
-        resume: a checkpoint that the run goes on from exactly: weights, optimizer, schedule,
-            random numbers and order of the data.
+        resume: a checkpoint that the run goes on from exactly (weights, optimizer, schedule,
+            random numbers, order of the data): the path of its file, or ``RUN@STEP``,
+            ``RUN@last``, ``RUN@best``.
         overfit_batches: train on the first so many batches only, again and again; a model that
             cannot learn one batch by heart has a fault. 0 trains on all.
-        compile: run the model through ``torch.compile``.
+        compile: run the model through ``torch.compile``; a text names the backend, such as
+            ``aot_eager``.
         deterministic: ask PyTorch for deterministic algorithms only.
         seed: seeds the split, the initial weights and the shuffling.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -120,7 +122,7 @@ class RunConfig:
     checkpoint_every: int = 0
     resume: str = ""
     overfit_batches: int = 0
-    compile: bool = False
+    compile: bool | str = False
     deterministic: bool = False
     seed: int = 0
     device: str = "auto"

@@ -330,14 +330,64 @@ class EpochFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSaved(Event):
-    """A checkpoint was written; ``path`` is relative to the run directory."""
+    """A checkpoint was written; ``path`` is relative to the run directory.
+
+    ``at`` is the number of steps it has completed, ``reason`` is last, best, every or command,
+    ``val_loss`` the newest validation loss that it knows, ``size`` its bytes.
+    """
 
     kind: ClassVar[str] = "checkpoint_saved"
     path: str
+    at: int | None = None
+    reason: str = ""
+    val_loss: float | None = None
+    size: int = 0
 
     @property
     def text(self) -> str:
-        return f"Checkpoint {self.path} saved."
+        best = f": validation loss {self.val_loss:.4g}" if self._is_best else ""
+        return f"Checkpoint {self.path} saved{best}."
+
+    @property
+    def _is_best(self) -> bool:
+        return self.reason == "best" and self.val_loss is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFailed(Event):
+    """A checkpoint could not be written, and training went on; told once until one succeeds."""
+
+    kind: ClassVar[str] = "checkpoint_failed"
+    level: ClassVar[Level] = "warning"
+    path: str
+    error: str
+
+    @property
+    def text(self) -> str:
+        return f"Checkpoint {self.path} could not be written: {self.error}; training goes on."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContinued(Event):
+    """The run goes on from a checkpoint of another one.
+
+    ``parent`` is the name of that run (empty for a file from elsewhere), ``at`` the number of
+    steps completed there, ``changes`` what is set differently from here on. ``notes`` say what
+    could not be taken over exactly.
+    """
+
+    kind: ClassVar[str] = "run_continued"
+    parent: str
+    at: int
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        changed = ", ".join(f"{name} = {_short(value)}" for name, value in self.changes.items())
+        what = f"Forked from {self.parent}" if changed else f"Goes on from {self.parent}"
+        notes = "".join(f" {note}" for note in self.notes)
+        return f"{what} at step {self.at}{f' with {changed}' if changed else ''}.{notes}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -493,8 +543,8 @@ KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         RunStarted, RunFinished, RunFailed, CommandApplied, CommandRefused, NonFinite,
-        EpochFinished, CheckpointSaved, Paused, Resumed, StepSkipped, ProbeFailed,
-        TelemetryDropped, ScheduleChanged, GraphCaptured, BackwardCaptured, Origin, Rewound,
+        EpochFinished, CheckpointSaved, CheckpointFailed, RunContinued, Paused, Resumed,
+        StepSkipped, ProbeFailed, TelemetryDropped, ScheduleChanged, GraphCaptured, BackwardCaptured, Origin, Rewound,
         RemedyVerdict, FaultInjected, FaultRevealed, FaultHealed, LrFound, Notice, Unknown,
     )
 }  # fmt: skip

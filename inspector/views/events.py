@@ -17,6 +17,8 @@ TITLES = {
     "nonfinite": "Non-finite",
     "epoch_finished": "Epoch",
     "checkpoint_saved": "Checkpoint",
+    "checkpoint_failed": "Lost checkpoint",
+    "run_continued": "Continued",
     "paused": "Pause",
     "resumed": "Resume",
     "step_skipped": "Skipped step",
