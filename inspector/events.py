@@ -544,8 +544,9 @@ KINDS: dict[str, type[Event]] = {
     for cls in (
         RunStarted, RunFinished, RunFailed, CommandApplied, CommandRefused, NonFinite,
         EpochFinished, CheckpointSaved, CheckpointFailed, RunContinued, Paused, Resumed,
-        StepSkipped, ProbeFailed, TelemetryDropped, ScheduleChanged, GraphCaptured, BackwardCaptured, Origin, Rewound,
-        RemedyVerdict, FaultInjected, FaultRevealed, FaultHealed, LrFound, Notice, Unknown,
+        StepSkipped, ProbeFailed, TelemetryDropped, ScheduleChanged, GraphCaptured,
+        BackwardCaptured, Origin, Rewound, RemedyVerdict, FaultInjected, FaultRevealed,
+        FaultHealed, LrFound, Notice, Unknown,
     )
 }  # fmt: skip
 
