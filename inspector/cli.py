@@ -99,6 +99,39 @@ def diagnose(
 
 
 @app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Name of a run in --run-dir, or its folder.")],
+    to: Annotated[str, typer.Option("--to", help="Format; see docs/exports.md.")],
+    out: Annotated[Path | None, typer.Option(help="File or folder to write.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="last, best or step-…, for a model.")] = "last",
+    form: Annotated[str, typer.Option(help="long or wide, for a table.")] = "long",
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
+    run_dir: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+) -> None:
+    """Writes a run's model, telemetry, report or configuration for other tools."""
+    from inspector.exports.command import export_command
+
+    export_command(
+        run, to, typer.echo, out=out, checkpoint=checkpoint, form=form, force=force,
+        as_json=as_json, runs_dir=run_dir,
+    )  # fmt: skip
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[str, typer.Argument(help="What wrote it: tensorboard.")],
+    path: Annotated[Path, typer.Argument(help="An event file, or a folder with some.")],
+    run_dir: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    name: Annotated[str, typer.Option(help="Name of the run.")] = "",
+) -> None:
+    """Makes runs of a foreign tool's logs, to be looked at beside our own."""
+    from inspector.exports.command import import_command
+
+    import_command(source, path, typer.echo, runs_dir=run_dir, name=name)
+
+
+@app.command()
 def doctor() -> None:
     """Says what is installed, what is missing and what to do about it."""
     from inspector.doctor import report

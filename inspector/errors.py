@@ -5,6 +5,7 @@
     ├── ModelError       a model that cannot be found, built or fed
     ├── DataError        data that cannot be found, loaded or fed
     ├── CommandError     a command with an unusable value
+    ├── ExportError      a run that cannot be written in a format, or a log that cannot be read
     └── StoreError       a run directory that cannot be written or read
         └── RunNotFound  no run of that name
 
@@ -30,6 +31,10 @@ class DataError(InspectorError):
 
 class CommandError(InspectorError, ValueError):
     """A command carries a value that must not be applied, such as a negative learning rate."""
+
+
+class ExportError(InspectorError):
+    """A run cannot be written in the format asked for, or a foreign log cannot be imported."""
 
 
 class StoreError(InspectorError):

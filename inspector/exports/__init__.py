@@ -1,0 +1,4 @@
+"""What a run leaves behind for other tools: its model, telemetry, report and configuration.
+
+One entry of :mod:`inspector.exports.formats` is one format; only ``model/`` imports torch.
+"""
