@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inspector.errors import CommandError
+from inspector.schedules import SCHEDULES, check_schedule
+
+__all__ = ["SCHEDULES", "Clip", "Command", "Controls", "OnNonFinite", "check"]
 
 Clip = Literal["off", "norm", "value"]
 OnNonFinite = Literal["pause", "skip", "continue"]
-SCHEDULES = (
-    "constant", "step", "multi_step", "exponential", "cosine", "one_cycle", "warmup_cosine",
-    "reduce_on_plateau",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +105,7 @@ def check(name: str, value: Any) -> Any:
             raise CommandError(f"{name} must be a list of names, but got {value!r:.80}.")
         return tuple(value)
     if name == "schedule":
-        return _check_schedule(value)
+        return check_schedule(value)
     if name not in _RANGES:
         raise CommandError(
             f"There is no control named {name!r}; choose one of "
@@ -126,17 +125,6 @@ def check(name: str, value: Any) -> Any:
     if below is not None and number >= below:
         raise CommandError(f"{name} must be less than {below:g}, but got {number:g}.")
     return number
-
-
-def _check_schedule(value: Any) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict) or value.get("name") not in SCHEDULES:
-        raise CommandError(
-            f"schedule must be a dict with a name, one of {', '.join(SCHEDULES)}, "
-            f"but got {value!r:.80}."
-        )
-    return value
 
 
 def _check_capture(value: Any) -> None:

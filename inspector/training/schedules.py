@@ -1,0 +1,255 @@
+"""Learning rate schedules: PyTorch's own, started at the rate in force and bent by hand.
+
+A schedule is a dict with ``name`` and the arguments of PyTorch's scheduler (see
+``inspector/schedules.py``). The scheduler runs on a *plan*, an optimizer without parameters;
+its rates are copied to the real one, multiplied by what was changed by hand meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+from torch.optim import lr_scheduler
+
+from inspector.errors import CommandError
+from inspector.schedules import ARGUMENTS, check_schedule
+
+_WARM_UP = 0.1  # of the steps
+_WARM_START = 0.01  # of the peak
+_DIV_FACTOR = 25.0  # OneCycleLR's default
+
+
+def resolve(
+    schedule: dict[str, Any] | None,
+    lr: float,
+    *,
+    steps: int,
+    steps_per_epoch: int,
+    ongoing: bool = False,
+) -> dict[str, Any]:
+    """The schedule with a number for everything that was left open.
+
+    Args:
+        lr: the learning rate in force. At the start of a run it is the peak of a schedule that
+            warms up; mid-run (``ongoing``) every schedule starts at it.
+        steps: optimizer steps that are left.
+        steps_per_epoch: 0 if it is not known.
+
+    Raises:
+        CommandError: an argument cannot be used, or a schedule by epochs has none to go by.
+    """
+    given = check_schedule(schedule) or {"name": "constant"}
+    made = {**ARGUMENTS[given["name"]], **given}
+    length = steps
+    if made.get("unit") == "epoch":
+        length = math.ceil(steps / steps_per_epoch) if steps_per_epoch else 0
+    total = made.get("total_steps", length) or max(1, length)
+    peak = made.get("max_lr", lr) or lr
+    left_open = {
+        "T_max": total,
+        "total_steps": total,
+        "step_size": max(1, total // 3),
+        "milestones": sorted({max(1, total // 2), max(1, total * 3 // 4)}),
+        "max_lr": peak,
+        "warmup_steps": max(1, round(_WARM_UP * total)),
+        "start_factor": min(1.0, lr / peak) if ongoing or made.get("max_lr") else _WARM_START,
+        "div_factor": peak / lr if ongoing or made.get("max_lr") else _DIV_FACTOR,
+    }
+    return {
+        key: left_open[key] if value is None and key in left_open else value
+        for key, value in made.items()
+    }
+
+
+def preview(
+    schedule: dict[str, Any] | None,
+    lr: float,
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    ongoing: bool = False,
+) -> list[float]:
+    """The learning rate of each coming step, by the real scheduler on an optimizer of its own.
+
+    ``reduce_on_plateau`` waits for the validation loss, which is not known ahead: its preview
+    stays at ``lr``. See :func:`resolve` for the arguments and errors.
+    """
+    resolved = resolve(
+        schedule, lr, steps=total_steps, steps_per_epoch=steps_per_epoch, ongoing=ongoing
+    )
+    dummy = _plan([lr])
+    running = Schedule(dummy, resolved)
+    rates = []
+    for step in range(1, total_steps + 1):
+        rates.append(float(dummy.param_groups[0]["lr"]))
+        running.after_step()
+        if steps_per_epoch and step % steps_per_epoch == 0:
+            running.after_epoch(None)
+    return rates
+
+
+class Schedule:
+    """A schedule at work on the parameter groups of an optimizer.
+
+    A rate that somebody sets by hand holds for the coming step, and the schedule goes on from
+    there in proportion.
+
+    Attributes:
+        resolved: its arguments, as :func:`resolve` gives them.
+    """
+
+    def __init__(self, optimizer: optim.Optimizer, resolved: dict[str, Any]) -> None:
+        self.resolved = resolved
+        self._optimizer = optimizer
+        self._factors = [1.0] * len(optimizer.param_groups)
+        self._plan = _plan(_rates(optimizer))
+        self._scheduler = _scheduler(self._plan, resolved)
+        self._left = _length(resolved)
+        self._by_epoch = resolved.get("unit") == "epoch"
+        self._written: list[float] = []
+        self._write()
+
+    def after_step(self) -> None:
+        """Goes on to the next step's rate."""
+        set_by_hand = self._set_by_hand()
+        if not self._by_epoch:
+            self._advance()
+        self._bend(set_by_hand)
+
+    def after_epoch(self, val_loss: float | None) -> None:
+        """Goes on to the next epoch's rate; ``reduce_on_plateau`` looks at the validation loss."""
+        if not self._by_epoch:
+            return
+        self._bend(self._set_by_hand())
+        if not isinstance(self._scheduler, lr_scheduler.ReduceLROnPlateau):
+            self._advance()
+        elif val_loss is not None:
+            self._plan.step()
+            self._scheduler.step(val_loss)
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "resolved": self.resolved,
+            "plan": _rates(self._plan),
+            "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
+            "factors": self._factors,
+            "left": self._left,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where another one, made of the same ``resolved``, was."""
+        for group, lr in zip(self._plan.param_groups, state["plan"], strict=True):
+            group["lr"] = lr
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+        self._factors, self._left = list(state["factors"]), state["left"]
+        self._write()
+
+    def _advance(self) -> None:
+        if self._scheduler is None or self._left == 0:
+            return
+        if self._left is not None:
+            self._left -= 1
+        self._plan.step()  # the scheduler warns if it is called first
+        self._scheduler.step()
+
+    def _set_by_hand(self) -> dict[int, float]:
+        """Groups whose rate is not the one that was written, with their rate."""
+        now = _rates(self._optimizer)
+        return {i: lr for i, lr in enumerate(now) if lr != self._written[i]}
+
+    def _bend(self, set_by_hand: dict[int, float]) -> None:
+        for number, lr in set_by_hand.items():
+            planned = float(self._plan.param_groups[number]["lr"])
+            if planned > 0:
+                self._factors[number] = lr / planned
+        self._write(set_by_hand)
+
+    def _write(self, keep: dict[int, float] | None = None) -> None:
+        pairs = zip(self._plan.param_groups, self._optimizer.param_groups, strict=False)
+        for number, (plan, group) in enumerate(pairs):
+            if keep and number in keep:
+                continue
+            lr = float(plan["lr"])
+            if self._factors[number] != 1.0:
+                lr *= self._factors[number]
+            set_lr(group, lr)
+        self._written = _rates(self._optimizer)
+
+
+def set_lr(group: dict[str, Any], lr: float) -> None:
+    """Sets a group's learning rate, which may be a tensor."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
+
+
+def _rates(optimizer: optim.Optimizer) -> list[float]:
+    return [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def _plan(rates: Sequence[float]) -> optim.Optimizer:
+    return optim.SGD([{"params": [torch.zeros(())], "lr": lr} for lr in rates], lr=rates[0])
+
+
+def _length(resolved: dict[str, Any]) -> int | None:
+    """Advances until the schedule is at its end and stays there; None if it has no end."""
+    if resolved["name"] == "one_cycle":
+        return int(resolved["total_steps"]) - 1
+    if resolved["name"] == "warmup_cosine":
+        return int(resolved["total_steps"])
+    return int(resolved["T_max"]) if resolved["name"] == "cosine" else None
+
+
+def _scheduler(plan: optim.Optimizer, of: dict[str, Any]) -> Any:
+    """PyTorch's scheduler on the plan; None for a constant rate."""
+    groups = plan.param_groups
+    shares = [group["lr"] / groups[0]["lr"] if groups[0]["lr"] else 1.0 for group in groups]
+    match of["name"]:
+        case "step":
+            return lr_scheduler.StepLR(plan, of["step_size"], of["gamma"])
+        case "multi_step":
+            return lr_scheduler.MultiStepLR(plan, of["milestones"], of["gamma"])
+        case "exponential":
+            return lr_scheduler.ExponentialLR(plan, of["gamma"])
+        case "cosine":
+            return lr_scheduler.CosineAnnealingLR(plan, of["T_max"], of["eta_min"])
+        case "one_cycle":
+            return lr_scheduler.OneCycleLR(
+                plan,
+                [of["max_lr"] * share for share in shares],
+                total_steps=of["total_steps"],
+                pct_start=of["pct_start"],
+                anneal_strategy=of["anneal_strategy"],
+                cycle_momentum=False,
+                div_factor=of["div_factor"],
+                final_div_factor=of["final_div_factor"],
+                three_phase=of["three_phase"],
+            )
+        case "warmup_cosine":
+            for group, share in zip(groups, shares, strict=True):
+                group["lr"] = of["max_lr"] * share
+            warm = min(of["warmup_steps"], of["total_steps"] - 1)
+            rest = max(1, of["total_steps"] - warm)
+            cosine = lr_scheduler.CosineAnnealingLR(plan, rest, of["eta_min"])
+            return (
+                lr_scheduler.SequentialLR(
+                    plan,
+                    [lr_scheduler.LinearLR(plan, of["start_factor"], total_iters=warm), cosine],
+                    milestones=[warm],
+                )
+                if warm > 0
+                else cosine
+            )
+        case "reduce_on_plateau":
+            names = ("factor", "patience", "threshold", "cooldown", "min_lr")
+            return lr_scheduler.ReduceLROnPlateau(plan, **{name: of[name] for name in names})
+        case "constant":
+            return None
+    raise CommandError(f"There is no schedule named {of['name']!r}.")
