@@ -111,7 +111,8 @@ def _wide(rank: int, window: list[RawRows], columns: list[SeriesKey], schema: An
     for rows in reversed(window):  # the first group's time counts
         at = np.searchsorted(steps, rows.steps)
         walls[at] = rows.walls
-        values[np.ix_([place[key] for key in rows.keys], at)] = rows.values
+        lines: I64 = np.array([place[key] for key in rows.keys], np.int64)
+        values[lines[:, None], at] = rows.values
     return pa.table(
         [
             pa.array(np.full(len(steps), rank, np.int32)),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from inspector.errors import ExportError
 from inspector.exports.formats import Request
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def saved(run_path: Path) -> dict[str, Path]:
