@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -70,7 +71,7 @@ def sigmoid_autoencoder_too_deep(v: Variation, broken: bool) -> None:
     act = nn.Sigmoid if broken else nn.ELU
     sizes = [64, 48, 40, 32, 24, 16, 24, 32, 40, 48]
     parts: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         parts += [nn.Linear(a, b), act()]
     model = nn.Sequential(*parts, nn.Linear(48, 64), nn.Sigmoid())
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
