@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import linecache
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,25 +15,40 @@ from torch.autograd.graph import Node
 
 from inspector.autograd.norms import NodeNorms, as_record
 from inspector.autograd.owners import GraphTags, Owner, tagged_owner
-from inspector.autograd.saved import address, saved_tensors
+from inspector.autograd.portrait import plain
+from inspector.autograd.saved import Storages, address, saved_tensors
+from inspector.autograd.times import NodeTimes, Stopwatch
 from inspector.autograd.torchviz_text import torchviz_dot
 from inspector.autograd.walk import Walk, leaf_of, walk
 
 FORMAT = 1
 
 
+_MOST_TEXT = 200  # characters of a source line
+
+
 class PendingGraph:
-    """A captured graph that waits for the backward pass to add its gradient norms.
+    """A captured graph that waits for the backward pass to add what it measures.
 
     Attributes:
         torchviz: torchviz's DOT text, or None; ``finish()["torchviz"]`` says why.
     """
 
     def __init__(
-        self, document: dict[str, Any], norms: NodeNorms | None, torchviz: str | None
+        self,
+        document: dict[str, Any],
+        *,
+        norms: NodeNorms | None = None,
+        times: NodeTimes | None = None,
+        storages: Storages | None = None,
+        loss: torch.Tensor | None = None,
+        torchviz: str | None = None,
     ) -> None:
         self._document = document
         self._norms = norms
+        self._times = times
+        self._storages = storages
+        self._loss = loss
         self.torchviz = torchviz
 
     def finish(self) -> dict[str, Any]:
@@ -41,22 +57,34 @@ class PendingGraph:
         Call it after ``backward()``. Without gradients it may be called at once. A second call
         returns the same document.
         """
+        nodes, notes = self._document["nodes"], self._document["notes"]
         if self._norms is not None:
             values = self._norms.collect()
-            for position, record in enumerate(self._document["nodes"]):
+            for position, record in enumerate(nodes):
                 record.update(as_record(values.get(position)))
             if self._norms.failure:
-                self._document["notes"].append(
-                    f"Gradient norms are incomplete: {self._norms.failure}."
-                )
+                notes.append(f"Gradient norms are incomplete: {self._norms.failure}.")
             self._norms = None
+        if self._times is not None:
+            for position, facts in self._times.collect().items():
+                nodes[position].update(facts)
+            if self._times.failure:
+                notes.append(f"Times are incomplete: {self._times.failure}.")
+            self._times = None
+        if self._storages is not None:
+            self._storages.settle()
+            self._storages = None
+        if self._loss is not None:
+            self._document["loss"] = plain(float(self._loss)) if self._loss.numel() == 1 else None
+            self._loss = None
         return self._document
 
     def cancel(self) -> None:
         """Takes the hooks off and forgets the norms."""
-        if self._norms is not None:
-            self._norms.remove()
-            self._norms = None
+        for measuring in (self._norms, self._times):
+            if measuring is not None:
+                measuring.remove()
+        self._norms = self._times = self._storages = self._loss = None
 
 
 def capture_graph(
@@ -76,7 +104,8 @@ def capture_graph(
 
     Args:
         step: the optimizer step under way, 0-based.
-        gradients: whether to measure the gradient norm at every node of the next backward pass.
+        gradients: whether to measure gradient norm, time and order at every node of the next
+            backward pass.
         tags: what was installed during the forward pass; without it only the modules of
             parameters and of the operations that use them directly are known.
         accumulated: backward passes that are already piled up in ``.grad``.
@@ -85,24 +114,30 @@ def capture_graph(
     start = time.perf_counter()
     document: dict[str, Any] = {
         "format": FORMAT, "step": step, "model": type(model).__name__, "complete": True,
-        "nodes": [], "edges": [], "modules": {}, "notes": [],
-        "saved_bytes": 0, "torchviz": "", "seconds": 0.0,
+        "nodes": [], "edges": [], "modules": {}, "calls": [], "source": {}, "notes": [],
+        "loss": None, "saved_bytes": 0, "kept_bytes": 0, "clock": "host", "torchviz": "",
+        "seconds": 0.0,
     }  # fmt: skip
     root = loss.grad_fn if isinstance(loss, torch.Tensor) else None
     if root is None:
         document["notes"].append(_why_no_graph(loss))
         document["torchviz"] = "There is no graph."
-        return PendingGraph(document, None, None)
+        return PendingGraph(document)
     text, reason = None, "It was not asked for."
     with _collector_at_rest():
         found = walk(root)
-        _describe(document, found, model, tags, accumulated)
+        storages = _describe(document, found, model, tags, accumulated)
         if torchviz:
             text, reason = torchviz_dot(loss, model, nodes=len(found.nodes))
         norms = NodeNorms(found.nodes) if gradients else None
+        stopwatch = Stopwatch(loss.device)
+        times = NodeTimes(found.nodes, stopwatch) if gradients else None
+    document["clock"] = stopwatch.clock
     document["torchviz"] = reason
     document["seconds"] = time.perf_counter() - start
-    return PendingGraph(document, norms, text)
+    return PendingGraph(
+        document, norms=norms, times=times, storages=storages, loss=loss.detach(), torchviz=text
+    )
 
 
 @contextlib.contextmanager
@@ -124,10 +159,11 @@ def _describe(
     model: nn.Module,
     tags: GraphTags | None,
     accumulated: int,
-) -> None:
+) -> Storages:
     names = _parameter_names(model)
-    storages = {address(tensor): "/".join(names[id(tensor)]) for tensor in model.parameters()}
-    storages.pop(0, None)
+    addresses = {address(tensor): "/".join(names[id(tensor)]) for tensor in model.parameters()}
+    addresses.pop(0, None)
+    storages = Storages(addresses)
     leaves = {
         position: variable
         for position, node in enumerate(found.nodes)
@@ -144,7 +180,7 @@ def _describe(
                 shape=list(variable.shape),
                 dtype=str(variable.dtype).removeprefix("torch."),
                 parameter="/".join(known) if known else None,
-                accumulated=accumulated,
+                accumulated=0 if variable.grad is None else accumulated,
             )
         else:
             saved = saved_tensors(node, storages)
@@ -154,9 +190,17 @@ def _describe(
     document["edges"] = [list(edge) for edge in found.edges]
     document["complete"] = found.complete
     document["saved_bytes"] = sum(record["saved_bytes"] for record in document["nodes"])
-    _renumber_calls(document["nodes"])
-    document["modules"] = _modules(document["nodes"], model)
+    document["kept_bytes"] = storages.bytes
+    calls = [] if tags is None or tags.calls is None else tags.calls.records()
+    types = {path: type(module).__name__ for path, module in model.named_modules()}
+    document["calls"] = [
+        call | {"type": types.get(call["module"], "")}
+        for call in _renumber_calls(document["nodes"], calls)
+    ]
+    document["modules"] = _modules(document["nodes"], types)
+    document["source"] = _source(document["nodes"])
     document["notes"] += _notes(document, tagged=None not in known_owners)
+    return storages
 
 
 def _operation(position: int, node: Node, owner: Owner) -> dict[str, Any]:
@@ -166,7 +210,7 @@ def _operation(position: int, node: Node, owner: Owner) -> dict[str, Any]:
         "call": owner.call, "file": owner.file, "line": owner.line,
         "shape": shape, "dtype": dtype, "outputs": outputs,
         "parameter": None, "accumulated": None, "saved": [], "saved_bytes": 0,
-        "grad_norm": None, "nonfinite": "",
+        "grad_norm": None, "nonfinite": "", "backward_us": None, "order": None,
     }  # fmt: skip
 
 
@@ -208,22 +252,68 @@ def _parameter_names(model: nn.Module) -> dict[int, list[str]]:
     return names
 
 
-def _renumber_calls(records: list[dict[str, Any]]) -> None:
-    """Counts each module's calls from 0 within this graph; leaves belong to no call."""
+def _renumber_calls(
+    records: list[dict[str, Any]], calls: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Counts each module's calls from 0 within this graph; leaves belong to no call.
+
+    Returns:
+        The calls with the same numbers, without those of another forward pass. Calls that left
+        nothing in the graph (frozen modules) are counted on after those that did.
+    """
     seen: dict[str, set[int]] = {}
     for record in records:
         if record["module"] is not None and record["accumulated"] is None:
             seen.setdefault(record["module"], set()).add(record["call"])
+    known = {(module, number) for module, numbers in seen.items() for number in numbers}
+    calls = _of_this_pass(calls, known)
+    for call in calls:
+        seen.setdefault(call["module"], set()).add(call["call"])
     rank = {
-        module: {call: number for number, call in enumerate(sorted(calls))}
-        for module, calls in seen.items()
+        (module, number): place
+        for module, numbers in seen.items()
+        for place, number in enumerate(
+            sorted(numbers, key=lambda number: ((module, number) not in known, number))
+        )
     }
     for record in records:
-        if record["module"] in rank and record["accumulated"] is None:
-            record["call"] = rank[record["module"]][record["call"]]
+        if record["module"] is not None and record["accumulated"] is None:
+            record["call"] = rank[record["module"], record["call"]]
+    for call in calls:
+        call["call"] = rank[call["module"], call["call"]]
+    return calls
 
 
-def _modules(records: list[dict[str, Any]], model: nn.Module) -> dict[str, dict[str, Any]]:
+def _of_this_pass(calls: list[dict[str, Any]], known: set[tuple[str, int]]) -> list[dict[str, Any]]:
+    """The calls inside of an outermost call that made a part of the graph, renumbered."""
+    outermost: list[int] = []
+    for position, call in enumerate(calls):
+        outermost.append(position if call["inside"] is None else outermost[call["inside"]])
+    ours = {
+        outermost[position]
+        for position, call in enumerate(calls)
+        if (call["module"], call["call"]) in known
+    }
+    kept = [position for position in range(len(calls)) if outermost[position] in ours]
+    place = {old: new for new, old in enumerate(kept)}
+    for position in kept:
+        call = calls[position]
+        call["inside"] = place.get(call["inside"])
+        call["after"] = [place[maker] for maker in call["after"] if maker in place]
+    return [calls[position] for position in kept]
+
+
+def _source(records: list[dict[str, Any]]) -> dict[str, str]:
+    """Text of each source line, so that it can be shown where the file is not."""
+    places = {(record["file"], record["line"]) for record in records if record["file"]}
+    return {
+        f"{file}:{line}": text[:_MOST_TEXT]
+        for file, line in sorted(places)
+        if (text := linecache.getline(file, line).strip())
+    }
+
+
+def _modules(records: list[dict[str, Any]], types: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Type and number of calls of each module in the graph and of those around it."""
     calls: dict[str, int] = {}
     for record in records:
@@ -234,7 +324,6 @@ def _modules(records: list[dict[str, Any]], model: nn.Module) -> dict[str, dict[
         while path:
             path = path.rpartition(".")[0]
             calls.setdefault(path, 0)
-    types = {path: type(module).__name__ for path, module in model.named_modules()}
     return {path: {"type": types.get(path, ""), "calls": count} for path, count in calls.items()}
 
 

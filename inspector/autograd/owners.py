@@ -16,6 +16,8 @@ from torch import nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
+from inspector.autograd.module_calls import ModuleCalls
+
 _KEY = "inspector.owner"
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _HERE = str(Path(__file__).parent) + os.sep
@@ -45,10 +47,14 @@ class GraphTags:
 
     From torch 2.14 nodes are tagged as they are created, with the source line. Before that the
     engine's sequence numbers at each module's entry and exit tell the module, but no line.
+
+    Args:
+        calls: whether to record order, shapes and duration of the module calls too.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, calls: bool = False) -> None:
         self._model: nn.Module | None = model
+        self.calls = ModuleCalls() if calls else None
         self._handles: list[RemovableHandle] = []
         self._creation: Any = None
         self._thread = 0
@@ -63,13 +69,17 @@ class GraphTags:
         if self._handles or self._creation is not None or self._model is None:
             return self
         self._thread = threading.get_ident()
-        for path, module in visible_modules(self._model):
+        modules = visible_modules(self._model)
+        for path, module in modules:
             # Some exotic modules (scripted ones) refuse hooks: their nodes go to the parent.
             with contextlib.suppress(Exception):
                 enter = module.register_forward_pre_hook(_Hook(self._enter, path), prepend=True)
                 self._handles.append(enter)
                 leave = module.register_forward_hook(_Hook(self._leave, path), always_call=True)
                 self._handles.append(leave)
+        if self.calls is not None:
+            parameter = next(self._model.parameters(), torch.empty(0))
+            self.calls.install(modules, parameter.device)
         hook = getattr(torch.autograd.graph, "node_creation_hook", None)
         if hook is not None:
             self._creation = hook(self._created)
@@ -87,6 +97,8 @@ class GraphTags:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        if self.calls is not None:
+            self.calls.remove()
         self._stack.clear()
         self._model = None
 

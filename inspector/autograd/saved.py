@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.autograd.graph import Node
+from torch.multiprocessing.reductions import StorageWeakRef
 
 PACKED = "packed by a saved-tensor hook (checkpointing, offloading)"
 FREED = "freed"
@@ -14,16 +15,48 @@ _RAW = "_raw_saved_"
 _names: dict[type, tuple[str, ...]] = {}  # the saved attributes are the same for all of a type
 
 
-def saved_tensors(node: Node, parameters: dict[int, str]) -> list[dict[str, Any]]:
-    """One record a saved tensor: ``name, shape, dtype, bytes, parameter, note``.
+class Storages:
+    """The memory behind all saved tensors of a graph, each storage once, held weakly."""
+
+    def __init__(self, parameters: dict[int, str]) -> None:
+        self._parameters = parameters
+        self._kept: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._users: list[tuple[dict[str, Any], int]] = []
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the storages that are not parameters."""
+        return sum(size for place, (_, size) in self._kept.items() if place not in self._parameters)
+
+    def parameter(self, place: int) -> str | None:
+        return self._parameters.get(place)
+
+    def add(self, record: dict[str, Any], tensor: torch.Tensor) -> None:
+        place = address(tensor)
+        if place:
+            if place not in self._kept:
+                storage = tensor.untyped_storage()
+                self._kept[place] = (StorageWeakRef(storage), storage.nbytes())
+            self._users.append((record, place))
+
+    def settle(self) -> None:
+        """Writes ``alive`` into the records: whether the memory is still held now."""
+        alive = {place: not weak.expired() for place, (weak, _) in self._kept.items()}
+        for record, place in self._users:
+            record["alive"] = alive[place]
+        self._kept.clear()
+        self._users.clear()
+
+
+def saved_tensors(node: Node, storages: Storages) -> list[dict[str, Any]]:
+    """One record a saved tensor: ``name, shape, dtype, bytes, parameter, note, alive``.
 
     ``parameter`` is its name when the saved tensor is a parameter's own storage, which costs no
     extra memory. ``note`` says why a tensor cannot be looked at: freed by an earlier backward
     pass, changed in place since, or packed by a hook. Packed ones are never unpacked, since that
     would run a checkpointed forward a second time.
 
-    Args:
-        parameters: name by address of the parameter's storage.
+    ``alive`` is None until ``storages.settle()`` tells whether the memory is still held.
     """
     records = []
     for raw_name in _raw_names(node):
@@ -35,12 +68,12 @@ def saved_tensors(node: Node, parameters: dict[int, str]) -> list[dict[str, Any]
             continue
         if isinstance(raw, (tuple, list)):
             if _plain(raw):
-                records += _described(node, name, parameters)
+                records += _described(node, name, storages)
             else:
                 records += [_unseen(f"{name}[{number}]", PACKED) for number in range(len(raw))]
         elif raw is not None:
             records += (
-                _described(node, name, parameters) if _plain([raw]) else [_unseen(name, PACKED)]
+                _described(node, name, storages) if _plain([raw]) else [_unseen(name, PACKED)]
             )
     return records
 
@@ -58,7 +91,7 @@ def _plain(raw: Any) -> bool:
     return all(getattr(item, "unpack_hook", item) is None for item in raw)
 
 
-def _described(node: Node, name: str, parameters: dict[int, str]) -> list[dict[str, Any]]:
+def _described(node: Node, name: str, storages: Storages) -> list[dict[str, Any]]:
     public = f"_saved_{name}"
     try:
         value = getattr(node, public if hasattr(type(node), public) else "saved_tensors")
@@ -66,29 +99,35 @@ def _described(node: Node, name: str, parameters: dict[int, str]) -> list[dict[s
         text = str(error)
         return [_unseen(name, "changed in place" if "inplace" in text else FREED)]
     if isinstance(value, torch.Tensor):
-        return [_record(name, value, parameters)]
+        return [_record(name, value, storages)]
     if isinstance(value, (tuple, list)):
         return [
-            _record(f"{name}[{number}]", item, parameters)
+            _record(f"{name}[{number}]", item, storages)
             for number, item in enumerate(value)
             if isinstance(item, torch.Tensor)
         ]
     return []
 
 
-def _record(name: str, tensor: torch.Tensor, parameters: dict[int, str]) -> dict[str, Any]:
-    return {
+def _record(name: str, tensor: torch.Tensor, storages: Storages) -> dict[str, Any]:
+    record = {
         "name": name,
         "shape": list(tensor.shape),
         "dtype": str(tensor.dtype).removeprefix("torch."),
         "bytes": tensor.numel() * tensor.element_size(),
-        "parameter": parameters.get(address(tensor)),
+        "parameter": storages.parameter(address(tensor)),
         "note": "",
+        "alive": None,
     }
+    storages.add(record, tensor)
+    return record
 
 
 def _unseen(name: str, note: str) -> dict[str, Any]:
-    return {"name": name, "shape": None, "dtype": "", "bytes": 0, "parameter": None, "note": note}
+    return {
+        "name": name, "shape": None, "dtype": "", "bytes": 0, "parameter": None, "note": note,
+        "alive": None,
+    }  # fmt: skip
 
 
 def address(tensor: torch.Tensor) -> int:

@@ -26,7 +26,7 @@ class GraphSnapshot:
         from inspector.autograd.owners import GraphTags
 
         self.armed = True
-        self._tags = GraphTags(model).install()
+        self._tags = GraphTags(model, calls=True).install()
 
     def take(self, loss: Tensor, step: int, accumulated: int) -> None:
         """Captures the graph of the loss, before or after its backward pass."""

@@ -2,101 +2,48 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from inspector.views.graph_boxes import Box, FoldedGraph, Frame, Side
+from inspector.views.graph_forward import Seen, forward_document, seen_modules
+from inspector.views.graph_measures import MeasureKey, node_value, scale, together
 from inspector.views.graph_tree import Fold, arrange
 
 LIMIT = 300
 FIT = 60  # boxes of the opening view
-DEPTH = 1e-12  # the colour scale spans twelve decades at most
 
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """One box of the picture: a closed fold, an operation or a parameter.
-
-    Attributes:
-        id: name inside this picture.
-        key: identity across pictures; a closed fold opens by adding it to ``expanded``.
-        title, subtitle: text, unescaped.
-        kind: ``fold``, ``op`` or ``parameter``.
-        ops: autograd nodes inside.
-        norm: L2 norm of the gradient that arrives at the box's outputs; None when not measured
-            or not finite.
-        nonfinite: "nan" or "inf" when such a gradient arrives at any node inside, else "".
-        born: whether a non-finite gradient leaves the box while only finite ones arrive.
-        words: what a search finds the box by.
-    """
-
-    id: str
-    key: str
-    title: str
-    subtitle: str
-    kind: str
-    ops: int
-    norm: float | None
-    nonfinite: str
-    born: bool
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An open fold, drawn around its contents."""
-
-    id: str
-    key: str
-    title: str
-    children: tuple[Frame | Box, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FoldedGraph:
-    """A picture of bounded size.
-
-    Attributes:
-        children: the top level.
-        edges: from, to (ids of boxes, in the direction of the forward pass) and how many.
-        expanded: keys of the open folds, which may be fewer than were asked for.
-        low, high: ends of the colour scale: the least and the largest positive gradient norm in the
-            whole graph, at most twelve decades apart; None without any.
-        total: autograd nodes in the whole graph.
-        notes: sentences for the reader.
-    """
-
-    children: tuple[Frame | Box, ...]
-    edges: tuple[tuple[str, str, int], ...]
-    expanded: frozenset[str]
-    low: float | None
-    high: float | None
-    total: int
-    notes: tuple[str, ...] = ()
-
-    def boxes(self) -> Iterator[Box]:
-        """All boxes, in the order of the forward pass within each frame."""
-        stack: list[Frame | Box] = list(reversed(self.children))
-        while stack:
-            item = stack.pop()
-            if isinstance(item, Box):
-                yield item
-            else:
-                stack += reversed(item.children)
+__all__ = ["Box", "FoldedGraph", "Frame", "GraphTree", "Side", "fold"]
 
 
 @dataclass(slots=True)
 class GraphTree:
-    """A captured graph, arranged once and folded often."""
+    """One side of a captured graph, arranged once and folded often.
 
-    document: dict[str, Any]
+    The forward side holds modules with shapes and operations under the names of their forward
+    pass, without parameters; the folds of both sides have the same keys.
+    """
+
+    captured: dict[str, Any]
+    side: Side = "backward"
+    document: dict[str, Any] = field(init=False)
     top: list[Fold | int] = field(init=False)
     folds: dict[str, Fold] = field(init=False)
+    seen: dict[str, Seen] = field(init=False)
 
     def __post_init__(self) -> None:
+        forward = self.side == "forward"
+        self.document = forward_document(self.captured) if forward else self.captured
+        self.seen = seen_modules(self.document) if forward else {}
         self.top = arrange(self.document)
         self.folds = {fold.key: fold for fold in _all_folds(self.top)}
+
+    def opens(self, fold: Fold) -> bool:
+        """Whether a fold has anything to open: one operation alone says less than its module."""
+        alone = len(fold.children) == 1 and isinstance(fold.children[0], int)
+        return not (self.side == "forward" and fold.kind == "module" and alone and fold.key != "m:")
 
     def opening(self, fit: int = FIT) -> frozenset[str]:
         """The folds that are open at first, so that about ``fit`` boxes are seen.
@@ -121,7 +68,13 @@ class GraphTree:
             opened.update(fold.key for fold in level)
             shown = after
 
-    def fold(self, expanded: Iterable[str] | None = None, *, limit: int = LIMIT) -> FoldedGraph:
+    def fold(
+        self,
+        expanded: Iterable[str] | None = None,
+        *,
+        limit: int = LIMIT,
+        measure: MeasureKey = "gradient",
+    ) -> FoldedGraph:
         """The picture with these folds open, and closed where it would pass ``limit`` boxes."""
         wanted = self.opening() if expanded is None else frozenset(expanded)
         opened, refused = self._within(wanted, limit)
@@ -132,7 +85,7 @@ class GraphTree:
                 f"{names} stays folded: more than {limit} boxes would be drawn. "
                 "Close another fold first."
             )
-        return _Picture(self.document, opened).draw(self.top, notes)
+        return _Picture(self, opened, measure).draw(self.top, notes)
 
     def _within(self, wanted: frozenset[str], limit: int) -> tuple[frozenset[str], list[str]]:
         opened: set[str] = set()
@@ -140,7 +93,7 @@ class GraphTree:
         count = len(self.top)
         queue = [item for item in self.top if isinstance(item, Fold)]
         for fold in queue:
-            if fold.key not in wanted:
+            if fold.key not in wanted or not self.opens(fold):
                 continue
             if count - 1 + len(fold.children) > limit:
                 refused.append(fold.key)
@@ -152,7 +105,7 @@ class GraphTree:
 
     def fewer(self, expanded: Iterable[str]) -> frozenset[str]:
         """The folds that remain open after closing the innermost ones: a smaller picture."""
-        opened = frozenset(expanded)
+        opened = frozenset(expanded) & self.folds.keys()
         return frozenset(
             key
             for key in opened
@@ -166,10 +119,13 @@ class GraphTree:
 class _Picture:
     """Collects what one picture consists of."""
 
-    def __init__(self, document: dict[str, Any], opened: frozenset[str]) -> None:
-        self._nodes = document["nodes"]
-        self._edges = document["edges"]
+    def __init__(self, tree: GraphTree, opened: frozenset[str], measure: MeasureKey) -> None:
+        self._tree = tree
+        self._nodes = tree.document["nodes"]
+        self._edges = tree.document["edges"]
         self._opened = opened
+        self._measure = measure
+        self._by_module = tree.side == "forward" and measure == "time"
         self._box_of = [-1] * len(self._nodes)
         self._items: list[Fold | int] = []  # what box number i stands for
         self._frames = 0
@@ -180,16 +136,32 @@ class _Picture:
         boxes = [
             self._box(number, outputs[number], number in born) for number in range(len(self._items))
         ]
-        norms = [n["grad_norm"] for n in self._nodes if n["grad_norm"]]
+        low, high = self._scale(boxes)
+        implied = {
+            (self._box_of[a], self._box_of[b]) for a, b in self._tree.document.get("implied", ())
+        }
         return FoldedGraph(
             children=self._nest(top, iter(boxes)),
             edges=tuple((f"n{a}", f"n{b}", count) for (a, b), count in counts.items()),
             expanded=self._opened,
-            low=max(min(norms), max(norms) * DEPTH) if norms else None,
-            high=max(norms, default=None),
-            total=len(self._nodes),
+            low=low,
+            high=high,
+            total=len(self._tree.captured["nodes"]),
             notes=tuple(notes),
+            measure=self._measure,
+            side=self._tree.side,
+            placed={
+                node["id"]: f"n{box}" for node, box in zip(self._nodes, self._box_of, strict=True)
+            },
+            implied=frozenset((f"n{a}", f"n{b}") for a, b in implied if a != b),
         )
+
+    def _scale(self, boxes: list[Box]) -> tuple[float | None, float | None]:
+        shown = [box.value for box in boxes]
+        if self._by_module:
+            return scale([*shown, *(seen.micros for seen in self._tree.seen.values())])
+        single = [node_value(node, self._measure) for node in self._nodes]
+        return scale(single if self._measure == "gradient" else [*single, *shown])
 
     def _assign(self, items: list[Fold | int]) -> None:
         for item in items:
@@ -223,35 +195,50 @@ class _Picture:
     def _box(self, number: int, outputs: set[int], born: bool) -> Box:
         item = self._items[number]
         members = [item] if isinstance(item, int) else list(item.members())
-        marks = {self._nodes[member]["nonfinite"] for member in members} - {""}
-        norms = [self._nodes[output]["grad_norm"] for output in outputs]
-        known = [norm for norm in norms if norm is not None]
-        norm = math.sqrt(sum(value * value for value in known)) if known else None
+        nodes = [self._nodes[member] for member in members]
+        marks = {node["nonfinite"] for node in nodes} - {""}
+        norm = together((self._nodes[output]["grad_norm"] for output in outputs), "gradient")
         words = {
-            word
-            for member in members
-            for name in ("op", "module", "parameter")
-            if (word := self._nodes[member][name])
+            word for node in nodes for name in ("op", "module", "parameter") if (word := node[name])
         }
+        shapes = ""
         if isinstance(item, Fold):
             key, title, subtitle, kind = item.key, item.title, item.subtitle, "fold"
             words |= {title, subtitle}
+            shapes = seen.shapes if (seen := self._tree.seen.get(item.key)) else ""
+            if not self._tree.opens(item):
+                kind = "module"
         else:
-            key, title, subtitle, kind = self._loose(item)
+            key, title, subtitle, kind = self._loose(self._nodes[item])
+            words.add(title)
         nonfinite = "nan" if "nan" in marks else next(iter(marks), "")
         return Box(
             f"n{number}", key, title, subtitle, kind, len(members),
             norm, nonfinite, born, "\n".join(sorted(words)).lower(),
+            value=norm if self._measure == "gradient" else self._value(item, nodes),
+            shapes=shapes,
+            changes=tuple(sorted(Counter(filter(None, (n.get("mark") for n in nodes))).items())),
         )  # fmt: skip
 
-    def _loose(self, position: int) -> tuple[str, str, str, str]:
-        node = self._nodes[position]
+    def _value(self, item: Fold | int, nodes: list[dict[str, Any]]) -> float | None:
+        if not self._by_module:
+            return together((node_value(node, self._measure) for node in nodes), self._measure)
+        if isinstance(item, int):
+            return None
+        if seen := self._tree.seen.get(item.key):
+            return seen.micros
+        # A range of calls or of modules; operations of their own have no time of the forward pass.
+        inner = (self._tree.seen.get(c.key) for c in item.children if isinstance(c, Fold))
+        return together((seen.micros for seen in inner if seen), "time")
+
+    def _loose(self, node: dict[str, Any]) -> tuple[str, str, str, str]:
         size = "×".join(str(length) for length in node["shape"]) if node["shape"] else ""
         if node["shape"] == []:
             size = "scalar"
+        key = f"o:{node['id']}"
         if node["accumulated"] is not None:
-            return f"o:{position}", node["parameter"] or "leaf tensor", size, "parameter"
-        return f"o:{position}", node["op"], size, "op"
+            return key, node["parameter"] or "leaf tensor", size, "parameter"
+        return key, node["op"], size, "op"
 
     def _nest(self, items: list[Fold | int], boxes: Iterator[Box]) -> tuple[Frame | Box, ...]:
         children: list[Frame | Box] = []
@@ -260,7 +247,8 @@ class _Picture:
                 number = self._frames
                 self._frames += 1
                 inner = self._nest(item.children, boxes)
-                title = f"{item.title} · {item.subtitle}" if item.subtitle else item.title
+                shapes = seen.shapes if (seen := self._tree.seen.get(item.key)) else ""
+                title = " · ".join(filter(None, (item.title, item.subtitle, shapes)))
                 children.append(Frame(f"c{number}", item.key, title, inner))
             else:
                 children.append(next(boxes))
