@@ -55,14 +55,14 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """Recording ended in good order: all steps done, stopped, or closed by the script."""
+    """Recording ended in good order: all steps done, stopped early or by hand, or closed."""
 
     kind: ClassVar[str] = "run_finished"
-    reason: str = "completed"  # completed, stopped, closed
+    reason: str = "completed"  # completed, stopped, closed, early_stopped
 
     @property
     def text(self) -> str:
-        return f"Run {self.reason}."
+        return f"Run {self.reason.replace('_', ' ')}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,6 +329,26 @@ class EpochFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStopped(Event):
+    """Training ended since the validation loss had not fallen for ``patience`` epochs.
+
+    ``best`` is the lowest validation loss, ``epoch`` (0-based) when it was reached.
+    """
+
+    kind: ClassVar[str] = "early_stopped"
+    patience: int
+    best: float
+    epoch: int
+
+    @property
+    def text(self) -> str:
+        return (
+            f"Stopped early: no validation loss below {self.best:.4g} (epoch {self.epoch + 1}) "
+            f"for {self.patience} epochs."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSaved(Event):
     """A checkpoint was written; ``path`` is relative to the run directory.
 
@@ -543,7 +563,8 @@ KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         RunStarted, RunFinished, RunFailed, CommandApplied, CommandRefused, NonFinite,
-        EpochFinished, CheckpointSaved, CheckpointFailed, RunContinued, Paused, Resumed,
+        EpochFinished, EarlyStopped, CheckpointSaved, CheckpointFailed, RunContinued, Paused,
+        Resumed,
         StepSkipped, ProbeFailed, TelemetryDropped, ScheduleChanged, GraphCaptured,
         BackwardCaptured, Origin, Rewound, RemedyVerdict, FaultInjected, FaultRevealed,
         FaultHealed, LrFound, Notice, Unknown,

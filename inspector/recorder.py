@@ -167,6 +167,14 @@ class Recorder:
         if scalars:
             self.observer.record(scalars)
 
+    def amend(self, scalars: dict[str, Scalar]) -> None:
+        """Replaces numbers of the step that were recorded before."""
+        self.observer.record(scalars)
+
+    def expect(self, total_steps: int) -> None:
+        """How many steps the run will have."""
+        self._total_steps = total_steps
+
     def validation(self, scalars: dict[str, float]) -> None:
         """One row of the group ``validation``, at the last finished step."""
         keys = tuple(SeriesKey(name) for name in scalars)

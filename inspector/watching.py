@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.capture.steering import Conductor
 from inspector.commands import Controls
 from inspector.errors import InspectorError
 from inspector.events import Event, Frame, RunFailed, RunFinished
@@ -69,6 +70,19 @@ class Watch:
         """
         if not self._recorder.closed:
             self._recorder.record(loss, dict(scalars))
+
+    def amend(self, **scalars: Tensor | float) -> None:
+        """Replaces numbers of this step that were recorded before, such as by their mean."""
+        if not self._recorder.closed:
+            self._recorder.amend(dict(scalars))
+
+    def conducted_by(self, loop: Conductor) -> None:
+        """Lets ``loop`` follow the controls that only the loop itself can put in force."""
+        self._recorder.steering.conductor = loop
+
+    def expect(self, total_steps: int) -> None:
+        """Changes how many steps the run will have, for the progress bar."""
+        self._recorder.expect(total_steps)
 
     def validation(self, **scalars: Tensor | float) -> None:
         """Records numbers of a pass over held-out data, such as ``val_loss``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,6 +16,18 @@ from inspector.errors import CommandError
 from inspector.events import CommandApplied, CommandRefused, Event, Paused, Resumed
 
 _SETTINGS = ("lr", "momentum", "weight_decay")
+OF_THE_LOOP = {
+    "schedule": "The script's own loop decides how the learning rate goes on; set lr instead.",
+    "accumulate": "How many backward passes make a step is written in the script's own loop.",
+}
+"""Controls that only a loop itself can follow, and why they are refused where it does not."""
+
+
+class Conductor(Protocol):
+    """A loop that follows the controls in ``OF_THE_LOOP``."""
+
+    def follow(self, name: str, value: Any) -> tuple[Any, str]:
+        """Puts a control in force; the effective value and a note. Raises CommandError."""
 
 
 class Steering:
@@ -26,6 +38,7 @@ class Steering:
         pace: whether training may go on.
         graph_wanted: the autograd graph of the next step was asked for.
         backward_wanted: what was asked for of the next backward pass; None when nothing.
+        conductor: the loop, if it follows the controls that only it can.
     """
 
     def __init__(
@@ -39,6 +52,7 @@ class Steering:
         self.graph_wanted = False
         self.backward_wanted: dict[str, Any] | None = None
         self.heeds_stop = False
+        self.conductor: Conductor | None = None
         self._observer = observer
         self._emit = emit
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
@@ -50,7 +64,9 @@ class Steering:
         default = Controls()
         for name in Controls.__slots__:
             value = getattr(controls, name)
-            if value != getattr(default, name):
+            if name in OF_THE_LOOP:  # the loop looks at them when it begins
+                self.controls = self.controls.with_value(name, value)
+            elif value != getattr(default, name):
                 self._set(name, value)
 
     def restore(self) -> None:
@@ -141,6 +157,11 @@ class Steering:
             self.pace.limit(controls.max_steps_per_s)
         elif name == "capture_every":
             self._observer.set_every(controls.capture_every)
+        elif name in OF_THE_LOOP:
+            if self.conductor is None:
+                raise CannotSet(OF_THE_LOOP[name])
+            effective, note = self.conductor.follow(name, effective)
+            controls = controls.with_value(name, effective)
         self.controls = controls
         return effective, note
 

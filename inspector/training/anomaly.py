@@ -26,13 +26,14 @@ class Backward:
         self._optimizer, self._watch = optimizer, watch
         self._told: set[NonFinite] = set()
 
-    def __call__(self, loss: Tensor) -> None:
+    def __call__(self, loss: Tensor) -> bool:
+        """Whether there are gradients to step with."""
         if not self._watch.controls.detect_anomaly:
             loss.backward()  # type: ignore[no-untyped-call]
-            return
+            return True
         error, warned = _attempt(loss)
         if error is None:
-            return
+            return True
         pause = self._watch.controls.on_nonfinite == "pause"
         born = born_in_backward(error, warned, "paused" if pause else "skipped")
         if born is None:
@@ -46,6 +47,7 @@ class Backward:
             self._watch.event(StepSkipped(reason=f"a non-finite gradient was born in {born.op}"))
         if pause:
             self._watch.pause("nonfinite")
+        return False
 
 
 def _attempt(loss: Tensor) -> tuple[RuntimeError | None, list[str]]:

@@ -2,61 +2,176 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from inspector.errors import DataError
-from inspector.events import CheckpointSaved, EpochFinished
-from inspector.training.anomaly import Backward
-from inspector.training.own.batches import size_of, to_device
+from inspector.events import CheckpointSaved, EarlyStopped, EpochFinished, Notice
+from inspector.training.schedules import Schedule, resolve
+from inspector.training.stopping import EarlyStopping
 from inspector.training.task import Task
+from inspector.training.update import Timed, Update
+from inspector.training.validation import mean_scores, of_epoch
 
 if TYPE_CHECKING:
     from inspector.watching import Watch
 
 
 def train(task: Task, watch: Watch) -> None:
-    """Trains until ``task.total_steps`` are done or ``watch.should_stop``; then saves the model.
+    """Trains to the end, or until ``watch.should_stop``; then saves the model.
 
     Raises:
         DataError: the loader gives no batch.
         Exception: whatever the model, the data or the loss raises.
     """
-    model, optimizer, step = task.model, task.optimizer, 0
-    backward = Backward(optimizer, watch)
-    model.train()
-    for epoch in range(task.epochs):
-        begun = step
-        for batch, waited in timed(task.train_loader):
-            batch = to_device(batch, task.device)
-            optimizer.zero_grad()
-            loss, measured = task.step(model, batch)
-            watch.record(loss=loss, data_seconds=waited, **measured)
-            watch.record(epoch=progress(task, step, epoch), samples=size_of(batch))
-            backward(loss)
-            optimizer.step()
-            step += 1
-            if watch.should_stop or step >= task.total_steps:
-                break
-        if watch.should_stop or step == begun:
-            break
-        means = validate(task, watch, last=step >= task.total_steps or epoch + 1 == task.epochs)
-        if step - begun == task.steps_per_epoch or step < task.total_steps:
-            watch.event(EpochFinished(epoch=epoch, **of_epoch(means)))
-        if step >= task.total_steps:
-            break
-    if step == begun and not watch.should_stop:
-        raise DataError(
-            f"The loader gave no batch in epoch {epoch}; was it a generator that is used up?"
-        )
+    loop = Loop(task, watch)
+    loop.run()
     save(task, watch)
+    if loop.stopped_early:
+        watch.close("early_stopped")
 
 
-def timed(batches: Iterable[Any]) -> Iterator[tuple[Any, float]]:
+@dataclass(slots=True)
+class Position:
+    """How far training is.
+
+    Attributes:
+        step: optimizer steps begun.
+        epoch: passes over the training part that are complete.
+        batch: batches taken in this pass.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+
+class Loop:
+    """One training, and what of it is neither in the model nor in the optimizer.
+
+    Attributes:
+        accumulate: batches of which each step's gradients are summed; the last step of an epoch
+            may have fewer.
+        stopped_early: training has ended since the validation loss no longer fell.
+    """
+
+    def __init__(self, task: Task, watch: Watch) -> None:
+        self.task, self.watch = task, watch
+        self.at = Position()
+        self.accumulate = watch.controls.accumulate
+        self.schedule = Schedule(task.optimizer, self._resolved(watch.controls.schedule))
+        self.stopping = EarlyStopping(task.config.early_stopping)
+        self.stopped_early = False
+        self._update = Update(task, watch)
+        watch.conducted_by(self)
+
+    def run(self) -> None:
+        """Trains until the steps or epochs are done, or somebody or something stops it."""
+        watch, at, limit = self.watch, self.at, self.task.config.steps
+        for note in self.task.notes:
+            watch.event(Notice(message=note))
+        self.task.model.train()
+        while self._more_epochs():
+            begun = at.step
+            for batches in self._groups():
+                at.step += 1
+                self._update(batches, self._progress())
+                self.schedule.after_step()
+                if watch.should_stop or at.step == limit:
+                    break
+            if watch.should_stop:
+                break
+            if at.step == begun:
+                raise DataError(
+                    f"The loader gave no batch in epoch {at.epoch}; was it a generator that is "
+                    "used up?"
+                )
+            self._end_epoch()
+
+    def follow(self, name: str, value: Any) -> tuple[Any, str]:
+        """Puts ``accumulate`` or ``schedule`` in force before the next step."""
+        if name == "accumulate":
+            self.accumulate = value
+            left = self._steps_left()
+            self.watch.expect(self.at.step + left)
+            return value, f"{left} steps are left"
+        resolved = self._resolved(value, ongoing=True)
+        self.schedule.switch(resolved, between_steps=True)
+        lr = float(self.task.optimizer.param_groups[0]["lr"])
+        return resolved, f"from {lr:.4g}, with {self._steps_left()} steps left"
+
+    def _groups(self) -> Iterator[list[Timed]]:
+        """The batches of each step of this epoch."""
+        rest = timed(self.task.train_loader)
+        while group := list(itertools.islice(rest, self.accumulate)):
+            self.at.batch += len(group)
+            yield group
+
+    def _end_epoch(self) -> None:
+        """Validates; whatever goes by epochs goes on."""
+        task, watch, at = self.task, self.watch, self.at
+        cut_short = at.step == task.config.steps and at.batch != task.batches_per_epoch
+        means = mean_scores(task, task.val_loader, "val")
+        val_loss = means.get("val_loss")
+        self._reschedule(val_loss)
+        self.stopped_early = self.stopping.update(at.epoch, val_loss)
+        at.epoch, at.batch = at.epoch + 1, 0
+        if not self._more_epochs():
+            means |= mean_scores(task, task.test_loader, "test")
+        if means:
+            watch.validation(**means)
+        if not cut_short:
+            watch.event(EpochFinished(epoch=at.epoch - 1, **of_epoch(means)))
+        if self.stopped_early:
+            best, when = self.stopping.best, self.stopping.best_epoch
+            watch.event(EarlyStopped(patience=self.stopping.patience, best=best, epoch=when))
+
+    def _more_epochs(self) -> bool:
+        config, at = self.task.config, self.at
+        if self.stopped_early:
+            return False
+        return at.step < config.steps if config.steps else at.epoch < config.epochs
+
+    def _reschedule(self, val_loss: float | None) -> None:
+        group = self.task.optimizer.param_groups[0]
+        before = float(group["lr"])
+        self.schedule.after_epoch(val_loss)
+        if self.schedule.resolved["name"] == "reduce_on_plateau" and float(group["lr"]) != before:
+            self.watch.event(
+                Notice(
+                    message=f"Learning rate {before:.4g} → {float(group['lr']):.4g}: the "
+                    "validation loss has not fallen for more than "
+                    f"{self.schedule.resolved['patience']} epochs."
+                )
+            )
+
+    def _resolved(self, schedule: dict[str, Any] | None, *, ongoing: bool = False) -> Any:
+        per_epoch = math.ceil(self.task.batches_per_epoch / self.accumulate)
+        lr = float(self.task.optimizer.param_groups[0]["lr"])
+        steps = self._steps_left()
+        return resolve(schedule, lr, steps=steps, steps_per_epoch=per_epoch, ongoing=ongoing)
+
+    def _steps_left(self) -> int:
+        """Optimizer steps from here to the end, unless something changes."""
+        config, at, batches = self.task.config, self.at, self.task.batches_per_epoch
+        if config.steps:
+            return config.steps - at.step
+        rest = math.ceil((batches - at.batch) / self.accumulate)
+        return rest + (config.epochs - at.epoch - 1) * math.ceil(batches / self.accumulate)
+
+    def _progress(self) -> float:
+        """Passes over the training part completed after this step, as far as they are known."""
+        batches = self.task.batches_per_epoch
+        return self.at.epoch + (self.at.batch / batches if batches else 0.0)
+
+
+def timed(batches: Iterable[Any]) -> Iterator[Timed]:
     """Batches, each with the seconds that were waited for it."""
     rest = iter(batches)
     while True:
@@ -66,43 +181,6 @@ def timed(batches: Iterable[Any]) -> Iterator[tuple[Any, float]]:
         except StopIteration:
             return
         yield batch, time.perf_counter() - asked
-
-
-def progress(task: Task, step: int, epoch: int) -> float:
-    """Passes over the training part completed after this step, as far as they are known."""
-    return (step + 1) / task.steps_per_epoch if task.steps_per_epoch else float(epoch)
-
-
-def validate(task: Task, watch: Watch, *, last: bool) -> dict[str, float]:
-    """Records and returns means over validation; after the last step, over the test part too."""
-    means = mean_scores(task, task.val_loader, "val")
-    if last:
-        means |= mean_scores(task, task.test_loader, "test")
-    if means:
-        watch.validation(**means)
-    return means
-
-
-def mean_scores(task: Task, batches: Iterable[Any], part: str) -> dict[str, float]:
-    """Mean loss and scores over a held-out part, in eval mode; empty where there are no batches."""
-    totals: dict[str, Tensor] = {}
-    count = 0
-    task.model.eval()
-    with torch.no_grad():
-        for batch in batches:
-            batch = to_device(batch, task.device)
-            loss, measured = task.validation_step(task.model, batch)
-            samples = size_of(batch)
-            count += samples
-            for name, value in {"loss": loss, **measured}.items():
-                totals[name] = totals.get(name, value.new_zeros(())) + samples * value
-    task.model.train()
-    return {f"{part}_{name}": total.item() / count for name, total in totals.items()}
-
-
-def of_epoch(means: dict[str, float]) -> dict[str, float]:
-    """The means that the event of an epoch carries."""
-    return {name: means[name] for name in ("val_loss", "val_accuracy") if name in means}
 
 
 def save(task: Task, watch: Watch) -> None:

@@ -123,6 +123,7 @@ def train_and_record(
         name=name,
         loss_fn=task.loss_fn,
         loader=task.train_loader,
+        scaler=task.precision.scaler,
         kind="built_in",
         config=config.to_dict(),
         controls=config.controls,

@@ -8,7 +8,7 @@ its rates are copied to the real one, multiplied by what was changed by hand mea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -88,7 +88,7 @@ def preview(
         rates.append(float(dummy.param_groups[0]["lr"]))
         running.after_step()
         if steps_per_epoch and step % steps_per_epoch == 0:
-            running.after_epoch(None)
+            running.after_epoch()
     return rates
 
 
@@ -96,58 +96,68 @@ class Schedule:
     """A schedule at work on the parameter groups of an optimizer.
 
     A rate that somebody sets by hand holds for the coming step, and the schedule goes on from
-    there in proportion.
+    there in proportion. At its end the rate stays.
 
     Attributes:
         resolved: its arguments, as :func:`resolve` gives them.
     """
 
     def __init__(self, optimizer: optim.Optimizer, resolved: dict[str, Any]) -> None:
-        self.resolved = resolved
         self._optimizer = optimizer
-        self._factors = [1.0] * len(optimizer.param_groups)
-        self._plan = _plan(_rates(optimizer))
+        self.switch(resolved)
+
+    def switch(self, resolved: dict[str, Any], *, between_steps: bool = False) -> None:
+        """Begins anew, from the rates in force.
+
+        Args:
+            between_steps: :meth:`after_step` of the step that is over has yet to be called.
+        """
+        self.resolved = resolved
+        self._plan = _plan(_rates(self._optimizer))
         self._scheduler = _scheduler(self._plan, resolved)
         self._left = _length(resolved)
         self._by_epoch = resolved.get("unit") == "epoch"
-        self._written: list[float] = []
+        self._factors: dict[int, float] = {}
+        self._by_hand: dict[int, float] = {}
+        self._begins = between_steps
         self._write()
 
     def after_step(self) -> None:
         """Goes on to the next step's rate."""
-        set_by_hand = self._set_by_hand()
-        if not self._by_epoch:
+        self._by_hand = self._set_by_hand()
+        if not self._by_epoch and not self._begins:
             self._advance()
-        self._bend(set_by_hand)
+        self._begins = False
+        self._bend()
 
-    def after_epoch(self, val_loss: float | None) -> None:
+    def after_epoch(self, val_loss: float | None = None) -> None:
         """Goes on to the next epoch's rate; ``reduce_on_plateau`` looks at the validation loss."""
         if not self._by_epoch:
             return
-        self._bend(self._set_by_hand())
         if not isinstance(self._scheduler, lr_scheduler.ReduceLROnPlateau):
             self._advance()
         elif val_loss is not None:
             self._plan.step()
             self._scheduler.step(val_loss)
-        self._write()
+        self._bend()
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "resolved": self.resolved,
             "plan": _rates(self._plan),
             "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
-            "factors": self._factors,
+            "factors": dict(self._factors),
             "left": self._left,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where another one, made of the same ``resolved``, was."""
+        """Goes on where another one was."""
+        self.switch(state["resolved"])
         for group, lr in zip(self._plan.param_groups, state["plan"], strict=True):
             group["lr"] = lr
         if self._scheduler is not None:
             self._scheduler.load_state_dict(state["scheduler"])
-        self._factors, self._left = list(state["factors"]), state["left"]
+        self._factors, self._left = dict(state["factors"]), state["left"]
         self._write()
 
     def _advance(self) -> None:
@@ -159,26 +169,29 @@ class Schedule:
         self._scheduler.step()
 
     def _set_by_hand(self) -> dict[int, float]:
-        """Groups whose rate is not the one that was written, with their rate."""
+        """Groups whose rate is not the one that was written, or that are new, with their rate."""
         now = _rates(self._optimizer)
-        return {i: lr for i, lr in enumerate(now) if lr != self._written[i]}
+        known = self._written
+        return {i: lr for i, lr in enumerate(now) if i >= len(known) or lr != known[i]}
 
-    def _bend(self, set_by_hand: dict[int, float]) -> None:
-        for number, lr in set_by_hand.items():
-            planned = float(self._plan.param_groups[number]["lr"])
+    def _bend(self) -> None:
+        """Writes the plan's rates, and goes on from those that were set since the last step."""
+        for number, lr in self._by_hand.items():
+            planned = self._planned(number)
             if planned > 0:
                 self._factors[number] = lr / planned
-        self._write(set_by_hand)
+        self._write(except_for=self._by_hand)
 
-    def _write(self, keep: dict[int, float] | None = None) -> None:
-        pairs = zip(self._plan.param_groups, self._optimizer.param_groups, strict=False)
-        for number, (plan, group) in enumerate(pairs):
-            if keep and number in keep:
-                continue
-            lr = float(plan["lr"])
-            if self._factors[number] != 1.0:
-                lr *= self._factors[number]
-            set_lr(group, lr)
+    def _planned(self, number: int) -> float:
+        """The plan's rate of a group; groups that came later go with the first one."""
+        groups = self._plan.param_groups
+        return float(groups[number if number < len(groups) else 0]["lr"])
+
+    def _write(self, except_for: Collection[int] = ()) -> None:
+        for number, group in enumerate(self._optimizer.param_groups):
+            if number not in except_for:
+                lr = self._planned(number)
+                set_lr(group, lr * self._factors[number] if number in self._factors else lr)
         self._written = _rates(self._optimizer)
 
 

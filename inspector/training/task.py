@@ -23,6 +23,7 @@ from inspector.training.own.code import OwnCode, find_own
 from inspector.training.own.datasets import OwnLoaders
 from inspector.training.own.sources import AnySource, load_data
 from inspector.training.parts import Loaders, loaders
+from inspector.training.precision import Precision
 from inspector.training.samples import Examples, Loader, Scale, nothing
 from inspector.training.step import Own, Step, Supervised
 
@@ -38,7 +39,9 @@ class Task:
         input_shape: shape of one sample as the model sees it.
         class_names: empty unless ``kind`` is classification.
         epochs, total_steps: how long training goes on; the last epoch may be cut short.
-        steps_per_epoch: 0 if the loader does not say.
+        steps_per_epoch, batches_per_epoch: 0 if the loader does not say.
+        precision: what a step computes in.
+        notes: what is to be said of the task at the start of the run.
         sources: the user's own Python that was executed, by the name of its file.
         scale: how inputs are normalised.
     """
@@ -59,9 +62,12 @@ class Task:
     epochs: int
     total_steps: int
     steps_per_epoch: int
+    batches_per_epoch: int
+    precision: Precision
     source: AnySource
     sources: dict[str, str] = field(default_factory=dict)
     scale: Scale | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def train_set(self) -> Examples:
@@ -99,7 +105,8 @@ def build_task(
     # A user's own pairs, such as noisy and clean images, keep their targets.
     echo = kind == "reconstruction" and (own.data is None or source.kind != kind)
     made = _loaders(source, config, size, echo=echo)
-    per_epoch = _length(made.train)
+    batches = _length(made.train)
+    per_epoch = math.ceil(batches / config.controls.accumulate)
     if not (per_epoch or config.steps):
         raise ConfigError(
             f"{config.data} does not say how many batches an epoch has; set steps, not epochs."
@@ -123,6 +130,8 @@ def build_task(
         epochs=math.ceil(total_steps / per_epoch) if per_epoch else total_steps,
         total_steps=total_steps,
         steps_per_epoch=per_epoch,
+        batches_per_epoch=batches,
+        precision=Precision(config.precision, device),
         source=source,
         sources=own.sources,
         scale=made.scale,
