@@ -30,7 +30,7 @@ class Selection:
     step: int | None
 
 
-def _loader(view: str) -> str:
+def loader(view: str) -> str:
     """The script of a component: it loads the bundled module, once per tab."""
     return f"""export default function (component) {{
   const address = new URL("{PREFIX}/live.js", location.origin).href
@@ -41,16 +41,16 @@ def _loader(view: str) -> str:
 """
 
 
-def _css() -> str:
+def css() -> str:
     names = ("vendor/uPlot.min.css", "live.css")
     return "\n".join((_ASSETS / name).read_text("utf-8") for name in names)
 
 
 _board = st.components.v2.component(
-    "torch_inspector_board", html=_HTML, css=_css(), js=_loader("board")
+    "torch_inspector_board", html=_HTML, css=css(), js=loader("board")
 )
 _strip = st.components.v2.component(
-    "torch_inspector_strip", html=_HTML, css=_css(), js=_loader("strip")
+    "torch_inspector_strip", html=_HTML, css=css(), js=loader("strip")
 )
 
 

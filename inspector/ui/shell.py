@@ -35,8 +35,9 @@ PAGES = {
     "events": ("Events", True),
     "health": ("Hook health", True),
     "runs": ("Runs", False),
+    "compare": ("Compare", False),
 }
-_LINKED = frozenset({"health"})  # reached from another page: the row above has no room
+_LINKED = frozenset({"health", "compare"})  # reached from another page: the row above has no room
 
 
 def pages_dir() -> Path:

@@ -1,8 +1,8 @@
-"""The run list as rows of a table."""
+"""The run list as rows of a table, and the part of it that was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,31 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
             "model": summary.config.get("model", "your script"),
             "data": summary.config.get("data", ""),
             "optimizer": summary.config.get("optimizer", ""),
+            "lr": summary.config.get("lr"),
             "steps": summary.step,
             "created": datetime.fromtimestamp(summary.created).astimezone(),
             "note": summary.reason,
         }
         for summary in summaries
     ]
+
+
+def matching(
+    summaries: Sequence[RunSummary], text: str, statuses: Collection[str] = ()
+) -> list[RunSummary]:
+    """Runs of these statuses (any, if none is given) that have every word of the text.
+
+    Words are looked for in name, status, model, data and optimizer, whatever their case.
+    """
+    words = text.casefold().split()
+    return [
+        summary
+        for summary in summaries
+        if (not statuses or summary.status in statuses)
+        and all(word in _text(summary) for word in words)
+    ]
+
+
+def _text(summary: RunSummary) -> str:
+    named = (summary.config.get(key, "") for key in ("model", "data", "optimizer"))
+    return " ".join((summary.name, summary.status, *map(str, named))).casefold()

@@ -21,7 +21,7 @@ export class Board {
     this.markers = []
     this.state = null
     this.cards = []
-    this.theme = readTheme(root)
+    this.theme = this.readTheme()
     this.element = make("div", "board")
     this.top = make("div", "numbers")
     this.grid = make("div", "grid")
@@ -38,13 +38,13 @@ export class Board {
     this.observer.observe(this.element)
     // Charts that are scrolled away are painted when they come near.
     this.nearby = new IntersectionObserver((entries) => this.#scrolled(entries), { rootMargin: "120px" })
-    this.timer = setInterval(() => this.#followTheme(), THEME_CHECK_MS)
+    this.timer = setInterval(() => this.followTheme(), THEME_CHECK_MS)
   }
 
   /** Called at every script run: charts keep their state unless the subscription changed. */
   update(data, setTriggerValue) {
     this.trigger = setTriggerValue
-    this.#followTheme()
+    this.followTheme()
     const wanted = JSON.stringify([data.run, data.charts, data.max_points])
     if (wanted === this.wanted) return
     const sameRun = this.data?.run === data.run
@@ -53,7 +53,7 @@ export class Board {
     if (!sameRun) this.zoom = null
     this.markers = []
     this.state = null
-    this.#build()
+    this.build()
     if (this.connected) connection.renew(this.connected)
     else this.connected = connection.add(this)
   }
@@ -120,6 +120,15 @@ export class Board {
 
   // What the charts ask for.
 
+  readTheme() {
+    return readTheme(this.root)
+  }
+
+  /** What a place on the x axis is called. */
+  place(x) {
+    return `step ${x}`
+  }
+
   range() {
     let [min, max] = [Infinity, -Infinity]
     for (const { points } of this.cards) {
@@ -164,7 +173,7 @@ export class Board {
       return
     }
     this.pointed = chart
-    const lines = [{ text: `step ${plot.data[0][idx]}`, muted: true }]
+    const lines = [{ text: this.place(plot.data[0][idx]), muted: true }]
     for (const point of chart.at(idx)) {
       if (!point) continue
       const spread = point.span ? `  (${number(point.span[0])} … ${number(point.span[1])})` : ""
@@ -214,7 +223,7 @@ export class Board {
     this.paint()
   }
 
-  #build() {
+  build() {
     this.nearby.disconnect()
     for (const card of this.cards) {
       card.chart?.destroy()
@@ -354,8 +363,8 @@ export class Board {
     for (const card of this.cards) card.chart?.resize()
   }
 
-  #followTheme() {
-    const theme = readTheme(this.root)
+  followTheme() {
+    const theme = this.readTheme()
     if (theme.key === this.theme.key && this.themed) return
     this.themed = true
     this.theme = theme

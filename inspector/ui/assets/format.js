@@ -64,7 +64,7 @@ export function stepTick(value) {
   const size = Math.abs(value)
   if (size >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`
   if (size >= 1e4) return `${Number((value / 1e3).toPrecision(4))}k`
-  return String(value)
+  return String(Number(value.toPrecision(6)))
 }
 
 function tidy(text) {

@@ -70,8 +70,8 @@ export class LineChart {
     const step = this.plot.data[0][index]
     return this.spec.lines.map((line, place) => {
       const points = this.points[place]
-      const at = find(points, step, line.sparse)
-      if (at < 0) return null
+      const at = find(points, step, line.sparse || line.loose)
+      if (at < 0 || (line.loose && step > points.last)) return null
       const [low, high] = [points.planes[LOW][at], points.planes[HIGH][at]]
       return {
         label: line.label,
@@ -94,7 +94,7 @@ export class LineChart {
 
   #colour(place) {
     const palette = this.board.theme.palette
-    return palette[place % palette.length]
+    return palette[(this.spec.lines[place].hue ?? place) % palette.length]
   }
 
   // uPlot's columns: x, then for every line value and smoothed.
@@ -139,9 +139,10 @@ export class LineChart {
         {
           label: line.label, width: 1.6, spanGaps: false,
           stroke: () => alpha(this.#colour(place), faded() ? 0.35 : 1),
+          dash: line.dash,
           points: { show: (u, i) => this.#sparse(u, i), size: 5 },
         },
-        { label: "smooth", width: 2.2, stroke: () => this.#colour(place), points: { show: false } },
+        { label: "smooth", width: 2.2, stroke: () => this.#colour(place), dash: line.dash, points: { show: false } },
       )
     })
     return {
@@ -155,7 +156,7 @@ export class LineChart {
         y: { distr: this.log ? 3 : 1, range: (u) => span(...this.#extent(u), this.log) },
       },
       axes: [
-        { ...axis, incrs: STEP_INCREMENTS, space: 60, values: (u, ticks) => ticks.map(stepTick) },
+        { ...axis, incrs: spec.axis ? undefined : STEP_INCREMENTS, space: 60, values: (u, ticks) => ticks.map(stepTick) },
         {
           ...axis,
           size: (u, labels) => 14 + 6.8 * Math.max(3, ...(labels ?? []).map((text) => text.length)),
@@ -184,7 +185,8 @@ export class LineChart {
 
   // Least and greatest number inside the range of steps, bands included.
   #extent(u) {
-    const { min: from, max: to } = u.scales.x
+    // At its birth a plot has no range yet.
+    const [from, to] = [u.scales.x.min ?? -Infinity, u.scales.x.max ?? Infinity]
     let [low, high] = [Infinity, -Infinity]
     for (const { planes, size, steps } of this.points) {
       for (let i = 0; i < size; i++) {
@@ -241,7 +243,7 @@ export class LineChart {
     if (u.select.width < 4) return
     const edges = [u.select.left, u.select.left + u.select.width].map((x) => u.posToVal(x, "x"))
     u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false)
-    if (edges[1] - edges[0] >= 1) this.board.setZoom(edges)
+    if (this.spec.axis || edges[1] - edges[0] >= 1) this.board.setZoom(edges)
   }
 
   #drawMarks(u) {
@@ -268,7 +270,7 @@ export class LineChart {
     ctx.fillStyle = this.board.theme.muted
     ctx.font = `${11 * ratio}px ${this.board.theme.font}`
     ctx.textAlign = "right"
-    ctx.fillText("step", left - 8 * ratio, top + height + 15 * ratio)
+    ctx.fillText(this.spec.axis || "step", left - 8 * ratio, top + height + 15 * ratio)
   }
 
   #drawNonFinite(u) {

@@ -2,6 +2,7 @@
 // script run changes nothing of what a viewer sees.
 
 import { Board } from "./board.js"
+import { CompareBoard } from "./compare.js"
 import { Strip } from "./strip.js"
 
 const mounted = new WeakMap()
@@ -19,3 +20,4 @@ function mount(kind, { parentElement, data, setTriggerValue }) {
 
 export const board = (component) => mount(Board, component)
 export const strip = (component) => mount(Strip, component)
+export const compare = (component) => mount(CompareBoard, component)

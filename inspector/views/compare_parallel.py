@@ -1,0 +1,120 @@
+"""Parallel coordinates: an upright axis for each setting and result, a line for each run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inspector.views.compare_settings import Difference, shown
+
+MOST_AXES = 12
+_LOG_SPAN = 50.0
+_TICKS = 5
+_LABEL = 0.08  # height of a label, as a share of the axis
+
+
+@dataclass(frozen=True, slots=True)
+class Upright:
+    """One axis.
+
+    Attributes:
+        title: the setting or result.
+        places: height of each run in [0, 1]; None where a run has no such value.
+        ticks: heights and labels.
+        texts: each run's value in words.
+        result: whether it is an outcome and not a setting.
+    """
+
+    title: str
+    places: tuple[float | None, ...]
+    ticks: tuple[tuple[float, str], ...]
+    texts: tuple[str, ...]
+    result: bool = False
+
+
+def uprights(
+    differences: Sequence[Difference], results: Sequence[tuple[str, Sequence[float | None]]]
+) -> list[Upright]:
+    """Axes of settings, then of results; those on which nothing differs are left out.
+
+    Numbers have a linear axis, or a logarithmic one where all are positive and the greatest is
+    fifty times the least or more; anything else has one place for each value.
+    """
+    made = [upright(item.path, item.values) for item in differences]
+    room = MOST_AXES - len(results)
+    chosen = [axis for axis in made if axis is not None][: max(room, 1)]
+    for name, values in results:
+        axis = upright(name, values, result=True)
+        if axis is not None:
+            chosen.append(axis)
+    return chosen
+
+
+def upright(title: str, values: Sequence[Any], *, result: bool = False) -> Upright | None:
+    """The axis of these values, one for each run; None where there is nothing to tell apart."""
+    given = [value for value in values if value is not None]
+    if not given:
+        return None
+    if all(_is_number(value) for value in given):
+        return _numbers(title, values, result)
+    # Not set is a choice like any other.
+    labels = list(dict.fromkeys(shown(value) for value in values))
+    if len(labels) < 2:
+        return None
+    heights = {label: (place + 0.5) / len(labels) for place, label in enumerate(sorted(labels))}
+    return Upright(
+        title,
+        tuple(heights[shown(value)] for value in values),
+        tuple((height, label) for label, height in heights.items()),
+        tuple(shown(value) for value in values),
+        result,
+    )
+
+
+def _numbers(title: str, values: Sequence[Any], result: bool) -> Upright | None:
+    numbers = [None if value is None or not math.isfinite(value) else float(value)
+               for value in values]  # fmt: skip
+    finite = [number for number in numbers if number is not None]
+    if not finite:
+        return None
+    low, high = min(finite), max(finite)
+    if low == high and not result:
+        return None
+    log = low > 0 and high / low >= _LOG_SPAN
+    scale = math.log10 if log else float
+    bottom, top = scale(low), scale(high)
+
+    def height(number: float) -> float:
+        return 0.5 if top == bottom else (scale(number) - bottom) / (top - bottom)
+
+    distinct = sorted(set(finite))
+    marks = distinct if len(distinct) <= _TICKS else _even(bottom, top, log)
+    return Upright(
+        title + " (log)" * log,
+        tuple(None if number is None else height(number) for number in numbers),
+        _apart([(height(mark), f"{mark:.4g}") for mark in marks]),
+        tuple("–" if value is None else f"{value:.5g}" for value in values),
+        result,
+    )
+
+
+def _apart(ticks: list[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
+    """Rising ticks without those whose labels would lie over others; both ends stay."""
+    kept = ticks[:1]
+    for height, label in ticks[1:]:
+        if height - kept[-1][0] >= _LABEL:
+            kept.append((height, label))
+        elif height >= 1 and len(kept) > 1:
+            kept[-1] = (height, label)
+    return tuple(kept)
+
+
+def _even(bottom: float, top: float, log: bool) -> list[float]:
+    marks = [bottom + (top - bottom) * place / (_TICKS - 1) for place in range(_TICKS)]
+    return [10**mark for mark in marks] if log else marks
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,136 @@
+"""What differs between runs: their settings, and what was done to each by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from inspector.commands import Controls
+from inspector.config import RunConfig
+from inspector.errors import InspectorError
+from inspector.events import (
+    CommandApplied,
+    FaultHealed,
+    FaultInjected,
+    Rewound,
+    RunContinued,
+    StoredEvent,
+)
+from inspector.store.reader import Run
+
+_OBSERVED = ("lr", "momentum", "weight_decay")
+_BY_HAND = frozenset({item.name for item in fields(Controls)} | {"remedy", "rewind", "stop"})
+_LONG = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting that is not the same in all runs.
+
+    Attributes:
+        path: its name as ``torch-inspector train --set`` takes it, such as ``controls.clip``.
+        values: one for each run; None where a run does not have the setting.
+    """
+
+    path: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """Something done to a run while it was going on."""
+
+    run: str
+    step: int
+    what: str
+
+
+def origin(events: Iterable[StoredEvent]) -> RunContinued | None:
+    """The checkpoint of another run that this one went on from, if it did."""
+    return next((item.event for item in events if isinstance(item.event, RunContinued)), None)
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """Settings of a run by path; of a script that is watched, what its optimizer began with."""
+    if run.config:
+        return flat(run.config)
+    found = {}
+    for name in _OBSERVED:
+        steps = run.series(name, max_points=50).steps[:1]
+        if len(steps):
+            values = run.series(name, last=int(steps[0])).values
+            found[name] = float(f"{values[0]:.6g}")
+    return found
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration by paths; a setting that an older version did not know has its default."""
+    # What a newer version wrote is compared as it stands.
+    with contextlib.suppress(InspectorError, TypeError):
+        config = RunConfig.from_dict(dict(config)).to_dict()
+    return dict(_leaves(config, ""))
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[Difference]:
+    """Settings that differ, in the order of the configuration.
+
+    A run without any settings is left out of the judgement, as is one with only a few (a watched
+    script) for those that it does not have.
+    """
+    complete = [own for own in settings if len(own) > len(_OBSERVED)]
+    found = []
+    for path in dict.fromkeys(path for own in settings for path in own):
+        values = [own[path] for own in settings if path in own]
+        lacking = any(path not in own for own in complete)
+        if lacking or any(value != values[0] for value in values):
+            found.append(Difference(path, tuple(own.get(path) for own in settings)))
+    return found
+
+
+def interventions(name: str, events: Iterable[StoredEvent]) -> list[Intervention]:
+    """What changed the training of a run after its start, oldest first."""
+    found = []
+    for stored in events:
+        event = stored.event
+        if isinstance(event, CommandApplied):
+            if event.name.partition(" ")[0] not in _BY_HAND:
+                continue
+        elif not isinstance(event, (Rewound, FaultInjected, FaultHealed)):
+            continue
+        found.append(Intervention(name, stored.step, event.text))
+    return found
+
+
+def shown(value: Any) -> str:
+    """A setting's value in a few characters."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    if "\n" in text:
+        return f"{len(text.splitlines())} lines of Python"
+    return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
+
+
+def _leaves(value: Any, path: str) -> Iterable[tuple[str, Any]]:
+    inner: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, Mapping) and value:
+        inner = ((str(key), item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+        inner = ((str(place), item) for place, item in enumerate(value))
+    found = False
+    for key, item in inner:
+        found = True
+        yield from _leaves(item, f"{path}.{key}" if path else key)
+    if not found and path:
+        # Nothing chosen looks the same, whether it is stored as a list, a dict or null.
+        yield (
+            path,
+            None if value in ({}, [], ()) else list(value) if isinstance(value, tuple) else value,
+        )
