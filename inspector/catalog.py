@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-Layout = Literal["image", "table", "sequence", "tokens", "other"]
+Layout = Literal["image", "strip", "table", "sequence", "tokens", "other"]
 Kind = Literal[
-    "classification", "multi_label", "regression", "reconstruction", "sequence", "per_pixel", "own"
-]
+    "classification", "multi_label", "regression", "reconstruction", "sequence", "per_pixel",
+    "distribution", "transcription", "own",
+]  # fmt: skip
 OWN_CODE = ("file", "import", "code")
 OWN_FILES = ("csv", "parquet", "npz", "text", "folder")
 
@@ -44,8 +45,8 @@ class DataSource:
     Attributes:
         name: what ``RunConfig.data`` calls it.
         title, about: a label and one sentence.
-        layout: image [channels, height, width], table [features], sequence [steps, features],
-            tokens [steps] of whole numbers, other.
+        layout: image [channels, height, width], strip (an image whose width varies), table
+            [features], sequence [steps, features], tokens [steps] of whole numbers, other.
         kind: what is to be predicted.
         shape: shape of one sample with the default arguments.
         outputs: number of classes, or of numbers to predict, with the default arguments.
@@ -93,6 +94,11 @@ MODELS: dict[str, SampleModel] = {
             ("tokens",),
         ),
         SampleModel(
+            "crnn", "CRNN", "Convolutions, then an LSTM",
+            "Reads a strip from left to right and gives log-probabilities at each place.",
+            ("strip",),
+        ),
+        SampleModel(
             "autoencoder", "Autoencoder", "Autoencoder",
             "Squeezes a sample through a narrow code and paints it again.",
             reconstructs=True,
@@ -130,6 +136,16 @@ DATA: dict[str, DataSource] = {
             "digit_rows", "Digits, row by row",
             "The same digits as sequences of eight rows.",
             "sequence", "classification", (8, 8), 10,
+        ),
+        DataSource(
+            "digit_strips", "Strips of digits",
+            "Two to five of the digits side by side, to be read as a sequence.",
+            "strip", "transcription", (1, 8, 61), 11,
+        ),
+        DataSource(
+            "soft_digits", "Digits with a teacher's doubts",
+            "The same digits; the targets are the probabilities that a teacher gives each class.",
+            "image", "distribution", (1, 8, 8), 10,
         ),
         DataSource(
             "two_moons", "Two moons", "Points in the plane on two interleaved half circles.",
@@ -182,7 +198,7 @@ def fits(model: str, data: str) -> str:
 def suits(model: str, data: str, layout: Layout, kind: Kind, shape: tuple[int, ...]) -> str:
     """Why a model cannot be trained on samples of that layout; empty if it can."""
     if model.startswith("torchvision:"):
-        if layout == "image" and kind in ("classification", "multi_label"):
+        if layout == "image" and kind in ("classification", "multi_label", "distribution"):
             return ""
         return (
             f"{model} classifies images, but {data} is a {layout} for {kind}; "

@@ -15,9 +15,10 @@ from inspector.errors import ConfigError, DataError
 from inspector.training import downloads
 from inspector.training.downloads import Progress
 from inspector.training.samples import Source
+from inspector.training.transcription import Strips
 
 
-def load(name: str, args: dict[str, Any], progress: Progress | None = None) -> Source:
+def load(name: str, args: dict[str, Any], progress: Progress | None = None) -> Source | Strips:
     """The samples of a data source.
 
     Args:
@@ -70,6 +71,45 @@ def _digit_rows() -> Source:
     return Source(
         "classification", "sequence", digits.inputs[:, 0], digits.targets, digits.class_names
     )
+
+
+def _digit_strips(
+    samples: int = 1000, shortest: int = 2, longest: int = 5, spacing: int = 4, seed: int = 0
+) -> Strips:
+    if not 1 <= shortest <= longest:
+        raise ConfigError(
+            "digit_strips needs shortest and longest of 1 or more, in this order, "
+            f"but got {shortest} and {longest}."
+        )
+    digits, random = _digits(), torch.Generator().manual_seed(seed)
+    inputs, targets = [], []
+    for _ in range(samples):
+        count = int(torch.randint(shortest, longest + 1, (), generator=random))
+        chosen = torch.randint(len(digits), (count,), generator=random)
+        gaps = torch.randint(spacing + 1, (count + 1,), generator=random).tolist()
+        parts = [torch.zeros(1, 8, gaps[0])]
+        for row, gap in zip(chosen.tolist(), gaps[1:], strict=True):
+            parts += [digits.inputs[row], torch.zeros(1, 8, gap)]
+        inputs.append(torch.cat(parts, dim=2))
+        targets.append(digits.targets[chosen] + 1)
+    return Strips(inputs, targets, ("blank", *digits.class_names))
+
+
+def _soft_digits(temperature: float = 2.0) -> Source:
+    """The teacher that judges a digit has not learned from it: it was fitted on other folds."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from threadpoolctl import threadpool_limits
+
+    if temperature == 0:
+        raise ConfigError("temperature of data soft_digits must be greater than 0, but got 0.")
+    digits = _digits()
+    teacher = LogisticRegression(max_iter=300, tol=1e-3)
+    inputs, targets = digits.inputs.flatten(1).numpy(), digits.targets.numpy()
+    with threadpool_limits(1):  # so small a fit only waits for more threads
+        scores = cross_val_predict(teacher, inputs, targets, method="decision_function", cv=3)
+    soft = torch.softmax(torch.tensor(scores / temperature), dim=1).float()
+    return Source("distribution", "image", digits.inputs, soft, digits.class_names)
 
 
 def _two_moons(samples: int = 1000, noise: float = 0.15, seed: int = 0) -> Source:
@@ -149,9 +189,11 @@ def _fake_images(
     )
 
 
-_SOURCES: dict[str, Callable[..., Source]] = {
+_SOURCES: dict[str, Callable[..., Source | Strips]] = {
     "digits": _digits,
     "digit_rows": _digit_rows,
+    "digit_strips": _digit_strips,
+    "soft_digits": _soft_digits,
     "two_moons": _two_moons,
     "spirals": _spirals,
     "long_memory": _long_memory,

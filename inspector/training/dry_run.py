@@ -21,9 +21,11 @@ from inspector.training.own.datasets import OwnSamples
 from inspector.training.own.reference import is_code
 from inspector.training.samples import Examples
 from inspector.training.task import Task
+from inspector.training.transcription import check_lengths
 
 _OWN_STEP = ", or define training_step(model, batch) beside it"
 
+_LOG_PROBABILITIES = 1e-2  # what bfloat16 leaves of a sum of 1
 _SHAPE_WORDS = re.compile(
     r"shape|size|dimension|mat1|must match|unpack|expected input|Expected \d-?D|channels"
     r"|more than 1 value|subscripts|out of range",
@@ -53,6 +55,7 @@ def dry_run(task: Task) -> Any:
     outputs = _feed(task, batch)
     if isinstance(outputs, Tensor):
         _check_outputs(task, outputs)
+        _check_alignment(task, batch, outputs)
     if count % size == 1:
         _feed(task, _fetch(task, 1))
     return batch
@@ -105,9 +108,27 @@ def _feed(task: Task, batch: Any) -> Tensor | None:
     return outputs
 
 
-def _check_loss(task: Task, outputs: Tensor, targets: Tensor) -> None:
+def _check_loss(task: Task, outputs: Tensor, targets: Any) -> None:
     name, got = task.config.model, tuple(outputs.shape)
-    if task.kind == "classification":
+    if task.kind == "transcription":
+        if outputs.ndim != 3 or len(outputs) != len(targets.labels):
+            raise ModelError(
+                f"Expected log-probabilities of shape ({len(targets.labels)}, steps, classes) from "
+                f"{name}, but got {got}; let it end in log_softmax over the classes at each step."
+            )
+        if bool((outputs.exp().sum(-1) - 1).abs().max() > _LOG_PROBABILITIES):
+            raise ModelError(
+                f"CTC takes log-probabilities, but the exponentials of what {name} gives do not "
+                "sum to 1 over the last axis; let it end in torch.nn.LogSoftmax(dim=-1)."
+            )
+        _check_range(task, targets.labels, outputs.shape[2])
+    elif task.kind == "distribution":
+        if outputs.shape != targets.shape:
+            raise ModelError(
+                f"Expected scores of shape {tuple(targets.shape)} from {name}, one for each share "
+                f"of the targets, but got {got}; set num_classes to {targets.shape[1]}."
+            )
+    elif task.kind == "classification":
         if outputs.ndim != 2:
             raise ModelError(
                 f"Expected scores of shape ({len(targets)}, classes) from {name}, "
@@ -142,6 +163,13 @@ def _check_range(task: Task, targets: Tensor, scores: int) -> None:
             f"{task.config.model} gives {scores} scores, but {task.config.data} has labels from "
             f"{low} to {high}; set num_classes to {high + 1}, or renumber the labels."
         )
+
+
+def _check_alignment(task: Task, batch: Any, outputs: Tensor) -> None:
+    lengths = getattr(task.source, "lengths", None)
+    if task.kind == "transcription" and lengths is not None:
+        width = int(batch[1].input_lengths.max())
+        check_lengths(lengths, width, outputs.shape[1], task.config.data)
 
 
 def _check_outputs(task: Task, outputs: Tensor) -> None:

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from inspector.catalog import Kind
 from inspector.errors import ConfigError
+from inspector.training.distribution import DistributionKLDiv
+from inspector.training.transcription import TranscriptLoss
 
 
 class SequenceCrossEntropy(nn.CrossEntropyLoss):
@@ -26,6 +28,8 @@ SUITABLE: dict[Kind, dict[str, type[nn.Module]]] = {
     },
     "sequence": {"cross_entropy": SequenceCrossEntropy},
     "per_pixel": {"cross_entropy": nn.CrossEntropyLoss, "nll": nn.NLLLoss},
+    "distribution": {"kl_div": DistributionKLDiv, "cross_entropy": nn.CrossEntropyLoss},
+    "transcription": {"ctc": TranscriptLoss},
 }
 """Losses by kind of task; ``auto`` takes the first. A step of the user's own has its own."""
 

@@ -70,7 +70,7 @@ def sizes_of(source: Sized) -> dict[str, int]:
     sizes: dict[str, int] = {}
     if source.outputs:
         sizes = {"num_classes": source.outputs, "out_features": source.outputs}
-    if source.layout == "image":
+    if source.layout in ("image", "strip"):
         sizes |= {"in_channels": source.shape[0], "image_size": source.shape[1]}
     if source.layout == "tokens":
         return sizes | {"sequence_length": source.shape[0], "vocab_size": source.outputs}

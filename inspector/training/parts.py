@@ -107,8 +107,12 @@ def measure(source: Samples, rows: Tensor) -> Scale:
     Of very many rows, an even selection is measured. A constant column keeps its scale.
 
     Raises:
-        ConfigError: the inputs are not real numbers.
+        ConfigError: the inputs are not real numbers, or batches are padded.
     """
+    if source.kind == "transcription":
+        raise ConfigError(
+            "normalize would count the padding of samples of different lengths; switch it off."
+        )
     picked = rows[:: math.ceil(len(rows) / _MEASURED)]
     total = squares = torch.zeros(1, dtype=torch.float64)
     count, axis, ndim = 0, -1, 2

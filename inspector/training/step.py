@@ -67,6 +67,8 @@ def scores(kind: Kind, outputs: Tensor, targets: Tensor) -> Scores:
     outputs = outputs.detach()
     if kind in ("classification", "per_pixel"):
         right = outputs.argmax(dim=1) == targets
+    elif kind == "distribution":
+        right = outputs.argmax(dim=1) == targets.argmax(dim=1)
     elif kind == "sequence":
         right = outputs.argmax(dim=-1) == targets
     elif kind == "multi_label":

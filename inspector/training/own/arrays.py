@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inspector.catalog import Kind, Layout
 from inspector.errors import ConfigError, DataError
+from inspector.training.distribution import check_distributions
 from inspector.training.own.files import MEMORY, local_file
 from inspector.training.samples import Source
 
@@ -33,6 +34,11 @@ def load_arrays(path: str, task: str, *, inputs: str = "", targets: str = "") ->
     """
     file = local_file(path, "arrays", suffixes=(".npz",))
     headers = read_headers(file)
+    if task == "transcription":
+        raise ConfigError(
+            "Arrays hold samples of one length; for the task transcription write a Dataset of "
+            "your own that gives inputs and labels of any length."
+        )
     x_name = _choose(inputs, _INPUTS, headers, file, "inputs")
     x = _read(file, x_name)
     if x.ndim < 2 and task != "sequence":
@@ -161,7 +167,8 @@ def _inputs(x: Array, name: str, file: Path, kind: Kind) -> tuple[Tensor, Layout
 
 
 def _targets(y: Array, name: str, file: Path, kind: Kind) -> tuple[Tensor, tuple[str, ...]]:
-    axes = {"classification": (1,), "sequence": (2,), "per_pixel": (3,), "multi_label": (2,)}
+    axes = {"classification": (1,), "sequence": (2,), "per_pixel": (3,), "multi_label": (2,),
+            "distribution": (2,)}  # fmt: skip
     if kind in axes and y.ndim not in axes[kind]:
         raise DataError(
             f"Expected {axes[kind][0]} axes in {name!r} of {file} for {kind}, "
@@ -190,6 +197,9 @@ def _targets(y: Array, name: str, file: Path, kind: Kind) -> tuple[Tensor, tuple
     wrong = np.argwhere(~np.isfinite(numbers))
     if len(wrong):
         raise DataError(f"{name!r} in {file}, row {int(wrong[0][0])}: expected a finite number.")
+    if kind == "distribution":
+        check_distributions(torch.from_numpy(numbers), f"{name!r} in {file}")
+        return torch.from_numpy(numbers), tuple(map(str, range(numbers.shape[1])))
     if kind == "multi_label":
         wrong = np.argwhere((numbers != 0) & (numbers != 1))
         if len(wrong):

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from inspector.catalog import Kind, Layout
 from inspector.errors import ConfigError
+from inspector.training.transcription import Transcripts
 
 _CLASSES: tuple[Kind, ...] = ("classification", "sequence", "per_pixel")
 
@@ -23,6 +26,33 @@ def is_pair(batch: Any) -> bool:
     )
 
 
+def is_transcribed(batch: Any) -> bool:
+    """Whether a batch is inputs and labels of different lengths."""
+    return (
+        isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Transcripts)
+    )
+
+
+def collate(samples: Any) -> Any:
+    """PyTorch's default, which also takes the images of Pillow that torchvision's data sets give.
+
+    They become float32 [channels, height, width] in [0, 1].
+    """
+    return default_collate([_tensors(sample) for sample in samples])
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, Image):
+        from torchvision.transforms.v2 import functional as F
+
+        return F.to_dtype(F.pil_to_tensor(value), torch.float32, scale=True)
+    if type(value) in (tuple, list):
+        return type(value)(_tensors(part) for part in value)
+    if type(value) is dict:
+        return {key: _tensors(part) for key, part in value.items()}
+    return value
+
+
 def guess_kind(batch: Any, wanted: str) -> Kind:
     """The task that a batch is for.
 
@@ -31,6 +61,14 @@ def guess_kind(batch: Any, wanted: str) -> Kind:
     """
     if wanted == "own":
         return "own"
+    if is_transcribed(batch):
+        return "transcription"
+    if wanted == "transcription":
+        raise ConfigError(
+            "For the task transcription a batch is inputs and Transcripts (labels, label_lengths, "
+            f"input_lengths), but this one is {describe(batch)}; leave collate_fn out, and give "
+            "samples of inputs and labels."
+        )
     if not is_pair(batch):
         raise ConfigError(
             f"Expected samples of inputs and targets, but a batch is {describe(batch)}; define "
@@ -53,7 +91,7 @@ def guess_kind(batch: Any, wanted: str) -> Kind:
 
 def adapt(batch: Any, kind: Kind) -> Any:
     """Inputs as float32 (bytes scaled to [0, 1]) and targets as the losses want them."""
-    if not is_pair(batch) or kind == "own":
+    if kind == "own" or not (is_pair(batch) or is_transcribed(batch)):
         return batch
     inputs, targets = batch
     if inputs.dtype == torch.uint8:
@@ -62,6 +100,8 @@ def adapt(batch: Any, kind: Kind) -> Any:
         inputs = inputs.float()
     elif inputs.dtype != torch.int64:
         inputs = inputs.long()
+    if kind == "transcription":
+        return inputs, targets
     if kind in _CLASSES:
         targets = targets.long()
         if kind == "classification" and targets.ndim == 2 and targets.shape[1] == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,12 +15,12 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     TensorDataset,
-    default_collate,
 )
 
 from inspector.catalog import Kind, Layout
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, DataError
+from inspector.training.distribution import check_distributions
 from inspector.training.own.arguments import arguments, takes_anything
 from inspector.training.own.batches import (
     Adapting,
@@ -28,20 +28,28 @@ from inspector.training.own.batches import (
     describe,
     guess_kind,
     is_pair,
+    is_transcribed,
     layout_of,
 )
+from inspector.training.own.batches import collate as default_collate
 from inspector.training.own.reference import Loaded
 from inspector.training.own.reference import describe as in_words
 from inspector.training.samples import Loader, nothing
+from inspector.training.transcription import needed, pad
 
 _ROWS = 20_000  # rows that are looked at before the start, at most
 _SECONDS = 15.0
 _FIRST = 4
+_CLASSES: tuple[Kind, ...] = ("classification", "sequence", "per_pixel", "transcription")
 
 
 @dataclass(frozen=True, slots=True)
 class OwnSamples:
-    """Rows of a user's Dataset; see :class:`inspector.training.samples.Samples`."""
+    """Rows of a user's Dataset; see :class:`inspector.training.samples.Samples`.
+
+    Attributes:
+        lengths: [n, 2] of a transcription: length of the input, steps that its labels need.
+    """
 
     kind: Kind
     layout: Layout
@@ -53,6 +61,7 @@ class OwnSamples:
     collate: Callable[[Any], Any]
     fixed: tuple[Tensor, Tensor] | None = None
     notes: tuple[str, ...] = ()
+    lengths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -88,7 +97,8 @@ def load_own(loaded: Loaded, config: RunConfig, task: str) -> OwnSamples | OwnLo
         Exception: whatever the factory itself raises.
     """
     made = _call(loaded.value, config)
-    collate = getattr(loaded.module, "collate_fn", default_collate)
+    usual = pad if task == "transcription" else default_collate
+    collate = getattr(loaded.module, "collate_fn", usual)
     if isinstance(made, (tuple, list)) and len(made) == 2 and all(map(_is_array, made)):
         x, y = (torch.as_tensor(part) for part in made)
         if len(x) != len(y):
@@ -144,15 +154,17 @@ def _samples(pair: tuple[Any, ...], collate: Callable[[Any], Any], task: str) ->
         ) from error
     kind = guess_kind(batch, task)
     batch = adapt(batch, kind)
-    labels, notes = _scan(dataset, kind)
+    found = _scan(dataset, kind)
+    labels, notes = found.labels, found.notes
     first = pair[0]
     names = _class_names(first, labels, kind, batch)
     if labels is not None and len(names):
-        _check_labels(labels, len(names), hasattr(first, "classes"))
-    inputs = batch[0] if is_pair(batch) else None
+        _check_labels(labels, len(names), hasattr(first, "classes"), kind == "transcription")
+    inputs = batch[0] if is_pair(batch) or is_transcribed(batch) else None
+    strip = kind == "transcription" and inputs is not None and inputs.ndim == 4
     return OwnSamples(
         kind,
-        layout_of(inputs) if inputs is not None else "other",
+        "strip" if strip else layout_of(inputs) if inputs is not None else "other",
         tuple(inputs.shape[1:]) if inputs is not None else (),
         len(names) or _numbers(batch, kind),
         names,
@@ -163,6 +175,7 @@ def _samples(pair: tuple[Any, ...], collate: Callable[[Any], Any], task: str) ->
         collate,
         fixed,
         notes,
+        found.lengths,
     )
 
 
@@ -170,7 +183,9 @@ def _loaders(
     pair: tuple[Any, ...], collate: Callable[[Any], Any], config: RunConfig, task: str
 ) -> OwnLoaders:
     unused = [
-        name for name in ("normalize", "balance", "stratify", "test") if getattr(config, name)
+        name
+        for name in ("normalize", "balance", "stratify", "test", "augment")
+        if getattr(config, name)
     ]
     if unused:
         raise ConfigError(
@@ -216,26 +231,44 @@ def _loaders(
     )
 
 
-def _scan(dataset: Any, kind: Kind) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Reads the samples, so that a broken one is known before the start; the labels found."""
+class _Scanned(NamedTuple):
+    labels: Tensor | None
+    notes: tuple[str, ...]
+    lengths: Tensor | None
+
+
+def _scan(dataset: Any, kind: Kind) -> _Scanned:
+    """Reads the samples, so that a broken one is known before the start; what was found."""
     count, end = len(dataset), time.monotonic() + _SECONDS
     kept = _kept_labels(dataset) if kind == "classification" else None
     step = 1 if kept is None else max(count // 500, 1)
     labels: list[int] = []
+    lengths: list[tuple[int, int]] = []
+    shares: list[Tensor] = []
     looked = 0
     for row in range(0, min(count, _ROWS) if kept is None else count, step):
         sample = _sample(dataset, row)
         looked += 1
-        if kind in ("classification", "sequence", "per_pixel") and kept is None:
+        if kind in _CLASSES and kept is None:
             labels.append(_label(sample, row, kind))
+        if kind == "transcription":
+            lengths.append(_lengths(sample))
+        if kind == "distribution":
+            shares.append(torch.as_tensor(sample[1], dtype=torch.float32).flatten())
         if time.monotonic() > end:
             break
     notes: tuple[str, ...] = ()
     if looked * step < count:
         notes = (f"{looked:,} of {count:,} samples were looked at before the start.",)
-    if kept is not None:
-        return kept, notes
-    return (torch.tensor(labels) if labels else None), notes
+    if shares:
+        check_distributions(torch.stack(shares), type(dataset).__name__)
+    found = kept if kept is not None else torch.tensor(labels) if labels else None
+    return _Scanned(found, notes, torch.tensor(lengths) if lengths else None)
+
+
+def _lengths(sample: Any) -> tuple[int, int]:
+    inputs, labels = torch.as_tensor(sample[0]), torch.as_tensor(sample[1]).flatten()
+    return inputs.shape[2] if inputs.ndim == 3 else len(inputs), needed(labels)
 
 
 def _kept_labels(dataset: Any) -> Tensor | None:
@@ -262,17 +295,21 @@ def _label(sample: Any, row: int, kind: Kind) -> int:
         raise DataError(
             f"Row {row}: expected a class number for {kind}, but got {sample[1]!r:.60}."
         )
+    if not target.numel():
+        raise DataError(f"Row {row}: expected one label or more for {kind}, but there is none.")
     low, high = int(target.min()), int(target.max())
-    return low if low < 0 else high
+    return low if low < (kind == "transcription") else high
 
 
-def _check_labels(labels: Tensor, classes: int, named: bool) -> None:
-    wrong = ((labels < 0) | (labels >= classes)).nonzero()[:, 0]
+def _check_labels(labels: Tensor, classes: int, named: bool, blank: bool = False) -> None:
+    """``blank``: class 0 stands for nothing and is no label."""
+    least = int(blank)
+    wrong = ((labels < least) | (labels >= classes)).nonzero()[:, 0]
     if len(wrong):
         row = int(wrong[0])
         raise DataError(
-            f"Row {row}: expected a label from 0 to {classes - 1}, but got {int(labels[row])} "
-            f"({len(wrong):,} such rows); renumber the labels"
+            f"Row {row}: expected a label from {least} to {classes - 1}, but got "
+            f"{int(labels[row])} ({len(wrong):,} such rows); renumber the labels"
             f"{', or mend the names in classes' if named else ''}."
         )
 
@@ -281,8 +318,12 @@ def _class_names(dataset: Any, labels: Tensor | None, kind: Kind, batch: Any) ->
     named = tuple(map(str, getattr(dataset, "classes", ())))
     if kind == "multi_label":
         return named or tuple(f"label {place}" for place in range(batch[1].shape[1]))
-    if kind not in ("classification", "sequence", "per_pixel") or labels is None:
+    if kind == "distribution":
+        return named or tuple(map(str, range(batch[1].shape[1])))
+    if kind not in _CLASSES or labels is None:
         return ()
+    if kind == "transcription":
+        return ("blank", *(named or map(str, range(1, int(labels.max()) + 1))))
     return named or tuple(str(label) for label in range(max(int(labels.max()), 0) + 1))
 
 

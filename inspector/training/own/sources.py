@@ -19,8 +19,9 @@ from inspector.training.own.reference import Loaded
 from inspector.training.own.tables import load_table
 from inspector.training.own.text import load_text
 from inspector.training.samples import Source
+from inspector.training.transcription import Strips
 
-AnySource = Source | OwnSamples | OwnLoaders
+AnySource = Source | Strips | OwnSamples | OwnLoaders
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inspector.catalog import Kind
 from inspector.errors import ConfigError, DataError
+from inspector.training.distribution import check_distributions
 from inspector.training.own.files import MEMORY, local_file
 from inspector.training.samples import Source
 
@@ -218,9 +219,13 @@ def _target(
             )
         codes = pd.Categorical(column, categories=values).codes.astype(np.int64)
         return "classification", torch.from_numpy(codes), tuple(str(value) for value in values)
-    if kind not in ("regression", "multi_label"):
+    if kind not in ("regression", "multi_label", "distribution"):
         raise ConfigError(f"A table cannot be used for the task {kind}; choose auto.")
     numbers = np.stack([_numbers(table, name, file, form) for name in names], axis=1)
+    if kind == "distribution":
+        shares = torch.from_numpy(numbers.astype(np.float32))
+        check_distributions(shares, f"{', '.join(names)} in {file}")
+        return "distribution", shares, tuple(names)
     if kind == "multi_label":
         wrong = np.argwhere((numbers != 0) & (numbers != 1))
         if len(wrong):
