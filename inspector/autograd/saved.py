@@ -36,12 +36,12 @@ class Storages:
         if place:
             if place not in self._kept:
                 storage = tensor.untyped_storage()
-                self._kept[place] = (StorageWeakRef(storage), storage.nbytes())
+                self._kept[place] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
             self._users.append((record, place))
 
     def settle(self) -> None:
         """Writes ``alive`` into the records: whether the memory is still held now."""
-        alive = {place: not weak.expired() for place, (weak, _) in self._kept.items()}
+        alive = {place: _held(weak) for place, (weak, _) in self._kept.items()}
         for record, place in self._users:
             record["alive"] = alive[place]
         self._kept.clear()
@@ -136,3 +136,7 @@ def address(tensor: torch.Tensor) -> int:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):
         return 0
+
+
+def _held(weak: StorageWeakRef) -> bool:
+    return not weak.expired()  # type: ignore[no-untyped-call]

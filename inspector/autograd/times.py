@@ -25,7 +25,7 @@ class Stopwatch:
     def mark(self) -> Any:
         if self.clock == "host":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 

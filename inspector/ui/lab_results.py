@@ -15,7 +15,7 @@ from inspector.ui.context import escape
 from inspector.ui.graph import graph_picture
 from inspector.views import graph_dot
 from inspector.views.graph import FoldedGraph, GraphTree
-from inspector.views.graph_details import size
+from inspector.views.graph_measures import size
 
 _SHORT = 420
 _TALL = 560

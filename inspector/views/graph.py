@@ -211,6 +211,8 @@ class _Picture:
         else:
             key, title, subtitle, kind = self._loose(self._nodes[item])
             words.add(title)
+        if all(node.get("absent") for node in nodes):
+            subtitle = " · ".join(filter(None, (subtitle, "not in the autograd graph")))
         nonfinite = "nan" if "nan" in marks else next(iter(marks), "")
         return Box(
             f"n{number}", key, title, subtitle, kind, len(members),

@@ -101,7 +101,7 @@ def _absent_calls(
             own.setdefault((node["module"], node["call"]), []).append(node["id"])
     around = {call["inside"] for call in calls}
     ends: dict[int, tuple[int, int]] = {}  # first and last node of each innermost call
-    absent = []
+    absent: list[dict[str, Any]] = []
     last, count = -1, len(document["nodes"])
     for place, call in enumerate(calls):
         members = own.get((call["module"], call["call"]), [])
@@ -141,10 +141,9 @@ def _absent_links(
 def _pseudo(number: int, call: dict[str, Any], rank: float) -> dict[str, Any]:
     return {
         "id": number, "op": call["type"], "module": call["module"], "call": call["call"],
-        "file": "", "line": 0, "shape": call["outputs"][0] if call["outputs"] else None, "dtype": "",
-        "outputs": len(call["outputs"]), "parameter": None, "accumulated": None, "saved": [],
-        "saved_bytes": 0, "grad_norm": None, "nonfinite": "", "backward_us": None, "order": None,
-        "rank": rank,
+        "file": "", "line": 0, "dtype": "", "shape": next(iter(call["outputs"]), None),
+        "absent": True, "outputs": len(call["outputs"]), "parameter": None, "accumulated": None,
+        "saved": [], "saved_bytes": 0, "grad_norm": None, "nonfinite": "", "rank": rank,
     }  # fmt: skip
 
 

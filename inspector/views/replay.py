@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any
 
-from inspector.views.graph_dot import escape, number
+from inspector.views.graph_dot import escape
+from inspector.views.graph_measures import number
 
 _BROADCAST = (
     "An input that was broadcast in the forward pass was used several times: its gradient is "

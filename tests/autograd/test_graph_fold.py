@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from inspector.views.graph import Box, FoldedGraph, GraphTree, fold
-from inspector.views.graph_details import details, size
+from inspector.views.graph_details import details
 from inspector.views.graph_dot import BAD, VIRIDIS, colour, escape, on, to_dot
+from inspector.views.graph_measures import size
 
 HOSTILE = [
     '"]; a->b [x="',
