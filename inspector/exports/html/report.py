@@ -1,0 +1,253 @@
+"""The report of a run: charts, findings, settings, environment, events, modules, on one page."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from inspector.config import RunConfig
+from inspector.diagnosis.finding import Finding, Remedy
+from inspector.events import StoredEvent
+from inspector.exports.formats import Made, Request
+from inspector.exports.html import figures as draw
+from inspector.exports.html.figures import Chart, Marker
+from inspector.exports.html.page import render
+from inspector.quantities import QUANTITIES
+from inspector.store.reader import Run
+from inspector.views import events as event_view
+from inspector.views import findings as finding_view
+from inspector.views import modules as module_view
+
+EVENTS = 400
+OWN_CHARTS = 24
+_LINES = (
+    ("loss", "Loss", ("loss", "val_loss", "test_loss"), True),
+    ("accuracy", "Accuracy", ("accuracy", "val_accuracy", "test_accuracy"), False),
+    ("lr", "Learning rate", ("lr",), False),
+    ("gradient", "Gradient norm", ("total_grad_norm", "clipped_grad_norm"), False),
+    ("update", "Update ratio", ("total_update_ratio",), False),
+    ("nonfinite", "Non-finite values", ("nonfinite",), False),
+    ("scale", "Loss scale", ("grad_scale",), False),
+    ("speed", "Samples per second", ("samples_per_s",), False),
+    ("memory", "Memory", ("memory", "gpu_memory"), False),
+)
+_MATRICES = (
+    ("grad_norm", "Gradient norm by module"),
+    ("update_ratio", "Update ratio by module"),
+    ("activation_std", "Activation standard deviation by module"),
+    ("activation_zeros", "Share of zeros by module"),
+    ("activation_saturated", "Share saturated by module"),
+)
+_BY_HAND = frozenset(
+    ("command_applied", "command_refused", "rewound", "remedy_verdict", "fault_injected",
+     "fault_revealed", "fault_healed", "lr_found")
+)  # fmt: skip
+_ROUTINE = frozenset(("epoch_finished", "schedule_changed", "graph_captured", "backward_captured"))
+_ESSENTIAL = frozenset(
+    ("model", "data", "task", "optimizer", "lr", "loss", "batch_size", "epochs", "seed", "device",
+     "precision", "clip", "on_nonfinite")
+)  # fmt: skip
+_TONES = {"finished": "good", "stopped": "good", "running": "note", "paused": "note"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    card: finding_view.FindingCard
+    remedies: tuple[Remedy, ...]
+    chart: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    title: str
+    rows: list[tuple[str, str]]
+    defaults: list[tuple[str, str]]
+
+
+def html(request: Request) -> Made:
+    """Writes the report."""
+    text = report(request.run)
+    request.out.write_text(text, "utf-8")
+    return Made(notes=("Open it in any browser; it needs no network.",))
+
+
+def report(run: Run) -> str:
+    """The report as one HTML text."""
+    events = run.events()
+    markers = [
+        Marker(stored.step, stored.event.text) for stored in events if stored.event.kind in _BY_HAND
+    ]
+    charts = _charts(run, markers)
+    matrices = _matrices(run)
+    findings, curves = _findings(run, run.findings())
+    table = module_view.rows(run.document("modules"))
+    rows = event_view.rows(events)
+    drawn = {chart.id: chart.figure for chart in (*charts, *matrices)} | curves
+    return render(
+        "report.html.j2",
+        figures=drawn,
+        name=run.name,
+        status=run.status,
+        tone=_TONES.get(run.status, "critical"),
+        what=_what(run, events),
+        figures_of_run=_key_figures(run, events),
+        findings=findings,
+        charts=charts,
+        matrices=matrices,
+        modules=table,
+        totals=_totals(table),
+        tables=_tables(run),
+        interventions=event_view.rows(one for one in events if one.event.kind in _BY_HAND),
+        notable=event_view.rows(
+            one for one in events if one.event.kind not in _BY_HAND | _ROUTINE
+        )[:EVENTS],
+        events=rows[:EVENTS],
+        left_out=max(0, len(rows) - EVENTS),
+        footer=_footer(run),
+    )  # fmt: skip
+
+
+def _charts(run: Run, markers: list[Marker]) -> list[Chart]:
+    made = [
+        draw.line_chart(run, f"chart-{key}", title, quantities, markers=markers, wide=wide)
+        for key, title, quantities, wide in _LINES
+    ]
+    if not run.series("nonfinite").values.any():
+        made = [chart for chart in made if chart is None or chart.id != "chart-nonfinite"]
+    recorded = run.keys()
+    names = dict.fromkeys(key.quantity for key in recorded if key.scope == "run")
+    own = [name for name in names if name not in QUANTITIES][:OWN_CHARTS]
+    made += [
+        draw.line_chart(run, f"chart-own-{at}", name, (name,), markers=markers)
+        for at, name in enumerate(own)
+    ]
+    return [chart for chart in made if chart is not None]
+
+
+def _matrices(run: Run) -> list[Chart]:
+    made = (
+        draw.matrix_chart(run, f"matrix-{quantity}", quantity, title)
+        for quantity, title in _MATRICES
+    )
+    return [chart for chart in made if chart is not None]
+
+
+def _findings(run: Run, found: list[Finding]) -> tuple[list[_Finding], dict[str, Any]]:
+    shown, curves = [], {}
+    for at, (finding, card) in enumerate(zip(found, finding_view.cards(found), strict=True)):
+        chart = ""
+        for evidence in finding.evidence:
+            curve = finding_view.curve(run, evidence, max_points=draw.POINTS)
+            if curve is not None and len(curve.steps) > 1:
+                chart = f"evidence-{at}"
+                curves[chart] = draw.evidence_figure(curve)
+                break
+        shown.append(_Finding(card, finding.remedies, chart))
+    return shown, curves
+
+
+def _what(run: Run, events: list[StoredEvent]) -> str:
+    config = run.config
+    parts = [
+        f"{config['model']} on {config['data']}" if config else str(run.meta.get("script") or "")
+    ]
+    if events:
+        begin, end = events[0].wall, max(stored.wall for stored in events)
+        parts.append(time.strftime("%Y-%m-%d %H:%M", time.localtime(begin)))
+        parts.append(f"{_duration(end - begin)} long")
+    return " · ".join(part for part in parts if part)
+
+
+def _key_figures(run: Run, events: list[StoredEvent]) -> list[tuple[str, str]]:
+    figures = []
+    beat = run.heartbeat
+    if beat is not None:
+        figures.append(("steps", f"{beat.step:,}"))
+    for name, best in (
+        ("loss", None), ("val_loss", min), ("val_accuracy", max), ("test_loss", None),
+        ("test_accuracy", None),
+    ):  # fmt: skip
+        values = run.series(name, max_points=100_000)
+        if not len(values):
+            continue
+        title = QUANTITIES[name].title.lower()
+        figures.append((f"last {title}", _number(name, float(values.values[-1]))))
+        finite = [float(v) for v in values.values if v == v and abs(v) != float("inf")]
+        if best is not None and finite:
+            figures.append((f"best {title}", _number(name, best(finite))))
+    table = module_view.totals(module_view.rows(run.document("modules")))
+    if table.parameters:
+        figures.append(("parameters", f"{table.parameters:,}"))
+    changes = sum(stored.event.kind == "command_applied" for stored in events)
+    if changes:
+        figures.append(("changes by hand", str(changes)))
+    return figures
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:.1%}" if name.endswith("accuracy") else f"{value:.4g}"
+
+
+def _totals(table: list[module_view.ModuleRow]) -> str:
+    sums = module_view.totals(table)
+    return (
+        f"{sums.modules} modules, {sums.parameters:,} parameters ({sums.trainable:,} trainable, "
+        f"{module_view.bytes_text(sums.bytes) or '0 B'})"
+    )
+
+
+def _tables(run: Run) -> list[_Table]:
+    """Settings, controls and environment; what is at its default is kept apart."""
+    tables = []
+    config = {key: value for key, value in run.config.items() if key != "code"}
+    if config:
+        usual = RunConfig().to_dict()
+        controls = config.pop("controls", None)
+        tables.append(_table("Settings", config, usual))
+        if isinstance(controls, dict):
+            tables.append(_table("Controls at the first step", controls, usual["controls"]))
+    environment = run.document("environment")
+    if environment:
+        tables.append(_table("Environment", environment, {}))
+    return tables
+
+
+def _table(title: str, values: dict[str, Any], usual: dict[str, Any]) -> _Table:
+    shown, hidden = [], []
+    for key, value in values.items():
+        apart = key in usual and key not in _ESSENTIAL and _shown(value) == _shown(usual[key])
+        (hidden if apart else shown).append((key, _shown(value)))
+    return _Table(title, shown, hidden)
+
+
+def _shown(value: Any) -> str:
+    if value in (None, "", [], {}, ()):
+        return "–"
+    if isinstance(value, str):
+        return value
+    if dataclasses.is_dataclass(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _footer(run: Run) -> str:
+    version = importlib.metadata.version("torch-inspector")
+    now = time.strftime("%Y-%m-%d %H:%M")
+    problems = " ".join(run.problems)
+    return (
+        f"Made by torch-inspector {version} on {now}. Lines hold at most {draw.POINTS} points; a "
+        "band shows the least and the greatest value where a point stands for several steps. "
+        f"{problems}"
+    ).strip()
