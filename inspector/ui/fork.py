@@ -1,0 +1,208 @@
+"""Going on from a checkpoint: resume, fork with other settings, keep one of two runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from inspector.commands import SCHEDULES, Controls
+from inspector.errors import InspectorError
+from inspector.store.housekeeping import TRASH, trash_run
+from inspector.store.reader import Run
+from inspector.ui import context, runs
+from inspector.ui.commanding import send
+from inspector.ui.context import escape
+from inspector.views.checkpoints import Checkpoint, checkpoints, lineage
+from inspector.views.controls import in_force
+
+_NOW = "now"
+_AS_IT_IS = "as it is"
+
+
+def fork_panel(run: str) -> None:
+    """The checkpoints of a run, and what can be done from each; part of the Runs page."""
+    with context.opened(run) as opened:
+        live = context.is_live(opened)
+        found = checkpoints(opened)
+        if opened.meta.get("kind") != "built_in":
+            st.caption(
+                "Checkpoints are kept of runs that are started here; a script of your own keeps "
+                "its own with `torch.save`."
+            )
+            return
+        _origin(opened)
+        if not found and not live:
+            st.caption(
+                "This run has no checkpoint: it ended before its first step, or an older version "
+                "wrote it."
+            )
+            return
+        _table(found)
+        if live:
+            st.button(
+                "Checkpoint now",
+                icon=":material/save:",
+                key=f"fork/now/{run}",
+                on_click=send,
+                args=(run, "checkpoint"),
+                kwargs={"said": "Written at the end of the step."},
+            )
+        _form(opened, found, live=live)
+
+
+def keep(names: Sequence[str]) -> None:
+    """Keeps one of some runs and moves the others to the trash, after a question."""
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    chosen = left.selectbox("Keep one", names, key=f"keep/which/{'/'.join(names)}")
+    others = [name for name in names if name != chosen]
+    with right, st.popover("Keep it", icon=":material/inventory_2:", width="stretch"):
+        listed = ", ".join(f"**{escape(name)}**" for name in others)
+        st.markdown(f"Keep **{escape(str(chosen))}** and move {listed} to `{TRASH}`?")
+        st.caption("Nothing is erased: move a folder back to see its run again.")
+        if st.button("Move", type="primary", key=f"keep/do/{'/'.join(names)}"):
+            _keep(str(chosen), others)
+
+
+def _keep(chosen: str, others: list[str]) -> None:
+    try:
+        for name in others:
+            trash_run(context.runs_dir(), name)
+    except InspectorError as error:
+        st.error(escape(str(error)), icon=":material/block:")
+        return
+    runs.watch(chosen)
+
+
+def _origin(run: Run) -> None:
+    origin = lineage(run)
+    if origin is None:
+        return
+    verb = "Forked" if origin.kind == "fork" else "Resumed"
+    settings = ", ".join(f"{name} = {value}" for name, value in origin.changes.items())
+    of = escape(origin.parent or "a file")
+    changed = f" with {escape(settings)}" if settings else ""
+    st.caption(f"{verb} from **{of}** at step {origin.step}{changed}.")
+
+
+def _table(found: list[Checkpoint]) -> None:
+    if not found:
+        st.caption("No checkpoint yet.")
+        return
+    st.dataframe(
+        [
+            {
+                "checkpoint": one.name,
+                "step": one.step,
+                "time": time.strftime("%H:%M:%S", time.localtime(one.wall)),
+                "val_loss": one.val_loss,
+                "size": one.size / 1e6,
+            }
+            for one in found
+        ],
+        hide_index=True,
+        height=min(36 * (len(found) + 1) + 4, 220),
+        column_config={
+            "checkpoint": st.column_config.TextColumn("Checkpoint"),
+            "step": st.column_config.NumberColumn("Steps done", format="localized"),
+            "time": st.column_config.TextColumn("Written"),
+            "val_loss": st.column_config.NumberColumn("Validation loss", format="%.4g"),
+            "size": st.column_config.NumberColumn("MB", format="%.2f"),
+        },
+    )
+
+
+def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
+    places = ([_NOW] if live else []) + [one.name for one in found]
+    steps = {one.name: one.step for one in found}
+    key = f"fork/{run.name}"
+    now = in_force(run.config, run.events())
+    with st.form(key, border=False):
+        place, lr, clip, schedule, more = st.columns(5, vertical_alignment="bottom")
+        at = place.selectbox(
+            "Go on from",
+            places,
+            format_func=lambda name: (
+                "the present step" if name == _NOW else f"{name} · step {steps[name]:,}"
+            ),
+            key=f"{key}/at",
+        )
+        changes = _settings(run, now, key, lr, clip, schedule)
+        extent = more.number_input(
+            "Further steps",
+            min_value=0,
+            value=0,
+            key=f"{key}/more",
+            help="0 trains to where the run itself would have ended.",
+        )
+        with st.container(horizontal=True):
+            forked = st.form_submit_button(
+                "Fork", type="primary", icon=":material/fork_right:", key=f"{key}/fork",
+                help="A second run on the same batches and random numbers, with the settings "
+                "above; the first stays as it is.",
+            )  # fmt: skip
+            resumed = st.form_submit_button(
+                "Resume", icon=":material/resume:", key=f"{key}/resume",
+                help="A run that goes on exactly as this one would have, whatever is set above.",
+            )  # fmt: skip
+    if not (forked or resumed) or at is None:
+        return
+    if extent:
+        reached = run.heartbeat.step if at == _NOW and run.heartbeat else steps.get(at, 0)
+        length = {"steps": int(reached + extent)}
+    else:
+        length = {}
+    _start(run.name, at, {**(changes if forked else {}), **length})
+
+
+def _settings(
+    run: Run, now: Controls, key: str, lr: Any, clip: Any, schedule: Any
+) -> dict[str, Any]:
+    """The settings that were changed in the form."""
+    rates = run.series("lr", max_points=2).values
+    rate = f"{rates[-1]:.4g}" if len(rates) else _AS_IT_IS
+    changes: dict[str, Any] = {}
+    wanted = lr.number_input(
+        "Learning rate", min_value=0.0, value=None, format="%g", placeholder=rate, key=f"{key}/lr"
+    )
+    if wanted is not None:
+        changes["lr"] = wanted
+    clipping = clip.selectbox(
+        "Clipping", [_AS_IT_IS, "off", "norm", "value"], key=f"{key}/clip",
+        help=f"Now {now.clip}, threshold {now.clip_threshold:g}.",
+    )  # fmt: skip
+    if clipping != _AS_IT_IS:
+        changes["clip"] = clipping
+    name = schedule.selectbox(
+        "Schedule", [_AS_IT_IS, *SCHEDULES],
+        format_func=lambda name: name.replace("_", " "),
+        key=f"{key}/schedule",
+    )  # fmt: skip
+    if name != _AS_IT_IS:
+        changes["schedule"] = {"name": name}
+    return changes
+
+
+def _start(run: str, at: str, changes: dict[str, Any]) -> None:
+    from inspector.training.forking import fork  # imports torch: only when something is trained
+
+    try:
+        with st.status("Taking up the checkpoint …") as status:
+            name = fork(
+                run,
+                at,
+                context.runs_dir(),
+                changes,
+                progress=lambda text, _share: status.update(label=text),
+            )
+    except InspectorError as error:
+        st.error(escape(str(error)), icon=":material/block:")
+        return
+    pages = st.session_state["pages"]
+    if "compare" not in pages:
+        runs.watch(name)
+    st.session_state.pop("compare/runs", None)
+    context.select(name)
+    st.switch_page(pages["compare"], query_params={"runs": [run, name]})
