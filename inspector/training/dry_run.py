@@ -19,7 +19,7 @@ from inspector.training.expectations import wanted
 from inspector.training.own.batches import size_of, to_device
 from inspector.training.own.datasets import OwnSamples
 from inspector.training.own.reference import is_code
-from inspector.training.samples import Examples
+from inspector.training.samples import Draw, Examples
 from inspector.training.task import Task
 from inspector.training.transcription import check_lengths
 
@@ -42,7 +42,7 @@ def dry_run(task: Task) -> Any:
     Raises:
         ModelError: a module cannot take the shape it is given (the message names the module,
             the shape it got and the one it wants), or the output does not suit the loss.
-        DataError: a label is out of the model's range.
+        DataError: a label is out of the model's range, or augmentation gives no usable batch.
         Exception: whatever else the model raises by itself.
     """
     if not isinstance(task.train_set, Examples):
@@ -58,13 +58,32 @@ def dry_run(task: Task) -> Any:
         _check_alignment(task, batch, outputs)
     if count % size == 1:
         _feed(task, _fetch(task, 1))
-    return batch
+    return batch if task.train_set.augment is None else _feed_augmented(task, batch)
 
 
-def _fetch(task: Task, samples: int) -> Any:
+def _feed_augmented(task: Task, batch: Any) -> Any:
+    """The same samples, augmented; a size that the model does not take is laid to augment."""
+    changed = _fetch(task, len(batch[0]), augmented=True)
+    before, after = tuple(batch[0].shape[1:]), tuple(changed[0].shape[1:])
+    if before == after:
+        return changed
+    try:
+        _feed(task, changed)
+    except ModelError as error:
+        raise ModelError(
+            f"augment makes images of shape {after} out of {before}, and {task.config.model} does "
+            f"not take both; give its transforms a size of {list(before[1:])}."
+        ) from error
+    return changed
+
+
+def _fetch(task: Task, samples: int, *, augmented: bool = False) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):
-            return task.train_set.__getitems__(range(samples))
+            places = range(samples)
+            return task.train_set.__getitems__(
+                [Draw(place, place) for place in places] if augmented else places
+            )
     except (RuntimeError, TypeError, KeyError) as error:
         if isinstance(task.source, OwnSamples):
             raise DataError(

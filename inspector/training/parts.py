@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, DataError
-from inspector.training.samples import Examples, Loader, Samples, Scale, as_is
+from inspector.training.own.augment import build_augment
+from inspector.training.samples import Draw, Examples, Loader, Samples, Scale, as_is
 
 _BLOCK = 2048  # rows fetched at a time
 _MEASURED = 20_000  # rows that mean and standard deviation are computed from, at most
@@ -73,8 +75,10 @@ def loaders(source: Samples, config: RunConfig, *, size: int = 0, echo: bool = F
     not depend on other uses of torch's random numbers.
     """
     rows = split(source, config)
+    augment = build_augment(config.augment, source, config.data)
     scale = measure(source, rows.train) if config.normalize else None
     parts = [Examples(source, part, size=size, echo=echo, scale=scale) for part in rows]
+    parts[0].augment = augment
     shuffle = torch.Generator().manual_seed(config.seed + 1)
     options: dict[str, Any] = {
         "collate_fn": as_is,
@@ -82,10 +86,14 @@ def loaders(source: Samples, config: RunConfig, *, size: int = 0, echo: bool = F
         "pin_memory": config.pin_memory and torch.cuda.is_available(),
         "timeout": _WORKER_SECONDS if config.workers else 0,
     }
+    seeded = augment is not None
     order: dict[str, Any] = {"shuffle": True, "generator": shuffle}
     if config.balance:
         weights = balance(_labels(source, config, "balance")[rows.train])
-        order = {"sampler": WeightedRandomSampler(weights, len(rows.train), generator=shuffle)}
+        weighted = _SeededWeightedSampler if seeded else WeightedRandomSampler
+        order = {"sampler": weighted(weights, len(rows.train), generator=shuffle)}
+    elif seeded:
+        order = {"sampler": _SeededSampler(parts[0], generator=shuffle), "generator": shuffle}
     large = max(config.batch_size, 256)
     return Loaders(
         DataLoader(parts[0], config.batch_size, **order, **options),
@@ -93,6 +101,25 @@ def loaders(source: Samples, config: RunConfig, *, size: int = 0, echo: bool = F
         DataLoader(parts[2], large, **options),
         scale,
     )
+
+
+class _SeededSampler(RandomSampler):
+    """Draws samples at random, each with the seed of its augmentation."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return _seeded(list(super().__iter__()), self.generator)
+
+
+class _SeededWeightedSampler(WeightedRandomSampler):
+    """Draws classes equally often, each sample with the seed of its augmentation."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return _seeded(list(super().__iter__()), self.generator)
+
+
+def _seeded(places: list[int], generator: Any) -> Iterator[Draw]:
+    seeds = torch.randint(2**62, (len(places),), generator=generator).tolist()
+    return map(Draw, places, seeds)
 
 
 def balance(labels: Tensor) -> list[float]:

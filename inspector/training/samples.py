@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -110,6 +110,13 @@ class Scale:
         return (inputs - self.mean) / self.std
 
 
+class Draw(NamedTuple):
+    """A sample that is drawn, and the seed of its augmentation."""
+
+    place: int
+    seed: int
+
+
 class Examples(Dataset[Any]):
     """Rows of a source, fetched a batch at a time.
 
@@ -117,6 +124,8 @@ class Examples(Dataset[Any]):
         size: images are enlarged to so many pixels; 0 leaves them.
         echo: the input is the target too.
         scale: applied to the inputs.
+        augment: changes a batch by one seed for each sample, before everything else; a sample
+            that is asked for without a seed stays as it is.
     """
 
     def __init__(
@@ -127,8 +136,10 @@ class Examples(Dataset[Any]):
         size: int = 0,
         echo: bool = False,
         scale: Scale | None = None,
+        augment: Callable[[Any, Sequence[int]], Any] | None = None,
     ) -> None:
         self.source, self.rows, self.size, self.echo, self.scale = source, rows, size, echo, scale
+        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -137,8 +148,12 @@ class Examples(Dataset[Any]):
         inputs, targets = self.__getitems__([index])
         return inputs[0], targets[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        batch = self.source.fetch(self.rows[list(indices)])
+    def __getitems__(self, indices: Sequence[int | Draw]) -> Any:
+        places = [one.place if isinstance(one, Draw) else one for one in indices]
+        seeds = [one.seed for one in indices if isinstance(one, Draw)]
+        batch = self.source.fetch(self.rows[places])
+        if self.augment is not None and seeds:
+            batch = self.augment(batch, seeds)
         if not (self.size or self.echo or self.scale):
             return batch
         inputs, targets = batch
