@@ -214,7 +214,7 @@ def _stack(images: list[Tensor], names: list[str]) -> Tensor:
     shapes = sorted({tuple(image.shape) for image in images})
     if len(shapes) > 1:
         raise DataError(
-            fXX different shapes ({shapes[0]} and {shapes[-1]}), "
+            f"{', '.join(names)} give images of different shapes ({shapes[0]} and {shapes[-1]}), "
             "which cannot be put into one batch; add Resize with a size of two numbers at the end."
         )
     return torch.stack(images)
