@@ -68,6 +68,16 @@ class Interventions:
         except Exception as error:
             self._refuse(command, f"{type(error).__name__}: {error}")
 
+    @property
+    def titles(self) -> list[str]:
+        """The faults that are in the model."""
+        return [FAULTS[injected.fault].title for injected in self._faults]
+
+    @property
+    def due(self) -> int | None:
+        """The step at which the next verdict is due."""
+        return self._trials[0][0].due if self._trials else None
+
     def at_boundary(self) -> None:
         """Gives the verdicts that are due."""
         if self._trials and self._recorder.step >= self._trials[0][0].due:

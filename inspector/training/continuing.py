@@ -73,6 +73,11 @@ def base_config(state: State) -> RunConfig:
     return RunConfig.from_dict(state["config"])
 
 
+def without_start(config: RunConfig) -> RunConfig:
+    """The configuration without what only decides the first weights, which are replaced."""
+    return dataclasses.replace(config, weights="", init={})
+
+
 def continuation(config: RunConfig, runs_dir: Path) -> Continuation | None:
     """What ``config.resume`` refers to; None where it is empty.
 
@@ -128,6 +133,13 @@ def _same(before: Any, after: Any) -> bool:
     return bool(before == after)
 
 
+def _is_complete(task: Task, at: dict[str, int]) -> bool:
+    config, length = task.config, task.batches_per_epoch
+    if config.steps:
+        return at["step"] >= config.steps
+    return at["epoch"] + (at["batch"] >= length) >= config.epochs
+
+
 def attach(task: Task, continued: Continuation) -> Task:
     """The task, which will go on from there.
 
@@ -143,10 +155,10 @@ def attach(task: Task, continued: Continuation) -> Task:
             f"{source} comes from other data: {task.config.data} had {state['samples']} samples to "
             f"train on there and has {task.samples} here."
         )
-    if continued.step >= task.total_steps:
+    if _is_complete(task, state["at"]):
         raise ConfigError(
-            f"{source} has done {continued.step} of {task.total_steps} steps already; give a "
-            "greater number of steps or epochs."
+            f"{source} has done all of its {continued.step} steps already; give a greater number "
+            "of steps or epochs."
         )
     edited = [name for name, text in task.sources.items() if state["sources"].get(name) != text]
     if edited:

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,20 +36,35 @@ _BEST_SECONDS = 10.0
 """Least time between two writes of a file, so that short epochs are not spent on the disk."""
 
 
+@dataclass(slots=True)
+class Position:
+    """How far training is.
+
+    Attributes:
+        step: optimizer steps begun; more than are completed where loss scaling left some out.
+        epoch: passes over the training part that are complete.
+        batch: batches taken in this pass.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+
 class Keeper:
     """One for each run; everything happens in the training thread, between two steps.
 
     Args:
+        at: how far training is; the loop counts.
         parts: what else has a state, by name: schedule, loss scaling, early stopping.
     """
 
-    def __init__(self, task: Task, watch: Watch, parts: Mapping[str, Part]) -> None:
-        self._task, self._watch, self._parts = task, watch, parts
-        self._epoch = self._batches = 0
+    def __init__(self, task: Task, watch: Watch, at: Position, parts: Mapping[str, Part]) -> None:
+        self._task, self._watch, self._at, self._parts = task, watch, at, parts
         self._begun: dict[str, Any] = {}
         self._rest: State | None = None
         self._marked: dict[str, Any] | None = None
-        self._good: tuple[int, int, int] = (watch.step, 0, 0)
+        self._good = watch.step, dataclasses.replace(at)
         self._good_random = torch.get_rng_state()
         self._best: dict[str, float | int] | None = None
         self._val_loss: float | None = None
@@ -59,14 +75,15 @@ class Keeper:
 
     # ------------------------------------------------------------ going on
 
-    def resume(self) -> int:
-        """Takes up the checkpoint that the task goes on from, if any; the epoch to begin with."""
+    def resume(self) -> None:
+        """Takes up the checkpoint that the task goes on from, if any."""
         continued = self._task.resumed
         if continued is None:
-            return 0
+            return
         state = continued.state
         notes = restore(self._task, state, self._parts) + doubts(self._task.train_loader)
-        self._epoch, self._rest = state["epoch"], dict(state)
+        self._move(Position(**state["at"]))
+        self._rest = {key: state[key] for key in ("begun", "random")}
         self._best, self._val_loss = state["best"], state["val_loss"]
         self._watch.event(
             RunContinued(
@@ -79,38 +96,35 @@ class Keeper:
         for name, value in continued.controls.items():
             self._watch.apply(Command(name="set", control=name, value=value))
         state.clear()  # it is as large as the model and its optimizer
-        return self._epoch
 
-    def batches(self, epoch: int) -> Iterator[Any]:
+    def batches(self) -> Iterator[Any]:
         """The batches of an epoch; of the one that was interrupted, those that were left."""
-        loader, rest, self._marked = self._task.train_loader, self._rest, None
-        self._epoch, self._batches, self._rest = epoch, 0, None
+        loader, rest = self._task.train_loader, self._rest
+        self._marked = self._rest = None
         if rest is None:
             self._begun = beginning(loader)
             batches: Iterator[Any] = iter(loader)
         else:
-            self._begun, self._batches = rest["begun"], rest["batches"]
-            batches = again(loader, self._begun, self._batches)
+            self._begun = rest["begun"]
+            batches = again(loader, self._begun, self._at.batch)
             set_random_numbers(rest["random"])
         self._remember()
-        for batch in batches:
-            self._batches += 1
-            yield batch
+        return batches
 
     # ------------------------------------------------------------ called by the loop
 
     def stepped(self) -> None:
         """After each step."""
-        every, step = self._task.config.checkpoint_every, self._watch.step
-        self._marked = None
+        every, before = self._task.config.checkpoint_every, self._good[0]
         self._remember()
-        if every and step % every == 0:
+        if every and self._watch.step % every == 0 and self._watch.step > before:
             self.save("every")
 
     def mark(self) -> None:
         """Before validation: until the next batch, a checkpoint is the state of this moment."""
         groups = self._task.optimizer.state_dict()["param_groups"]
         self._marked = {
+            "at": dataclasses.asdict(self._at),
             "random": random_numbers(),
             "parts": {
                 name: plain(part.state_dict(), name, []) for name, part in self._parts.items()
@@ -136,10 +150,11 @@ class Keeper:
 
     def failed(self) -> None:
         """After an exception in the middle of a step: the state before that step."""
-        step, self._epoch, self._batches = self._good
+        step, position = self._good
         self._flush()
         if step != self._watch.step or not self._begun:
             return
+        self._move(position)
         state = self._state("last")
         if self._marked is None:
             state["random"]["torch"] = self._good_random
@@ -161,8 +176,11 @@ class Keeper:
     # ------------------------------------------------------------ small parts
 
     def _remember(self) -> None:
-        self._good = (self._watch.step, self._epoch, self._batches)
+        self._good = self._watch.step, dataclasses.replace(self._at)
         self._good_random = torch.get_rng_state()
+
+    def _move(self, to: Position) -> None:
+        self._at.step, self._at.epoch, self._at.batch = to.step, to.epoch, to.batch
 
     def _state(self, reason: str) -> State:
         task, watch, marked = self._task, self._watch, self._marked
@@ -177,8 +195,7 @@ class Keeper:
                 dataclasses.replace(task.config, controls=watch.controls).to_dict(), "config", []
             ),
             "step": watch.step,
-            "epoch": self._epoch,
-            "batches": self._batches,
+            "at": dataclasses.asdict(self._at) if marked is None else marked["at"],
             "begun": self._begun,
             "random": dict(marked["random"]) if marked is not None else random_numbers(),
             "best": self._best,

@@ -6,14 +6,13 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from inspector.errors import DataError
-from inspector.events import CheckpointSaved, EarlyStopped, EpochFinished, Notice
+from inspector.events import EarlyStopped, EpochFinished, Notice
+from inspector.training.keeping import Keeper, Position
 from inspector.training.schedules import Schedule, resolve
+from inspector.training.state import Part
 from inspector.training.stopping import EarlyStopping
 from inspector.training.task import Task
 from inspector.training.update import Timed, Update
@@ -24,32 +23,21 @@ if TYPE_CHECKING:
 
 
 def train(task: Task, watch: Watch) -> None:
-    """Trains to the end, or until ``watch.should_stop``; then saves the model.
+    """Trains to the end, or until ``watch.should_stop``; the last state is kept in any case.
 
     Raises:
         DataError: the loader gives no batch.
         Exception: whatever the model, the data or the loss raises.
     """
     loop = Loop(task, watch)
-    loop.run()
-    save(task, watch)
+    try:
+        loop.run()
+    except Exception:
+        loop.keeper.failed()
+        raise
+    loop.keeper.finish()
     if loop.stopped_early:
         watch.close("early_stopped")
-
-
-@dataclass(slots=True)
-class Position:
-    """How far training is.
-
-    Attributes:
-        step: optimizer steps begun.
-        epoch: passes over the training part that are complete.
-        batch: batches taken in this pass.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
 
 
 class Loop:
@@ -59,6 +47,7 @@ class Loop:
         accumulate: batches of which each step's gradients are summed; the last step of an epoch
             may have fewer.
         stopped_early: training has ended since the validation loss no longer fell.
+        keeper: keeps the checkpoints, and takes one up where the task goes on from it.
     """
 
     def __init__(self, task: Task, watch: Watch) -> None:
@@ -70,6 +59,12 @@ class Loop:
         self.stopped_early = False
         self._update = Update(task, watch)
         watch.conducted_by(self)
+        parts: dict[str, Part] = {
+            "schedule": self.schedule,
+            "loss scaling": task.precision,
+            "early stopping": self.stopping,
+        }
+        self.keeper = Keeper(task, watch, self.at, parts)
 
     def run(self) -> None:
         """Trains until the steps or epochs are done, or somebody or something stops it."""
@@ -77,17 +72,19 @@ class Loop:
         for note in self.task.notes:
             watch.event(Notice(message=note))
         self.task.model.train()
+        self.keeper.resume()
         while self._more_epochs():
-            begun = at.step
             for batches in self._groups():
                 at.step += 1
                 self._update(batches, self._progress())
                 self.schedule.after_step()
+                self.keeper.stepped()
+                watch.boundary()
                 if watch.should_stop or at.step == limit:
                     break
             if watch.should_stop:
                 break
-            if at.step == begun:
+            if at.batch == 0:
                 raise DataError(
                     f"The loader gave no batch in epoch {at.epoch}; was it a generator that is "
                     "used up?"
@@ -102,13 +99,13 @@ class Loop:
             self.watch.expect(self.at.step + left)
             return value, f"{left} steps are left"
         resolved = self._resolved(value, ongoing=True)
-        self.schedule.switch(resolved, between_steps=True)
+        self.schedule.switch(resolved)
         lr = float(self.task.optimizer.param_groups[0]["lr"])
         return resolved, f"from {lr:.4g}, with {self._steps_left()} steps left"
 
     def _groups(self) -> Iterator[list[Timed]]:
         """The batches of each step of this epoch."""
-        rest = timed(self.task.train_loader)
+        rest = timed(self.keeper.batches())
         while group := list(itertools.islice(rest, self.accumulate)):
             self.at.batch += len(group)
             yield group
@@ -117,8 +114,10 @@ class Loop:
         """Validates; whatever goes by epochs goes on."""
         task, watch, at = self.task, self.watch, self.at
         cut_short = at.step == task.config.steps and at.batch != task.batches_per_epoch
+        self.keeper.mark()
         means = mean_scores(task, task.val_loader, "val")
         val_loss = means.get("val_loss")
+        self.keeper.validated(val_loss)
         self._reschedule(val_loss)
         self.stopped_early = self.stopping.update(at.epoch, val_loss)
         at.epoch, at.batch = at.epoch + 1, 0
@@ -181,19 +180,3 @@ def timed(batches: Iterable[Any]) -> Iterator[Timed]:
         except StopIteration:
             return
         yield batch, time.perf_counter() - asked
-
-
-def save(task: Task, watch: Watch) -> None:
-    """Writes model and optimizer to ``blobs/last.pt`` of the run."""
-    path = watch.run_path / "blobs" / "last.pt"
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".part")
-    state = {
-        "model": task.model.state_dict(),
-        "optimizer": task.optimizer.state_dict(),
-        "config": task.config.to_dict(),
-        "step": watch.step,
-    }
-    torch.save(state, partial)
-    partial.replace(path)
-    watch.event(CheckpointSaved(path="blobs/last.pt"))

@@ -8,6 +8,7 @@ code; it makes a run that *failed*, with the user's lines of its traceback.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from inspector.store.control import ControlWriter
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 from inspector.training import process
+from inspector.training.continuing import attach, continuation, without_start
 from inspector.training.downloads import Progress
 from inspector.training.dry_run import dry_run
 from inspector.training.failures import failure
@@ -90,7 +92,10 @@ def prepare(
         InspectorError: it cannot work; nothing was created.
     """
     try:
-        task = build_task(config, progress)
+        continued = continuation(config, runs_dir)
+        task = build_task(config if continued is None else without_start(config), progress)
+        if continued is not None:
+            task = attach(dataclasses.replace(task, config=config), continued)
         dry_run(task)
     except InspectorError:
         raise
@@ -114,8 +119,11 @@ def train_and_record(
         StoreError: the run directory cannot be written.
     """
     config = task.config
+    continued = task.resumed
     threads = torch.get_num_threads()
-    torch.set_num_threads(config.torch_threads or threads)
+    torch.set_num_threads(
+        config.torch_threads or (continued.state["threads"] if continued else threads)
+    )
     watched = watch(
         task.model,
         task.optimizer,
@@ -126,8 +134,10 @@ def train_and_record(
         scaler=task.precision.scaler,
         kind="built_in",
         config=config.to_dict(),
-        controls=config.controls,
+        controls=continued.in_force if continued else config.controls,
         total_steps=task.total_steps,
+        first_step=continued.step if continued else 0,
+        lineage=continued.lineage() if continued else None,
     )
     try:
         keep(task.sources, watched.run_path)
