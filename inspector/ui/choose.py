@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from inspector import catalog
-from inspector.config import LOSSES, OPTIMIZERS, RunConfig
+from inspector.config import LOSSES, OPTIMIZER_TITLES, OPTIMIZERS, RunConfig
 from inspector.errors import InspectorError
 from inspector.ui.context import escape
 from inspector.ui.own import OWN
@@ -16,6 +16,7 @@ from inspector.ui.own.check import check_panel
 from inspector.ui.own.data import data_fields
 from inspector.ui.own.model import model_fields
 from inspector.ui.own.settings import settings_fields
+from inspector.ui.practices import practice_fields
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -38,7 +39,11 @@ def choose(config: RunConfig) -> RunConfig | None:
             fields |= settings_fields(config, version)
         if not complete:
             return None
-        made = dataclasses.replace(config, **fields)
+        made = dataclasses.replace(config, **_forgotten(config, fields), **fields)
+        practices = practice_fields(made, version)
+        if practices is None:
+            return None
+        made = dataclasses.replace(made, **practices)
     except InspectorError as error:
         st.error(escape(str(error)), icon=":material/block:")
         return None
@@ -48,6 +53,19 @@ def choose(config: RunConfig) -> RunConfig | None:
     if own or made.weights:
         check_panel(made)
     return made
+
+
+def _forgotten(config: RunConfig, fields: dict[str, Any]) -> dict[str, Any]:
+    """Settings that belonged to another optimizer, loss or model."""
+    gone: dict[str, Any] = {}
+    if fields["optimizer"] != config.optimizer:
+        gone["optimizer_args"] = {}
+    if fields["loss"] != config.loss:
+        gone["loss_args"] = {}
+    if fields["model"] != config.model:
+        gone |= {"param_groups": [], "init": {}}
+        fields["controls"] = dataclasses.replace(fields["controls"], frozen=(), eval_modules=())
+    return gone
 
 
 def _own(config: RunConfig, fields: dict[str, Any], version: int) -> bool:
@@ -104,7 +122,7 @@ def _how(config: RunConfig, version: int) -> dict[str, Any]:
         "Optimizer",
         OPTIMIZERS,
         index=OPTIMIZERS.index(config.optimizer),
-        format_func=lambda name: "SGD" if name == "sgd" else name.capitalize(),
+        format_func=lambda name: OPTIMIZER_TITLES[name],
         key=f"optimizer/{version}",
     )
     lr = st.number_input("Learning rate", 0.0, None, config.lr, format="%.6g", key=f"lr/{version}")

@@ -94,14 +94,13 @@ def _choices(found: list[Recorded]) -> tuple[list[str], Axis]:
     titles = {item.quantity: item.title for item in found}
     names = list(titles)
     key = "compare/quantities"
-    if key in st.session_state:
-        st.session_state[key] = [name for name in st.session_state[key] if name in names]
+    kept = st.session_state.get(key, compare.usual(found))
+    st.session_state[key] = [name for name in kept if name in names]
     left, right = st.columns([5, 2], vertical_alignment="bottom")
     with left:
         chosen = st.multiselect(
             "Curves",
             names,
-            **({} if key in st.session_state else {"default": compare.usual(found)}),
             format_func=lambda name: titles[name],
             key=key,
         )
@@ -120,7 +119,7 @@ def _choices(found: list[Recorded]) -> tuple[list[str], Axis]:
 
 def _overlays(runs: list[Run], quantities: list[str], axis: Axis) -> None:
     labels = [run.name for run in runs]
-    overlays = []
+    overlays: list[Overlay] = []
     without: dict[str, list[str]] = {}
     for quantity in quantities:
         curves = [compare.curve(run, quantity, axis) for run in runs]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from inspector import catalog
-from inspector.config import OPTIMIZERS, RunConfig
+from inspector.config import OPTIMIZER_TITLES, RunConfig
 from inspector.presets import DEFAULT, PRESETS, Preset
 from inspector.ui import context, runs
 from inspector.ui.choose import choose
+from inspector.views.practices import changes
 
 _COLUMNS = 4
-_OPTIMIZER_NAMES = dict(
-    zip(OPTIMIZERS, ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad"), strict=True)
-)
 
 
 def start_page() -> None:
@@ -41,9 +39,21 @@ def start_page() -> None:
             st.session_state["draft"] = changed
             st.rerun()
     st.subheader("Presets")
-    for first in range(0, len(PRESETS), _COLUMNS):
+    for group in dict.fromkeys(preset.group for preset in PRESETS):
+        presets = [preset for preset in PRESETS if preset.group == group]
+        if not group:
+            _gallery(presets, config)
+            continue
+        with st.expander(
+            f"{group} ({len(presets)})", icon=":material/school:", key=f"group-{group}"
+        ):
+            _gallery(presets, config)
+
+
+def _gallery(presets: list[Preset], config: RunConfig) -> None:
+    for first in range(0, len(presets), _COLUMNS):
         columns = st.columns(_COLUMNS)
-        for column, preset in zip(columns, PRESETS[first : first + _COLUMNS], strict=False):
+        for column, preset in zip(columns, presets[first : first + _COLUMNS], strict=False):
             with column:
                 _card(preset, loaded=preset.config == config)
 
@@ -77,13 +87,16 @@ def _loaded(config: RunConfig) -> None:
     st.markdown(context.escape(" ".join(about)))
     length = f"{config.steps:,} steps" if config.steps else f"{config.epochs} epochs"
     parts = [
-        f"{_OPTIMIZER_NAMES[config.optimizer]}, learning rate {config.lr:g}",
+        f"{OPTIMIZER_TITLES[config.optimizer]}, learning rate {config.lr:g}",
         f"batches of {config.batch_size}",
         length,
         f"seed {config.seed}",
         "device chosen automatically" if config.device == "auto" else config.device,
     ]
     st.caption(context.escape(" · ".join(parts)))
+    different = changes(config)
+    if different:
+        st.caption(":primary[Set besides:] " + context.escape(" · ".join(different)))
 
 
 def _card(preset: Preset, *, loaded: bool) -> None:

@@ -1,0 +1,163 @@
+"""How the learning rate goes on: a schedule, its arguments, and the curve that comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sized
+from typing import Any
+
+import streamlit as st
+
+from inspector import catalog
+from inspector.config import RunConfig
+from inspector.errors import CommandError, InspectorError
+from inspector.schedules import ARGUMENTS, SCHEDULES, check_schedule
+from inspector.ui.context import escape
+from inspector.ui.practices.preview import draw
+from inspector.views.practices import SCHEDULES as WORDS
+
+_COLUMNS = 3
+_GUESS = 100  # steps an epoch, where the data has not been read
+_ABOUT = {
+    "constant": "The learning rate stays as it is.",
+    "step": "Multiplied by gamma every step_size epochs (or steps).",
+    "multi_step": "Multiplied by gamma at each milestone.",
+    "exponential": "Multiplied by gamma after every epoch (or step).",
+    "cosine": "Falls along half a cosine from the learning rate to eta_min.",
+    "one_cycle": "Rises to its peak and falls far below the start: fast training in one cycle.",
+    "warmup_cosine": "Rises evenly while the first steps are uncertain, then falls as a cosine.",
+    "reduce_on_plateau": "Multiplied by factor when the validation loss has stopped falling.",
+}
+HELP = {
+    "step_size": "Epochs or steps between two reductions; empty: a third of the run.",
+    "gamma": "What the learning rate is multiplied by.",
+    "unit": "Whether the numbers here count epochs or optimizer steps.",
+    "milestones": "Rising numbers in brackets, such as [30, 60]; empty: half and three quarters.",
+    "T_max": "Length of the fall; empty: to the end of the run.",
+    "eta_min": "Where the fall ends.",
+    "max_lr": "The peak; empty: the learning rate set above.",
+    "total_steps": "Length of the whole schedule; empty: to the end of the run.",
+    "pct_start": "Share of the schedule that rises.",
+    "anneal_strategy": "Shape of rise and fall: cos or linear.",
+    "div_factor": "The start is the peak divided by this; empty: 25.",
+    "final_div_factor": "The end is the start divided by this.",
+    "three_phase": "Fall back to the start first, then to the end.",
+    "warmup_steps": "Length of the rise; empty: a tenth of the schedule.",
+    "start_factor": "The start as a share of the peak; empty: 0.01.",
+    "factor": "What the learning rate is multiplied by.",
+    "patience": "Epochs without improvement that are waited for.",
+    "threshold": "Share by which the loss must fall to count as better.",
+    "cooldown": "Epochs of rest after a reduction.",
+    "min_lr": "The learning rate never falls below this.",
+}
+"""Arguments of schedules in words of a beginner."""
+
+
+def schedule_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
+    """The control ``schedule``; None while a value cannot be used."""
+    given = config.controls.schedule or {"name": "constant"}
+    form, picture = st.columns([3, 2], gap="large")
+    with form:
+        name = st.selectbox(
+            "Schedule",
+            SCHEDULES,
+            index=SCHEDULES.index(given["name"]),
+            format_func=lambda choice: WORDS[choice].capitalize(),
+            key=f"{key}/name",
+        )
+        st.caption(_ABOUT[name])
+        chosen = argument_fields(name, given if name == given["name"] else {}, f"{key}/{name}")
+    if chosen is None:
+        return None
+    with picture:
+        per_epoch = _steps_per_epoch(config)
+        steps = config.steps or config.epochs * (per_epoch or _GUESS)
+        draw(chosen, config.lr, steps, per_epoch or _GUESS, width=360)
+        if not per_epoch:
+            st.caption(f"Drawn for {_GUESS} steps an epoch: the data has not been read yet.")
+    schedule = None if chosen == {"name": "constant"} else chosen
+    return {"controls": dataclasses.replace(config.controls, schedule=schedule)}
+
+
+def argument_fields(
+    name: str, given: dict[str, Any], key: str, *, columns: int = _COLUMNS
+) -> dict[str, Any] | None:
+    """The schedule as filled in, with what differs from the defaults; None while it is unusable."""
+    made: dict[str, Any] = {"name": name}
+    arguments = list(ARGUMENTS[name].items())
+    if name == "reduce_on_plateau":
+        arguments = [pair for pair in arguments if pair[0] != "unit"]
+    try:
+        for first in range(0, len(arguments), columns):
+            row = arguments[first : first + columns]
+            for column, (argument, default) in zip(
+                st.columns(columns, gap="small"), row, strict=False
+            ):
+                with column:
+                    value = _field(argument, default, given.get(argument, default), key)
+                if value != default:
+                    made[argument] = value
+        return check_schedule(made)
+    except CommandError as error:
+        st.error(escape(str(error)), icon=":material/block:")
+        return None
+
+
+def _field(name: str, default: Any, value: Any, key: str) -> Any:
+    key, text = f"{key}/{name}", HELP.get(name)
+    if name in ("unit", "anneal_strategy"):
+        choices = ["epoch", "step"] if name == "unit" else ["cos", "linear"]
+        return st.selectbox(name, choices, index=choices.index(value), key=key, help=text)
+    if isinstance(default, bool):
+        return st.toggle(name, value, key=key, help=text)
+    if name == "milestones":
+        typed = st.text_input(
+            name, json.dumps(value) if value else "", placeholder="[30, 60]", key=key, help=text
+        )
+        try:
+            return json.loads(typed) if typed.strip() else None
+        except ValueError:
+            raise CommandError(
+                f"milestones must be numbers in brackets, such as [30, 60], but got {typed[:40]!r}."
+            ) from None
+    whole = name in _WHOLE
+    return st.number_input(
+        name,
+        value=None if value is None else int(value) if whole else float(value),
+        step=1 if whole else None,
+        format=None if whole else "%.6g",
+        placeholder="from the run",
+        key=key,
+        help=text,
+    )
+
+
+_WHOLE = frozenset({"step_size", "T_max", "total_steps", "warmup_steps", "patience", "cooldown"})
+
+
+def _steps_per_epoch(config: RunConfig) -> int:
+    """0 where the data is not at hand."""
+    source = catalog.DATA.get(config.data)
+    if source is None or source.download_bytes:
+        return 0
+    from inspector.training import runner
+
+    if runner.current() is not None:
+        return 0  # reading might draw random numbers that the run in this process needs
+    count = _samples(config.data, json.dumps(config.data_args, default=str))
+    trained = count - round(config.validation * count) - round(config.test * count)
+    batches = config.overfit_batches or math.ceil(trained / config.batch_size)
+    return max(1, math.ceil(batches / config.controls.accumulate)) if count else 0
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _samples(data: str, data_args: str) -> int:
+    from inspector.training.own.sources import load_data
+
+    try:
+        source = load_data(RunConfig(data=data, data_args=json.loads(data_args)), None, "auto")
+    except (InspectorError, TypeError, ValueError):
+        return 0
+    return len(source) if isinstance(source, Sized) else 0
