@@ -14,7 +14,24 @@ from typing import Any, get_type_hints
 from inspector.commands import Controls
 from inspector.errors import ConfigError
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+OPTIMIZER_TITLES = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+    "adadelta": "Adadelta",
+    "adamax": "Adamax",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "asgd": "ASGD",
+    "rprop": "Rprop",
+    "adafactor": "Adafactor",
+    "muon": "Muon",
+    "lbfgs": "LBFGS",
+    "sparse_adam": "SparseAdam",
+}
+OPTIMIZERS = tuple(OPTIMIZER_TITLES)
 LOSSES = (
     "auto", "cross_entropy", "mse", "bce_with_logits", "nll", "smooth_l1", "kl_div", "ctc",
 )  # fmt: skip
@@ -44,8 +61,9 @@ class RunConfig:
         task: one of ``TASKS``; ``auto`` takes ``training_step`` where your model's source has
             one, else what the data is for; ``own`` insists on ``training_step``.
         optimizer: one of ``OPTIMIZERS``.
-        lr, momentum, weight_decay: the optimizer's; momentum is ignored by Adagrad and is
-            beta1 for Adam and AdamW (0 there means PyTorch's default of 0.9).
+        lr, momentum, weight_decay: the optimizer's; momentum is the first beta of those
+            that have betas (0 there, and for Muon, means PyTorch's default), and ignored by those
+            that have neither.
         optimizer_args: further keyword arguments of the optimizer's class, such as ``nesterov``.
         param_groups: parameter groups with settings of their own: dicts with ``modules`` (paths;
             every parameter below them) and any of the optimizer's arguments, such as ``lr``.

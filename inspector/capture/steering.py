@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from inspector.capture.freezing import Freezing
+from inspector.capture.modes import Modes
 from inspector.capture.observer import Observer
 from inspector.capture.pace import Pace
 from inspector.capture.settings import CannotSet, OptimizerSettings, current
@@ -39,10 +41,12 @@ class Steering:
         graph_wanted: the autograd graph of the next step was asked for.
         backward_wanted: what was asked for of the next backward pass; None when nothing.
         conductor: the loop, if it follows the controls that only it can.
+        saver: writes a checkpoint and gives its path; None where nobody can.
     """
 
     def __init__(
         self,
+        model: torch.nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
         observer: Observer,
         emit: Callable[[Event], None],
@@ -53,10 +57,12 @@ class Steering:
         self.backward_wanted: dict[str, Any] | None = None
         self.heeds_stop = False
         self.conductor: Conductor | None = None
+        self.saver: Callable[[], str] | None = None
         self._observer = observer
         self._emit = emit
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._settings = [OptimizerSettings(optimizer) for optimizer in optimizers]
+        self._freezing, self._modes = Freezing(model), Modes(model)
         self._anomaly = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
 
     def start(self, controls: Controls) -> None:
@@ -70,7 +76,9 @@ class Steering:
                 self._set(name, value)
 
     def restore(self) -> None:
-        """Gives back what is process-wide."""
+        """Gives back what is process-wide, and the model as it was found."""
+        self._freezing.release()
+        self._modes.release()
         mode, check_nan = self._anomaly
         if torch.is_anomaly_enabled() != mode:
             torch.autograd.set_detect_anomaly(mode, check_nan)
@@ -129,6 +137,13 @@ class Steering:
         note = "" if self.heeds_stop else "waiting for the script to look at watch.should_stop"
         return _applied(command, note=note)
 
+    def _do_checkpoint(self, command: Command) -> Event:
+        if self.saver is None:
+            raise CommandError(
+                "Checkpoints are kept by the built-in loop; call torch.save in the script."
+            )
+        return _applied(command, self.saver())
+
     def _do_capture_graph(self, command: Command) -> Event:
         self.graph_wanted = True
         return _applied(command, note="taken from the next step's loss")
@@ -157,6 +172,11 @@ class Steering:
             self.pace.limit(controls.max_steps_per_s)
         elif name == "capture_every":
             self._observer.set_every(controls.capture_every)
+        elif name == "frozen":
+            note = self._freezing.hold(controls.frozen)
+            self._observer.refresh()
+        elif name == "eval_modules":
+            note = self._modes.hold(controls.eval_modules)
         elif name in OF_THE_LOOP:
             if self.conductor is None:
                 raise CannotSet(OF_THE_LOOP[name])
