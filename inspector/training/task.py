@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -23,9 +23,13 @@ from inspector.training.own.code import OwnCode, find_own
 from inspector.training.own.datasets import OwnLoaders
 from inspector.training.own.sources import AnySource, load_data
 from inspector.training.parts import Loaders, loaders
+from inspector.training.practices import check_practices
 from inspector.training.precision import Precision
 from inspector.training.samples import Examples, Loader, Scale, nothing
 from inspector.training.step import Own, Step, Supervised
+
+if TYPE_CHECKING:
+    from inspector.training.continuing import Continuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Task:
         notes: what is to be said of the task at the start of the run.
         sources: the user's own Python that was executed, by the name of its file.
         scale: how inputs are normalised.
+        resumed: the checkpoint that training goes on from.
     """
 
     config: RunConfig
@@ -68,6 +73,15 @@ class Task:
     sources: dict[str, str] = field(default_factory=dict)
     scale: Scale | None = None
     notes: tuple[str, ...] = ()
+    resumed: Continuation | None = None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples to train on; 0 if the data does not say."""
+        try:
+            return len(self.train_set)
+        except TypeError:
+            return 0
 
     @property
     def train_set(self) -> Examples:
@@ -112,6 +126,10 @@ def build_task(
             f"{config.data} does not say how many batches an epoch has; set steps, not epochs."
         )
     total_steps = config.steps or config.epochs * per_epoch
+    optimizer = build_optimizer(model, config)
+    check_practices(
+        config, model, optimizer, made.validation, steps=total_steps, steps_per_epoch=per_epoch
+    )
     step: Step = Own(own.step) if own.step else Supervised(cast(nn.Module, loss_fn), kind)
     return Task(
         config=config,
@@ -122,7 +140,7 @@ def build_task(
         step=step,
         validation_step=Own(own.validation_step) if own.validation_step else step,
         loss_fn=loss_fn,
-        optimizer=build_optimizer(model, config),
+        optimizer=optimizer,
         device=device,
         kind=kind,
         input_shape=(source.shape[0], size, size) if size else source.shape,
