@@ -54,6 +54,9 @@ def graph_picture(
     chosen: str | None,
     height: int,
     key: str,
+    tour: tuple[str, ...] = (),
+    tour_name: str = "",
+    reveal: tuple[str, int] | None = None,
 ) -> GraphEvent | None:
     """Draws the picture and returns what was done in it just now, else None.
 
@@ -64,6 +67,10 @@ def graph_picture(
         chosen: key of the box that is marked.
         height: of the picture, in CSS pixels.
         key: unique on the page.
+        tour: keys of boxes that a button jumps to, one after the other.
+        tour_name: what they are.
+        reveal: a box to be moved to the middle, and the number of that request: each is
+            followed once.
     """
     picture = hashlib.sha256(dot.encode()).hexdigest()[:16]
     data = {
@@ -77,6 +84,9 @@ def graph_picture(
         "limit": LAYOUT_LIMIT_MS,
         "name": file,
         "assets": PREFIX,
+        "tour": list(tour),
+        "tour_name": tour_name,
+        "reveal": None if reveal is None else {"key": reveal[0], "number": reveal[1]},
     }
     result = _component(key=key, data=data, on_clicked_change=_nothing, on_too_slow_change=_nothing)
     if result.too_slow == picture:
@@ -96,7 +106,7 @@ def _items(folded: FoldedGraph) -> list[dict[str, Any]]:
             items.append({"id": item.id, "key": item.key, "fold": True, "tip": item.title})
             stack += item.children
             continue
-        tip = "\n".join(filter(None, (item.title, item.subtitle)))
+        tip = "\n".join(filter(None, (item.title, item.subtitle, item.shapes)))
         items.append(
             {
                 "id": item.id, "key": item.key, "fold": item.kind == "fold", "tip": tip,

@@ -1,9 +1,9 @@
-"""The page of the autograd graph: picture, legend, details, downloads."""
+"""The page of the autograd graph: picture, legend, paths, comparison, details, downloads."""
 
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import streamlit as st
 
@@ -11,20 +11,39 @@ from inspector.commands import Command
 from inspector.errors import StoreError
 from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
+from inspector.ui import graph_side
 from inspector.ui.context import LIVE, escape
-from inspector.ui.graph import GraphEvent, graph_picture
-from inspector.views.graph import FoldedGraph, GraphTree
-from inspector.views.graph_details import Details, details, size
-from inspector.views.graph_dot import BAD, VIRIDIS, number, to_dot
+from inspector.ui.graph import graph_picture
+from inspector.ui.graph_state import (
+    DIRECTIONS,
+    SIDES,
+    GraphState,
+    linked_step,
+    state_of,
+    write_link,
+)
+from inspector.views.controls import in_force
+from inspector.views.graph import FoldedGraph, GraphTree, Side
+from inspector.views.graph_compare import Comparison, compare
+from inspector.views.graph_details import shown_as
+from inspector.views.graph_dot import Marked, to_dot
+from inspector.views.graph_measures import size
+from inspector.views.graph_paths import (
+    GradientPath,
+    drawn,
+    nonfinite_path,
+    smallest_path,
+    vanishes,
+)
 
 HEIGHT = 640
-_DIRECTIONS = {"Top down": "TB", "Left to right": "LR"}
 
 
 def render(run: Run) -> None:
     """Draws the page for a run; a run without a captured graph gets a sentence."""
     steps = [step for step, _ in run.documents("graph")]
-    step, direction = _head(run, steps)
+    state = state_of(run.name)
+    step = _head(run, state, steps)
     if run.status in LIVE:
         _await_capture(str(run.path), run.name, max(steps, default=-1))
     if step is None:
@@ -32,95 +51,146 @@ def render(run: Run) -> None:
             "No graph has been captured yet: ask for one with the button while the run goes on."
         )
         return
-    tree = _tree(str(run.path), step)
+    if state.other not in steps or state.other == step:
+        state.other = None
+    write_link(state, step)
+    tree = _tree(str(run.path), step, state.other, state.side)
     if tree is None:
         st.error(f"The graph of step {step} cannot be read from this run.")
         return
     _summary(tree)
-    if not tree.document["nodes"]:
-        return
-    state = _State(f"graph/{run.name}/state", tree)
-    picture, side = st.columns([0.74, 0.26], gap="medium")
-    folded = tree.fold(state.expanded)
-    dot = to_dot(folded, direction=direction)
+    if tree.document["nodes"]:
+        _graph(run, state, tree, steps, step)
+
+
+def _graph(run: Run, state: GraphState, tree: GraphTree, steps: list[int], step: int) -> None:
+    comparison = None if state.other is None else _comparison(str(run.path), step, state.other)
+    path, on_by_default = _path(str(run.path), step)
+    if comparison is not None:
+        path = None
+    wanted = on_by_default if state.path is None else state.path
+    shown_path = path if wanted else None
+    picture, side = st.columns([0.72, 0.28], gap="medium")
+    folded = tree.fold(state.open_in(tree), measure=state.measure)
+    way = None if shown_path is None else drawn(shown_path, folded)
+    steps_compared = None if state.other is None else (step, state.other)
+    dot = to_dot(folded, direction=state.direction, marked=Marked(way, steps_compared))
+    tour, tour_name = _tour(folded, None if way is None else way.boxes)
     with picture:
         event = graph_picture(
             folded,
             dot,
-            graph=f"{run.name}-graph-{direction}",
+            graph=f"{run.name}-graph-{state.direction}-{state.other is not None}",
             file=f"{run.name}-graph-{step}",
-            chosen=state.chosen,
+            chosen=shown_as(tree, folded, state.chosen),
             height=HEIGHT,
             key=f"graph/{run.name}",
+            tour=tour,
+            tour_name=tour_name,
+            reveal=state.reveal,
         )
-        _notes(folded)
+        for note in folded.notes:
+            st.caption(escape(note))
     if event is not None:
-        state.apply(event, folded)
+        state.apply(event, tree, folded)
         st.rerun()
     with side:
-        _legend(folded)
-        _selected(tree, state.chosen)
-        _folding(tree, state)
-        _downloads(run, step, dot, tree)
+        if comparison is None:
+            graph_side.colours(run.name, state, tree, folded)
+        if path is not None:
+            graph_side.path(run.name, state, tree, path, shown=shown_path is not None)
+        graph_side.compared(run.name, state, tree, comparison, [s for s in steps if s != step])
+        graph_side.selected(tree, state.chosen, folded)
+        graph_side.folding(tree, state)
+        graph_side.downloads(run, step, dot, tree, folded, shown_path)
 
 
-class _State:
-    """Open folds and the selected box, kept from graph to graph as long as the browser tab."""
-
-    def __init__(self, key: str, tree: GraphTree) -> None:
-        self._tree = tree
-        self._kept: dict[str, Any] = st.session_state.setdefault(
-            key, {"expanded": tree.opening(), "chosen": None}
-        )
-
-    @property
-    def expanded(self) -> frozenset[str]:
-        return frozenset(self._kept["expanded"]) & self._tree.folds.keys()
-
-    @expanded.setter
-    def expanded(self, keys: frozenset[str]) -> None:
-        self._kept["expanded"] = keys
-
-    @property
-    def chosen(self) -> str | None:
-        chosen = self._kept["chosen"]
-        return None if chosen is None else str(chosen)
-
-    def apply(self, event: GraphEvent, shown: FoldedGraph) -> None:
-        if event.too_slow:
-            self.expanded = self._tree.fewer(shown.expanded)
-            return
-        self._kept["chosen"] = event.key
-        if event.toggle:
-            self.expanded = shown.expanded ^ {event.key}
+def _tour(folded: FoldedGraph, boxes: tuple[str, ...] | None) -> tuple[tuple[str, ...], str]:
+    """Keys of what is marked, in the order in which one jumps along it."""
+    if boxes is not None:
+        keys = {box.id: box.key for box in folded.boxes()}
+        return tuple(keys[box] for box in boxes), "on the way"
+    changed = tuple(box.key for box in folded.boxes() if box.changes)
+    return changed, "differences"
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
-def _tree(path: str, step: int) -> GraphTree | None:
+def _document(path: str, step: int) -> dict[str, Any] | None:
     with Run(path) as run:
-        document = run.document("graph", step)
-    return None if document is None else GraphTree(document)
+        return run.document("graph", step)
 
 
-def _head(run: Run, steps: list[int]) -> tuple[int | None, str]:
-    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _comparison(path: str, step: int, other: int) -> Comparison | None:
+    this, that = _document(path, step), _document(path, other)
+    return None if this is None or that is None else compare(this, that)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _tree(path: str, step: int, other: int | None, side: Side) -> GraphTree | None:
+    if other is not None and (comparison := _comparison(path, step, other)) is not None:
+        return GraphTree(comparison.document, side)
+    document = _document(path, step)
+    return None if document is None else GraphTree(document, side)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _path(path: str, step: int) -> tuple[GradientPath | None, bool]:
+    """The way worth showing, and whether it is shown unasked."""
+    document = _document(path, step)
+    if document is None:
+        return None, False
+    if (bad := nonfinite_path(document)) is not None:
+        return bad, True
+    return smallest_path(document), vanishes(document)
+
+
+def _head(run: Run, state: GraphState, steps: list[int]) -> int | None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.subheader("Autograd graph", width="content")
-        label = st.segmented_control(
-            "Direction", list(_DIRECTIONS), default="Top down", required=True,
-            key="graph/direction", label_visibility="collapsed",
-        )  # fmt: skip
+        key = f"graph/{run.name}"
+        st.session_state.setdefault(f"{key}/side", state.side)
+        state.side = cast("Side", st.segmented_control(
+            "Side", list(SIDES), key=f"{key}/side", required=True,
+            format_func=SIDES.__getitem__, label_visibility="collapsed",
+            help="Backward: autograd's nodes, arrows as gradients flow. "
+            "Forward: modules with shapes, arrows as data flows.",
+        ))  # fmt: skip
+        st.session_state.setdefault(f"{key}/direction", state.direction)
+        state.direction = str(st.segmented_control(
+            "Direction", list(DIRECTIONS), key=f"{key}/direction", required=True,
+            format_func=DIRECTIONS.__getitem__, label_visibility="collapsed",
+        ))  # fmt: skip
         step = max(steps, default=None)
         if len(steps) > 1:
-            key = f"graph/{run.name}/step"
-            if (arrived := st.session_state.pop(f"{key}/arrived", None)) in steps:
-                st.session_state[key] = arrived
+            chosen = f"{key}/step"
+            if (arrived := st.session_state.pop(f"{chosen}/arrived", None)) in steps:
+                st.session_state[chosen] = arrived
+            elif chosen not in st.session_state and (linked := linked_step(steps)) is not None:
+                st.session_state[chosen] = linked
             step = st.selectbox(
                 "Captured at step", sorted(steps, reverse=True), format_func=lambda s: f"step {s}",
-                key=key, width=160, label_visibility="collapsed",
+                key=chosen, width=140, label_visibility="collapsed",
             )  # fmt: skip
-        if run.status in LIVE and st.button("Capture the next step", key="graph/capture"):
-            _ask_for_capture(run)
-    return step, _DIRECTIONS[label]
+        if run.status in LIVE:
+            if st.button("Capture the next step", key="graph/capture"):
+                _send(run, Command(name="capture_graph"), "Asked for; it appears here soon.")
+            _every(run)
+    return step
+
+
+def _every(run: Run) -> None:
+    """Captures again and again, every so many steps."""
+    now = in_force(run.config, run.events()).graph_every
+    label = f"every {now:,} steps" if now else "every …"
+    with st.popover(label):
+        wanted = st.number_input(
+            "Capture every so many steps (0: on demand only)", 0, 1_000_000, now,
+            key=f"graph/{run.name}/every",
+        )  # fmt: skip
+        if st.button("Set", key="graph/every/set", disabled=wanted == now):
+            command = Command(name="set", control="graph_every", value=int(wanted))
+            _send(run, command, "Set; a capture costs about twice the step it looks at.")
 
 
 @st.fragment(run_every=1.5)
@@ -133,90 +203,27 @@ def _await_capture(path: str, name: str, newest: int) -> None:
         st.rerun()
 
 
-def _ask_for_capture(run: Run) -> None:
+def _send(run: Run, command: Command, done: str) -> None:
     try:
         with closing(ControlWriter(run.path)) as writer:
-            writer.send(Command(name="capture_graph"))
+            writer.send(command)
     except StoreError as error:
         st.toast(escape(str(error)), icon="⚠️")
     else:
-        st.toast("Asked for; it appears here when the step is done.")
+        st.toast(done)
 
 
 def _summary(tree: GraphTree) -> None:
-    document = tree.document
+    document = tree.captured
     leaves = sum(node["accumulated"] is not None for node in document["nodes"])
+    kept = document.get("kept_bytes", 0)
+    shared = f" in {size(kept)} of memory" if kept else ""
+    arrows = "gradients" if tree.side == "backward" else "data"
     st.caption(
         f"Step {document['step']} · {len(document['nodes']):,} nodes, {leaves:,} of them leaves · "
-        f"{size(document['saved_bytes'])} saved for backward. Arrows follow the forward pass; "
-        "gradients flow against them. Click a box to open it, its frame to close it."
+        f"{size(document['saved_bytes'])} saved for backward{shared}. Arrows: "
+        f"{arrows}."
     )
     if not document["nodes"]:
         for note in document["notes"]:
             st.info(escape(note))
-
-
-def _notes(folded: FoldedGraph) -> None:
-    for note in folded.notes:
-        st.caption(escape(note))
-
-
-def _legend(folded: FoldedGraph) -> None:
-    st.markdown("**Gradient norm**")
-    if folded.low is None or folded.high is None:
-        st.caption("Not measured in this capture.")
-        return
-    st.html(
-        f'<div style="height:14px;border-radius:7px;background:linear-gradient(90deg,'
-        f'{",".join(VIRIDIS)})"></div>'
-        f'<div style="display:flex;justify-content:space-between;font-size:0.9rem">'
-        f"<span>{number(folded.low)}</span><span>log scale</span>"
-        f"<span>{number(folded.high)}</span></div>"
-        f'<div style="font-size:0.9rem;margin-top:0.3rem"><span style="display:inline-block;'
-        f'width:1.1em;height:0.8em;border-radius:3px;background:{BAD}"></span> NaN or infinite'
-        "</div>"
-    )
-
-
-def _selected(tree: GraphTree, chosen: str | None) -> None:
-    found = None if chosen is None else details(tree, chosen)
-    if found is None:
-        st.caption("Click a box for its details; shift-click selects a fold without opening it.")
-        return
-    with st.container(border=True):
-        st.markdown(f"**{escape(found.title)}**")
-        st.markdown("  \n".join(f":gray[{label}] {escape(value)}" for label, value in found.rows))
-        if found.saved:
-            _saved(found)
-
-
-def _saved(found: Details) -> None:
-    names = ("tensor", "shape", "dtype", "size", "remark")
-    rows = [dict(zip(names, row, strict=True)) for row in found.saved]
-    st.caption("Saved tensors")
-    st.dataframe(rows, hide_index=True, width="stretch", height="content")
-
-
-def _folding(tree: GraphTree, state: _State) -> None:
-    with st.container(horizontal=True):
-        if st.button("Fold one level", key="graph/fewer", disabled=not state.expanded):
-            state.expanded = tree.fewer(state.expanded)
-            st.rerun()
-        if st.button("Opening view", key="graph/opening"):
-            state.expanded = tree.opening()
-            st.rerun()
-
-
-def _downloads(run: Run, step: int, dot: str, tree: GraphTree) -> None:
-    st.download_button(
-        "DOT of this view", dot, f"{run.name}-graph-{step}.dot", "text/vnd.graphviz",
-        key="graph/dot", width="stretch", on_click="ignore",
-    )  # fmt: skip
-    text = run.path / "blobs" / f"graph-{tree.document['step']}.torchviz.dot"
-    if text.is_file():
-        st.download_button(
-            "torchviz's own DOT", text.read_bytes(), text.name, "text/vnd.graphviz",
-            key="graph/torchviz", width="stretch", on_click="ignore",
-        )  # fmt: skip
-    else:
-        st.caption(escape(tree.document.get("torchviz") or "torchviz's view was not stored."))

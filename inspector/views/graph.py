@@ -10,6 +10,7 @@ from typing import Any
 from inspector.views.graph_boxes import Box, FoldedGraph, Frame, Side
 from inspector.views.graph_forward import Seen, forward_document, seen_modules
 from inspector.views.graph_measures import MeasureKey, node_value, scale, together
+from inspector.views.graph_paths import born
 from inspector.views.graph_tree import Fold, arrange
 
 LIMIT = 300
@@ -132,9 +133,10 @@ class _Picture:
 
     def draw(self, top: list[Fold | int], notes: list[str]) -> FoldedGraph:
         self._assign(top)
-        counts, outputs, born = self._links()
+        counts, outputs, births = self._links()
         boxes = [
-            self._box(number, outputs[number], number in born) for number in range(len(self._items))
+            self._box(number, outputs[number], number in births)
+            for number in range(len(self._items))
         ]
         low, high = self._scale(boxes)
         implied = {
@@ -178,19 +180,16 @@ class _Picture:
         counts: dict[tuple[int, int], int] = {}
         outputs: list[set[int]] = [set() for _ in self._items]
         consumed: set[int] = set()
-        births: set[int] = set()
         for producer, consumer in self._edges:
             consumed.add(producer)
             a, b = self._box_of[producer], self._box_of[consumer]
             if a != b:
                 counts[a, b] = counts.get((a, b), 0) + 1
                 outputs[a].add(producer)
-            if self._nodes[producer]["nonfinite"] and not self._nodes[consumer]["nonfinite"]:
-                births.add(b)
         for position in range(len(self._nodes)):
             if position not in consumed:
                 outputs[self._box_of[position]].add(position)
-        return counts, outputs, births
+        return counts, outputs, {self._box_of[place] for place in born(self._tree.document)}
 
     def _box(self, number: int, outputs: set[int], born: bool) -> Box:
         item = self._items[number]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,6 +13,7 @@ from inspector.views.graph_measures import number
 
 PathKind = Literal["nonfinite", "smallest"]
 SHARPEST = 3  # hops that the sentence names
+RATIO = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,7 @@ def nonfinite_path(document: dict[str, Any]) -> GradientPath | None:
     if not bad:
         return None
     senders = _consumers(document)
-    births = {
-        sender
-        for receiver in bad
-        for sender in senders.get(receiver, ())
-        if not nodes[sender]["nonfinite"]
-    }
+    births = set(born(document))
     # Nothing was finite before: the gradient came that way into the loss.
     starts = births or {max(bad, key=lambda place: _turn(nodes[place]))}
     origin = max(starts, key=lambda place: _turn(nodes[place]))
@@ -79,6 +76,17 @@ def nonfinite_path(document: dict[str, Any]) -> GradientPath | None:
         "nonfinite", (origin, *reached), frozenset(links), origin,
         _nonfinite_sentence(document, origin, bad, births),
     )  # fmt: skip
+
+
+def born(document: dict[str, Any]) -> Iterator[int]:
+    """Positions of nodes out of which a non-finite gradient comes, while only finite ones arrive.
+
+    Where several finite gradients are summed to a non-finite one, all that sent them.
+    """
+    nodes = document["nodes"]
+    for receiver, senders in _consumers(document).items():
+        if nodes[receiver]["nonfinite"] and not any(nodes[s]["nonfinite"] for s in senders):
+            yield from senders
 
 
 def smallest_path(document: dict[str, Any]) -> GradientPath | None:
@@ -99,6 +107,19 @@ def smallest_path(document: dict[str, Any]) -> GradientPath | None:
         "smallest", tuple(chain), frozenset(pairwise(chain)), chain[0],
         _smallest_sentence(nodes, chain, leaves), norms,
     )  # fmt: skip
+
+
+def vanishes(document: dict[str, Any]) -> bool:
+    """Whether a weight's gradient is below a thousandth of another's, root mean squares compared.
+
+    The threshold is that of the rule ``vanishing_gradient``.
+    """
+    sizes = [
+        node["grad_norm"] / math.sqrt(math.prod(node["shape"]) or 1)
+        for node in document["nodes"]
+        if node["parameter"] and node["grad_norm"] is not None and len(node["shape"] or ()) > 1
+    ]
+    return len(sizes) > 1 and min(sizes) < RATIO * max(sizes)
 
 
 def drawn(path: GradientPath, folded: FoldedGraph) -> DrawnPath:

@@ -223,6 +223,7 @@ def test_pictures_and_texts_can_be_downloaded(page: sync_api.Page, address: str)
         page.get_by_role("button", name="SVG").click()
     text = Path(svg.value.path()).read_text("utf-8")
     assert text.count('class="node') == page.locator("g.node").count()
+    page.get_by_role("button", name="Download").click()
     with page.expect_download() as dot:
         page.get_by_role("button", name="DOT of this view").click()
     assert Path(dot.value.path()).read_text("utf-8").startswith("digraph autograd")

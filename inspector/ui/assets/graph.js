@@ -1,6 +1,7 @@
 // The picture of the autograd graph: laid out in a worker, panned, zoomed, searched and clicked.
 
 import { Layout } from "./graph-layout.js"
+import { save, svgText, toPng } from "./graph-save.js"
 import Panzoom from "./vendor/panzoom.es.js"
 
 const LEAST = 0.02
@@ -10,13 +11,20 @@ let layout // one worker for the page, kept across pictures and reruns
 
 const MARKUP = `
   <div class="bar">
-    <input type="search" placeholder="Search op, module, parameter" aria-label="Search the graph">
-    <output></output><span class="space"></span>
+    <input type="search" placeholder="Search op, module, …" aria-label="Search the graph">
+    <output></output>
+    <span class="tour" role="group" aria-label="Jump along what is marked" hidden>
+      <button data-do="before" title="Jump to the one before">‹</button>
+      <span class="stop"></span>
+      <button data-do="after" title="Jump to the next one">next ›</button>
+    </span>
+    <span class="space"></span>
     <button data-do="out" title="Zoom out">−</button>
     <button data-do="in" title="Zoom in">+</button>
     <button data-do="width" title="Fit to width">Width</button>
     <button data-do="all" title="Show the whole graph">All</button>
-    <button data-do="svg" title="Download the picture">SVG</button>
+    <button data-do="svg" title="Download the picture as SVG">SVG</button>
+    <button data-do="png" title="Download the picture as PNG, at twice its size">PNG</button>
   </div>
   <div class="view"><div class="sheet"></div><p class="busy" role="status"></p></div>`
 
@@ -29,6 +37,8 @@ export class GraphView {
     this.busy = root.querySelector(".busy")
     this.search = root.querySelector("input")
     this.found = root.querySelector("output")
+    this.tour = root.querySelector(".tour")
+    this.stop = -1
     this.panzoom = Panzoom(this.sheet, {
       minScale: LEAST, maxScale: MOST, cursor: "grab", origin: "0 0", step: 0.25, animate: false,
     })
@@ -53,7 +63,12 @@ export class GraphView {
     this.send = send
     this.data = data
     this.view.style.height = `${data.height}px`
-    if (data.dot === this.dot) return this.mark()
+    this.plan()
+    if (data.dot === this.dot) {
+      this.mark()
+      this.reveal()
+      return
+    }
     if (data.dot === this.tooSlow) return // asked once already: nothing is left to fold
     const request = (this.request = data.dot)
     layout ??= new Layout(data.assets)
@@ -86,7 +101,7 @@ export class GraphView {
   place(text) {
     const svg = document.importNode(
       new DOMParser().parseFromString(text, "image/svg+xml").documentElement, true)
-    const anchor = this.toggled && this.at(this.toggled)
+    const anchor = this.anchor()
     const first = !this.dot || this.data.graph !== this.graph
     this.dot = this.data.dot
     this.graph = this.data.graph
@@ -104,6 +119,7 @@ export class GraphView {
     this.toggled = null
     this.highlight()
     this.mark()
+    this.reveal()
   }
 
   label(svg) {
@@ -129,10 +145,32 @@ export class GraphView {
     return { key, x: place.left + place.width / 2, y: place.top }
   }
 
+  // What stays where it is: the fold that was clicked, what is selected, or what is nearest to
+  // the middle and in both pictures.
+  anchor() {
+    if (!this.items) return null
+    if (this.toggled) return this.at(this.toggled)
+    const chosen = this.chosen && this.at(this.chosen)
+    const coming = this.data.chosen ?? this.chosen
+    const known = new Set(this.data.items.map((item) => item.key))
+    if (chosen && known.has(coming)) return { ...chosen, key: coming }
+    const view = this.view.getBoundingClientRect()
+    const middle = [view.left + view.width / 2, view.top + view.height / 2]
+    let [nearest, least] = [null, Infinity]
+    for (const key of this.items.keys()) {
+      if (!known.has(key)) continue
+      const place = this.at(key)
+      const distance = Math.hypot(place.x - middle[0], place.y - middle[1])
+      if (distance < least) [nearest, least] = [place, distance]
+    }
+    return nearest
+  }
+
   keep(anchor) {
     const now = this.at(anchor.key)
     if (!now) return
     let [dx, dy] = [anchor.x - now.x, anchor.y - now.y]
+    if (!this.toggled) return this.shift(dx, dy)
     // An opened frame that would stick out where its box was is moved into view.
     const frame = this.items.get(anchor.key).getBoundingClientRect()
     const view = this.view.getBoundingClientRect()
@@ -187,7 +225,59 @@ export class GraphView {
     if (action === "in" || action === "out") this.zoomCentre(action === "in" ? 1.3 : 1 / 1.3)
     if (action === "width") this.fitWidth()
     if (action === "all") this.fitAll()
-    if (action === "svg") this.download()
+    if (action === "svg") save(this.data.name + ".svg", svgText(this.sheet.firstChild), "image/svg+xml")
+    if (action === "png") this.png()
+    if (action === "before" || action === "after") this.jump(action === "after" ? 1 : -1)
+  }
+
+  async png() {
+    try {
+      save(this.data.name + ".png", await toPng(this.sheet.firstChild), "image/png")
+      this.say("")
+    } catch (error) {
+      this.say(`The picture could not be saved: ${error.message}`)
+    }
+  }
+
+  // What is marked (a path, a difference) can be visited in its order.
+  plan() {
+    const keys = this.data.tour ?? []
+    const plan = JSON.stringify(keys)
+    if (plan !== this.planned) this.stop = -1
+    this.planned = plan
+    this.tour.hidden = !keys.length
+    this.count(keys)
+  }
+
+  count(keys) {
+    this.tour.querySelector(".stop").textContent = this.stop < 0
+      ? `${keys.length} ${this.data.tour_name}` : `${this.stop + 1} of ${keys.length}`
+  }
+
+  jump(by) {
+    const keys = this.data.tour.filter((key) => this.items?.has(key))
+    if (!keys.length) return
+    this.stop = this.stop < 0 ? (by > 0 ? 0 : keys.length - 1) : (this.stop + by + keys.length) % keys.length
+    this.count(keys)
+    this.centre(keys[this.stop])
+    this.items.get(keys[this.stop]).focus({ preventScroll: true })
+  }
+
+  // Python asks for it once: the number changes with each request.
+  reveal() {
+    const wanted = this.data.reveal
+    if (!wanted || wanted.number === this.revealed || !this.items?.has(wanted.key)) return
+    this.revealed = wanted.number
+    this.centre(wanted.key)
+  }
+
+  centre(key) {
+    if (this.panzoom.getScale() < READABLE) this.panzoom.zoom(READABLE, { force: true })
+    const place = this.items.get(key).getBoundingClientRect()
+    const view = this.view.getBoundingClientRect()
+    this.shift(
+      view.left + view.width / 2 - place.left - place.width / 2,
+      view.top + view.height / 2 - place.top - Math.min(place.height / 2, view.height / 2 - 12))
   }
 
   zoomCentre(factor) {
@@ -210,6 +300,7 @@ export class GraphView {
   }
 
   mark() {
+    this.chosen = this.data.chosen
     for (const [key, element] of this.items ?? []) {
       element.classList.toggle("chosen", key === this.data.chosen)
     }
@@ -231,25 +322,7 @@ export class GraphView {
   next() {
     if (!this.hits?.length) return
     this.turn = (this.turn + 1) % this.hits.length
-    const place = this.items.get(this.hits[this.turn]).getBoundingClientRect()
-    const view = this.view.getBoundingClientRect()
-    this.shift(
-      view.left + view.width / 2 - place.left - place.width / 2,
-      view.top + view.height / 2 - place.top - place.height / 2)
-  }
-
-  download() {
-    const svg = this.sheet.querySelector("svg")
-    if (!svg) return
-    const copy = svg.cloneNode(true)
-    copy.setAttribute("style", "background:#ffffff")
-    copy.removeAttribute("class")
-    const text = new XMLSerializer().serializeToString(copy)
-    const link = document.createElement("a")
-    link.href = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }))
-    link.download = `${this.data.name}.svg`
-    link.click()
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000)
+    this.centre(this.hits[this.turn])
   }
 
   destroy() {
