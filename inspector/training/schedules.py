@@ -8,7 +8,7 @@ its rates are copied to the real one, multiplied by what was changed by hand mea
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,7 @@ def resolve(
     made = {**ARGUMENTS[given["name"]], **given}
     length = steps
     if made.get("unit") == "epoch":
+        _refuse_endless(made, steps_per_epoch)
         length = math.ceil(steps / steps_per_epoch) if steps_per_epoch else 0
     total = made.get("total_steps", length) or max(1, length)
     peak = made.get("max_lr", lr) or lr
@@ -63,6 +64,16 @@ def resolve(
         key: left_open[key] if value is None and key in left_open else value
         for key, value in made.items()
     }
+
+
+def _refuse_endless(schedule: dict[str, Any], steps_per_epoch: int) -> None:
+    """By epochs of unknown length, nothing can be left open."""
+    needed = [key for key in ("step_size", "milestones", "T_max", "total_steps") if key in schedule]
+    if not steps_per_epoch and any(schedule[key] is None for key in needed):
+        raise CommandError(
+            f"The loader does not say how many batches an epoch has, so {needed[0]} of schedule "
+            f"{schedule['name']} cannot be filled in; give it, or set unit to step."
+        )
 
 
 def preview(
@@ -106,59 +117,62 @@ class Schedule:
         self._optimizer = optimizer
         self.switch(resolved)
 
-    def switch(self, resolved: dict[str, Any], *, between_steps: bool = False) -> None:
-        """Begins anew, from the rates in force.
-
-        Args:
-            between_steps: :meth:`after_step` of the step that is over has yet to be called.
-        """
-        self.resolved = resolved
-        self._plan = _plan(_rates(self._optimizer))
-        self._scheduler = _scheduler(self._plan, resolved)
-        self._left = _length(resolved)
-        self._by_epoch = resolved.get("unit") == "epoch"
-        self._factors: dict[int, float] = {}
-        self._by_hand: dict[int, float] = {}
-        self._begins = between_steps
+    def switch(self, resolved: dict[str, Any]) -> None:
+        """Begins anew, from the rates in force."""
+        self._begin(resolved, _plan(_rates(self._optimizer)))
         self._write()
 
+    def _begin(self, resolved: dict[str, Any], plan: optim.Optimizer) -> None:
+        self.resolved = resolved
+        self._plan = plan
+        self._scheduler = _scheduler(plan, resolved)
+        self._left = _length(resolved)
+        self._by_epoch = resolved.get("unit") == "epoch"
+        self._bends: dict[int, tuple[float, float]] = {}
+        self._written: list[float] = []
+
     def after_step(self) -> None:
-        """Goes on to the next step's rate."""
-        self._by_hand = self._set_by_hand()
-        if not self._by_epoch and not self._begins:
-            self._advance()
-        self._begins = False
+        """Goes on to the next step's rate, before anybody can set one by hand."""
         self._bend()
+        if not self._by_epoch:
+            self._advance()
+        self._write()
 
     def after_epoch(self, val_loss: float | None = None) -> None:
         """Goes on to the next epoch's rate; ``reduce_on_plateau`` looks at the validation loss."""
         if not self._by_epoch:
             return
+        by_hand = self._set_by_hand()
         if not isinstance(self._scheduler, lr_scheduler.ReduceLROnPlateau):
             self._advance()
         elif val_loss is not None:
             self._plan.step()
             self._scheduler.step(val_loss)
-        self._bend()
+        self._bend(by_hand)
+        self._write()
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "resolved": self.resolved,
-            "plan": _rates(self._plan),
+            "plan": [
+                {key: value for key, value in group.items() if key != "params"}
+                for group in self._plan.param_groups
+            ],
             "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
-            "factors": dict(self._factors),
+            "bends": dict(self._bends),
             "left": self._left,
+            "written": list(self._written),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where another one was."""
-        self.switch(state["resolved"])
-        for group, lr in zip(self._plan.param_groups, state["plan"], strict=True):
-            group["lr"] = lr
+        """Goes on where another one was; the optimizer's rates are part of its own state."""
+        self._begin(state["resolved"], _plan([group["lr"] for group in state["plan"]]))
+        for group, saved in zip(self._plan.param_groups, state["plan"], strict=True):
+            group.update(saved)
         if self._scheduler is not None:
             self._scheduler.load_state_dict(state["scheduler"])
-        self._factors, self._left = dict(state["factors"]), state["left"]
-        self._write()
+        self._bends, self._left = dict(state["bends"]), state["left"]
+        self._written = list(state["written"])
 
     def _advance(self) -> None:
         if self._scheduler is None or self._left == 0:
@@ -174,24 +188,24 @@ class Schedule:
         known = self._written
         return {i: lr for i, lr in enumerate(now) if i >= len(known) or lr != known[i]}
 
-    def _bend(self) -> None:
-        """Writes the plan's rates, and goes on from those that were set since the last step."""
-        for number, lr in self._by_hand.items():
-            planned = self._planned(number)
-            if planned > 0:
-                self._factors[number] = lr / planned
-        self._write(except_for=self._by_hand)
+    def _bend(self, by_hand: dict[int, float] | None = None) -> None:
+        """Rates that were set by hand stand for the plan's of the same moment."""
+        for number, lr in (self._set_by_hand() if by_hand is None else by_hand).items():
+            self._bends[number] = (lr, self._planned(number))
 
     def _planned(self, number: int) -> float:
         """The plan's rate of a group; groups that came later go with the first one."""
         groups = self._plan.param_groups
         return float(groups[number if number < len(groups) else 0]["lr"])
 
-    def _write(self, except_for: Collection[int] = ()) -> None:
+    def _write(self) -> None:
         for number, group in enumerate(self._optimizer.param_groups):
-            if number not in except_for:
-                lr = self._planned(number)
-                set_lr(group, lr * self._factors[number] if number in self._factors else lr)
+            lr = self._planned(number)
+            if number in self._bends:
+                by_hand, instead_of = self._bends[number]
+                # Exactly the rate set, while the plan stays; a plan at 0 has come to its end.
+                lr = by_hand * (lr / instead_of) if instead_of else by_hand
+            set_lr(group, lr)
         self._written = _rates(self._optimizer)
 
 
