@@ -64,9 +64,9 @@ def line_chart(
             shade += 1
     if not traces:
         return None
-    lines = [trace for trace in traces if "fill" not in trace]
+    lines = [trace for trace in traces if "fill" not in trace and "yaxis" not in trace]
     units = {one.unit for one in known if one.unit}
-    log = bool(known) and all(one.log for one in known) and _positive(traces)
+    log = bool(known) and all(one.log for one in known) and _positive(lines)
     layout = _layout(260 if not wide else 320, log=log, unit=units.pop() if units else "")
     if log and _decades([value for trace in lines for value in trace["y"]]) >= 2:
         layout["yaxis"]["dtick"] = 1
@@ -131,14 +131,29 @@ def _line(series: Series, label: str, shade: int, *, dots: bool) -> list[Figure]
         "y": _rounded(series.values), "name": label, "_color": shade, "line": {"width": 1.7},
         "marker": {"size": 6}, "hovertemplate": f"%{{y:.5g}}<extra>{_plain(label)}</extra>",
     }  # fmt: skip
+    bad = _nonfinite(series, label)
     if series.bucket == 1:
-        return [line]
+        return [line, *bad]
     band = {
         "type": "scatter", "mode": "lines", "x": steps + steps[::-1],
         "y": _rounded(np.concatenate([series.high, series.low[::-1]])), "fill": "toself",
         "line": {"width": 0}, "_color": shade, "hoverinfo": "skip", "showlegend": False,
     }  # fmt: skip
-    return [band, line]
+    return [band, line, *bad]
+
+
+def _nonfinite(series: Series, label: str) -> list[Figure]:
+    """Marks at the foot of the chart where NaN or infinity was measured."""
+    steps = series.steps[series.nonfinite > 0].tolist()
+    if not steps:
+        return []
+    return [
+        {
+            "type": "scatter", "mode": "markers", "x": steps, "y": [0.03] * len(steps),
+            "yaxis": "y2", "showlegend": False, "_color": 5, "marker": {"size": 5, "symbol": "x"},
+            "hovertemplate": f"step %{{x}}: NaN or infinity<extra>{_plain(label)}</extra>",
+        }
+    ]  # fmt: skip
 
 
 def _marker_hovers(markers: Iterable[Marker]) -> list[Figure]:

@@ -59,6 +59,7 @@ class _Finding:
     card: finding_view.FindingCard
     remedies: tuple[Remedy, ...]
     chart: str
+    charted: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +140,22 @@ def _matrices(run: Run) -> list[Chart]:
 def _findings(run: Run, found: list[Finding]) -> tuple[list[_Finding], dict[str, Any]]:
     shown, curves = [], {}
     for at, (finding, card) in enumerate(zip(found, finding_view.cards(found), strict=True)):
-        chart = ""
+        chart = charted = ""
         for evidence in finding.evidence:
             curve = finding_view.curve(run, evidence, max_points=draw.POINTS)
             if curve is not None and len(curve.steps) > 1:
                 chart = f"evidence-{at}"
+                charted = _series_title(evidence.quantity, evidence.subject)
                 curves[chart] = draw.evidence_figure(curve)
                 break
-        shown.append(_Finding(card, finding.remedies, chart))
+        shown.append(_Finding(card, finding.remedies, chart, charted))
     return shown, curves
+
+
+def _series_title(quantity: str, subject: str) -> str:
+    known = QUANTITIES.get(quantity)
+    title = known.title if known else quantity
+    return f"{title} of {subject}" if subject else title
 
 
 def _what(run: Run, events: list[StoredEvent]) -> str:
@@ -189,6 +197,8 @@ def _key_figures(run: Run, events: list[StoredEvent]) -> list[tuple[str, str]]:
 
 
 def _number(name: str, value: float) -> str:
+    if value != value:
+        return "NaN"
     return f"{value:.1%}" if name.endswith("accuracy") else f"{value:.4g}"
 
 
@@ -217,7 +227,8 @@ def _tables(run: Run) -> list[_Table]:
 
 
 def _table(title: str, values: dict[str, Any], usual: dict[str, Any]) -> _Table:
-    shown, hidden = [], []
+    shown: list[tuple[str, str]] = []
+    hidden: list[tuple[str, str]] = []
     for key, value in values.items():
         apart = key in usual and key not in _ESSENTIAL and _shown(value) == _shown(usual[key])
         (hidden if apart else shown).append((key, _shown(value)))

@@ -1,0 +1,109 @@
+"""Comparing an exported model with PyTorch's own on real samples, at several batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from inspector.errors import ExportError
+from inspector.exports.model.rebuilt import Rebuilt, eval_outputs
+
+ABSOLUTE = 1e-4
+RELATIVE = 1e-3
+"""An output may differ by ABSOLUTE + RELATIVE · |PyTorch's|: float32 rounding in another order of
+summation stays far below, a wrong operator far above (the tolerances of torch.onnx's verifier)."""
+
+Numbers = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The greatest differences over all outputs and batch sizes.
+
+    Attributes:
+        max_rel: relative to the greatest absolute output of each sample batch.
+        excess: greatest share of the tolerance that was used up; above 1 is refused.
+    """
+
+    max_abs: float
+    max_rel: float
+    excess: float
+    sizes: tuple[int, ...]
+
+    @property
+    def sentence(self) -> str:
+        sizes = ", ".join(map(str, self.sizes))
+        return (
+            f"Agrees with PyTorch on batches of {sizes}: largest difference {self.max_abs:.2g}, "
+            f"relative {self.max_rel:.2g} (tolerated: {ABSOLUTE:g} + {RELATIVE:g} · |output|)."
+        )
+
+
+def compare(rebuilt: Rebuilt, other: Callable[[Tensor], Any], what: str) -> Parity:
+    """Runs both on 1, 2, some and all samples of the batch, in other orders too.
+
+    Args:
+        other: the exported model: tensors in, tensors or arrays out.
+
+    Raises:
+        ExportError: an output differs by more than the tolerance, or in shape.
+    """
+    inputs = rebuilt.inputs
+    count = len(inputs)
+    sizes = tuple(dict.fromkeys((1, 2, max(2, count // 2 + 1), count)))
+    worst_abs = worst_rel = worst = 0.0
+    for size in sizes:
+        batch = inputs.flip(0)[:size]
+        wanted, got = flat(eval_outputs(rebuilt.model, batch)), flat(other(batch))
+        if [one.shape for one in wanted] != [one.shape for one in got]:
+            raise ExportError(
+                f"{what} gives outputs of shape {[one.shape for one in got]} for a batch of {size},"
+                f" but PyTorch {[one.shape for one in wanted]}; it is not written."
+            )
+        for mine, theirs in zip(wanted, got, strict=True):
+            absolute, relative, share = _differences(mine, theirs)
+            worst_abs, worst_rel = max(worst_abs, absolute), max(worst_rel, relative)
+            worst = max(worst, share)
+            if not share <= 1:
+                raise ExportError(
+                    f"{what} differs from PyTorch by {absolute:.3g} on a batch of {size} "
+                    f"(tolerated: {ABSOLUTE:g} + {RELATIVE:g} · |output|), so it is not written: "
+                    "does the model branch on its data, or draw random numbers in eval mode?"
+                )
+    return Parity(worst_abs, worst_rel, worst, sizes)
+
+
+def flat(outputs: Any) -> list[Numbers]:
+    """Every tensor of a model's output, in order, as arrays."""
+    leaves = torch.utils._pytree.tree_leaves(outputs)
+    found = [
+        leaf.detach().cpu().to(_plain(leaf)).numpy() if isinstance(leaf, Tensor) else leaf
+        for leaf in leaves
+    ]
+    return [np.asarray(leaf) for leaf in found if isinstance(leaf, np.ndarray)]
+
+
+def _plain(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype
+
+
+def _differences(mine: Numbers, theirs: Numbers) -> tuple[float, float, float]:
+    """Greatest absolute and relative difference, and greatest share of the tolerance."""
+    if mine.size == 0:
+        return 0.0, 0.0, 0.0
+    mine, theirs = mine.astype(np.float64), theirs.astype(np.float64)
+    same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same, 0.0, np.abs(mine - theirs))
+    gap = np.where(np.isnan(gap), np.inf, gap)
+    size = np.abs(np.where(np.isfinite(mine), mine, 0.0))
+    top = float(size.max())
+    greatest = float(gap.max())
+    share = float((gap / (ABSOLUTE + RELATIVE * size)).max())
+    return greatest, greatest / top if top else greatest, share

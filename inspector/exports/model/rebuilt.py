@@ -1,0 +1,118 @@
+"""The model of a built-in run, built again from its configuration and a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.config import RunConfig
+from inspector.errors import ExportError
+from inspector.exports.configuration import built_in
+from inspector.exports.formats import Request
+from inspector.exports.model.checkpoint import weights
+from inspector.training.dry_run import dry_run
+from inspector.training.own.batches import size_of
+from inspector.training.task import build_task
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A model in eval mode on the CPU, and a batch of its run's data as the model sees it.
+
+    Attributes:
+        step: optimizer steps after which the checkpoint was saved, if it says so.
+        notes: sentences about what is not as it was during training.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    step: int | None
+    notes: tuple[str, ...] = ()
+
+
+def rebuild(request: Request) -> Rebuilt:
+    """Builds the model, loads the checkpoint's weights into it, and fetches a batch.
+
+    Raises:
+        ExportError: the run has no configuration or checkpoint, or they do not fit each other.
+        InspectorError: the model or the data cannot be built any more; the message says why.
+    """
+    config = _config(request)
+    state, step = weights(request)
+    try:
+        task = build_task(config)
+        batch = dry_run(task)
+    except FileNotFoundError as error:
+        raise ExportError(f"The model of run {request.run.name} needs {error.filename}.") from error
+    try:
+        task.model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ExportError(
+            f"The weights of run {request.run.name} no longer fit its model "
+            f"({_first(error)}); has its source changed since?"
+        ) from error
+    if size_of(batch) < 2:
+        raise ExportError(
+            f"Expected two samples or more of {config.data} to check the export with, but got one."
+        )
+    notes = _notes(request.run.config, state)
+    return Rebuilt(task.model.eval(), _inputs(batch, request), step, notes)
+
+
+def _config(request: Request) -> RunConfig:
+    """The run's configuration, on the CPU, with the source that the run has kept."""
+    content = dict(built_in(request))
+    for part in ("model", "data"):
+        content[part] = _kept(str(content[part]), request.run.path)
+    known = {field.name for field in dataclasses.fields(RunConfig)}
+    config = RunConfig.from_dict({key: content[key] for key in known & set(content)})
+    return dataclasses.replace(
+        config, device="cpu", weights="", resume="", compile=False, workers=0, augment=[],
+        overfit_batches=0, pin_memory=False, deterministic=False,
+    )  # fmt: skip
+
+
+def _kept(name: str, run_path: Path) -> str:
+    """A reference to a file of the user's own, led to the copy of it in the run."""
+    kind, _, rest = name.partition(":")
+    place, _, thing = rest.rpartition(":")
+    copy = run_path.resolve() / "blobs" / "source" / Path(place).name
+    return f"file:{copy}:{thing}" if kind == "file" and place and copy.is_file() else name
+
+
+def _inputs(batch: Any, request: Request) -> Tensor:
+    found = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if isinstance(found, Tensor):
+        return found.detach().cpu()
+    kind = type(found).__name__
+    raise ExportError(
+        f"Expected batches whose first part is the one tensor that the model takes, but the data "
+        f"of run {request.run.name} gives a {kind}; export state_dict or safetensors instead."
+    )
+
+
+def _notes(config: dict[str, Any], state: dict[str, Tensor]) -> tuple[str, ...]:
+    notes = []
+    precision = config.get("precision", "float32")
+    if precision != "float32":
+        notes.append(f"Training used {precision} by autocast; the export computes in float32.")
+    numbers = [value for value in state.values() if value.is_floating_point()]
+    if not all(bool(value.isfinite().all()) for value in numbers):
+        notes.append("The checkpoint holds NaN or infinite weights: the export is as useless.")
+    return tuple(notes)
+
+
+def _first(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[1] if len(lines) > 1 else lines[0])[:200].rstrip(".") if lines else ""
+
+
+def eval_outputs(model: nn.Module, inputs: Tensor) -> Any:
+    """What the model gives, without gradients."""
+    with torch.no_grad():
+        return model(inputs)
