@@ -15,6 +15,7 @@ from inspector import catalog
 from inspector.catalog import Kind, Layout
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, ModelError
+from inspector.training.initialisation import initialise
 from inspector.training.own.arguments import arguments, takes_anything
 from inspector.training.own.reference import Loaded
 from inspector.training.own.weights import load_weights
@@ -42,13 +43,13 @@ class Sized(Protocol):
 
 
 def build_model(config: RunConfig, source: Sized, own: Loaded | None = None) -> nn.Module:
-    """The model that ``config`` names, on the CPU, with sizes and weights filled in.
+    """The model that ``config`` names, on the CPU, with sizes and first weights filled in.
 
     Args:
         own: what ``config.model`` refers to, if it is the user's own.
 
     Raises:
-        ConfigError: the name or an argument is unknown.
+        ConfigError: the name, an argument or a type to initialise is unknown.
         ModelError: the model cannot be trained on such data, or the weights do not fit it.
         Exception: whatever the model's own constructor raises.
     """
@@ -60,8 +61,10 @@ def build_model(config: RunConfig, source: Sized, own: Loaded | None = None) -> 
             raise ModelError(misfit)
         torchvision = config.model.startswith("torchvision:")
         model = _torchvision(config, source) if torchvision else _sample_model(config, source)
+    pending = initialise(model, config.init)
     if config.weights:
         load_weights(model, config.weights, partial=config.weights_partial)
+        pending.forget_loaded()
     return model
 
 

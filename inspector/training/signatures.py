@@ -49,7 +49,7 @@ def check_arguments(
 
 def _kinds(target: Any, parameter: inspect.Parameter) -> tuple[type, ...]:
     """The types that a parameter takes by its annotation, else by its default; empty: unknown."""
-    owner = target.__init__ if isinstance(target, type) else target
+    owner = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     try:
         hint = typing.get_type_hints(owner).get(parameter.name)
     except (NameError, TypeError):

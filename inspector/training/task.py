@@ -16,6 +16,7 @@ from inspector.catalog import Kind
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, DataError
 from inspector.training.downloads import Progress
+from inspector.training.initialisation import summary
 from inspector.training.losses import build_loss
 from inspector.training.models import build_model, image_size
 from inspector.training.optimizers import build_optimizer
@@ -112,7 +113,7 @@ def build_task(
         task = "own" if own.step else config.task
         source = load_data(config, own.data, task, progress)
     kind = _kind(config, source, own)
-    loss_fn = None if own.step else build_loss(config.loss, kind)
+    loss_fn = _loss(config, source, kind)
     seed_everything(config.seed)
     model = build_model(config, source, own.model).to(device)
     size = image_size(config.model, source)
@@ -139,7 +140,7 @@ def build_task(
         test_loader=made.test,
         step=step,
         validation_step=Own(own.validation_step) if own.validation_step else step,
-        loss_fn=loss_fn,
+        loss_fn=None if loss_fn is None else loss_fn.to(device),
         optimizer=optimizer,
         device=device,
         kind=kind,
@@ -153,7 +154,17 @@ def build_task(
         source=source,
         sources=own.sources,
         scale=made.scale,
+        notes=tuple(note for note in (summary(model, config.init),) if note),
     )
+
+
+def _loss(config: RunConfig, source: AnySource, kind: Kind) -> nn.Module | None:
+    """The loss; None where the user's own step computes it."""
+    if kind != "own":
+        return build_loss(config.loss, kind, config.loss_args, outputs=source.outputs)
+    if config.loss_args:
+        raise ConfigError("loss_args are of no use to a training_step, which has its own loss.")
+    return None
 
 
 def _kind(config: RunConfig, source: AnySource, own: OwnCode) -> Kind:
