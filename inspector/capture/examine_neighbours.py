@@ -61,12 +61,14 @@ class Sample:
         # The fast way through a matrix product does not give zero for equal samples.
         distances = torch.cdist(inputs, inputs, compute_mode="donot_use_mm_for_euclid_dist")
         # The same sample twice (small data, several epochs) says nothing about its neighbours.
-        distances[distances < 1e-4] = torch.inf
+        same = distances < 1e-4
+        distances[same] = torch.inf
+        different = int(round(float((1 / same.sum(1)).sum())))
         nearest = distances.argmin(1)
         if targets.dtype.is_floating_point and bool(((targets != 0) & (targets != 1)).any()):
             pairs = torch.stack([targets.float(), targets[nearest].float()])
             correlation = float(torch.corrcoef(pairs)[0, 1])
-            return {"samples": len(targets), "correlation": correlation}
+            return {"samples": different, "correlation": correlation}
         labels = targets.long()
         agreement = float((labels == labels[nearest]).float().mean())
         share = torch.bincount(labels - labels.min()).float() / len(labels)
@@ -75,7 +77,7 @@ class Sample:
             return {}  # nearly one class only: agreement says nothing
         error = (max(chance * (1 - chance), 1e-9) / len(labels)) ** 0.5
         return {
-            "samples": len(labels),
+            "samples": different,
             "agreement": agreement,
             "chance": chance,
             "standard_errors": (agreement - chance) / error,

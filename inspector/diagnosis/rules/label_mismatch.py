@@ -4,9 +4,9 @@ Statistics: (a) outputs of shape (N, 1) against targets (N): they broadcast to (
 the graph or the loss module's arguments); (b) targets outside the range that the outputs'
 activation can reach; (c) class numbers outside the outputs' columns, or labels of a type that the
 loss refuses; (d) nearest neighbours among the inputs agree in their labels no more than chance
-(3 standard errors), and the model has not learned more than guessing on its training or
-validation part; (e) outputs without a class, or, where labels could not be seen, a loss that stays
-at ln C while weights move (notes).
+(3 standard errors; of a correlation 1/√n), and the model has not learned more than guessing on
+its training or validation part; (e) outputs without a class, a loss that stays at the entropy of
+the labels' frequencies or, where labels could not be seen, at ln C while weights move (notes).
 Source: own; (d) after Wilson's edited nearest neighbours and the randomisation test of Zhang et
 al. 2017.
 False alarms: (d) tasks whose solution nearest neighbours cannot see (parity, long sequences) in
@@ -15,6 +15,7 @@ runs that have not learned yet; sequences are only a note.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -33,7 +34,7 @@ _FAILURES = re.compile(
 )
 
 
-@register(CODE, standard_errors=3.0, correlation=0.15, samples=128, steps=80)
+@register(CODE, standard_errors=3.0, samples=128, steps=80)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     yield from _refused(run)
     yield from _shapes(run)
@@ -95,7 +96,7 @@ def _range(run: Observations) -> Iterator[Finding]:
         return
     if run.class_counts and not run.targets.get("one_hot") and len(run.class_counts) > 2:
         return  # class numbers: the loss is what is wrong
-    if activation == "relu" and low < 0 and high <= 0.1 * -low:
+    if activation == "relu" and low < 0 and run.targets.get("mean", 0) < run.targets.get("std", 0):
         bounds = (0.0, float("inf"))
     elif activation in _RANGES:
         bounds = _RANGES[activation]
@@ -116,25 +117,20 @@ def _unrelated(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     near = run.part("neighbours")
     if near.get("samples", 0) < limits["samples"] or len(run.loss) < limits["steps"]:
         return
-    errors, correlation = near.get("standard_errors"), near.get("correlation")
-    by_chance = (errors is not None and errors < limits["standard_errors"]) or (
-        correlation is not None and correlation < limits["correlation"]
-    )
-    if not by_chance or not _not_better_than_guessing(run):
+    errors = near.get("standard_errors")
+    if errors is None and near.get("correlation") is not None:
+        errors = near["correlation"] * math.sqrt(near["samples"])
+    if errors is None or errors >= limits["standard_errors"] or not _not_better_than_guessing(run):
         return
     blind = len(run.part("inputs").get("raw_shape", ())) == 3 or run.floor is None
-    value = errors if errors is not None else correlation
-    limit = limits["standard_errors"] if errors is not None else limits["correlation"]
     yield _finding(
         "note" if blind else "warning",
         0.45 if blind else 0.84,
         "Labels have nothing to do with the inputs: similar samples agree only by chance.",
         Evidence(
-            statistic="agreement of nearest neighbours over chance, in standard errors"
-            if errors is not None
-            else "correlation of nearest neighbours' targets",
-            value=value,
-            threshold=limit,
+            statistic="agreement of nearest neighbours over chance, in standard errors",
+            value=errors,
+            threshold=limits["standard_errors"],
             side="below",
             quantity="val_loss" if len(run.series("val_loss")) else "loss",
             last=run.last_step,
@@ -158,16 +154,20 @@ def _not_better_than_guessing(run: Observations) -> bool:
 
 
 def _stuck_at_guessing(run: Observations) -> Iterator[Finding]:
-    """Without any look at the labels: weights move well, but the loss stays at ln C."""
-    if run.targets or len(run.loss) < 50 or run.first_loss <= 0:
+    """Weights move well, but the loss stays at that of an answer that ignores the inputs.
+
+    With labels that is the entropy of their frequencies, without any look at them ln C.
+    """
+    if len(run.loss) < 50 or run.first_loss <= 0:
         return
     moving, end = run.update_ratio.median(0.0), run.loss_at_end()
-    guessing = run.guessing or run.loss_at_start()
-    if 1e-3 < moving < 0.1 and 0.8 * guessing < end < 1.1 * guessing:
+    guessing = run.floor if run.targets else run.guessing or run.loss_at_start()
+    lowest = 0.9 if run.targets else 0.8
+    if guessing and 1e-3 < moving < 0.1 and lowest * guessing < end < 1.1 * guessing:
         yield _finding(
             "note", 0.42, "The loss stays at that of guessing although the weights move.",
             Evidence(statistic="loss at the end over that of guessing", value=end / guessing,
-                     threshold=0.8, quantity="loss", last=run.last_step),
+                     threshold=lowest, quantity="loss", last=run.last_step),
         )  # fmt: skip
 
 

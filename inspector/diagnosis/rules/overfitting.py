@@ -61,9 +61,9 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     steady = rising and values[-1] > limits["steady"] * values[lowest]
     ratios = values[-patience:] / np.maximum(train[-patience:], 1e-9)
     limit = limits["some"] if steady else limits["times"]
-    if (
-        len(after) >= patience - 1 and fell and ratios[-1] > limit and values[-1] > 2 * floor
-    ):  # fmt: skip
+    stalled = values[-patience:].min() > 0.95 * values[:-patience].min()
+    over = (steady and fell) or (stalled and train[-1] < 0.9 * train[0])
+    if over and ratios.min() > limit and values[-1] > 2 * floor:
         yield _finding(
             f"The validation loss is {ratios[-1]:.1f} times the training loss.", 0.65,
             int(held_out.steps[lowest]),

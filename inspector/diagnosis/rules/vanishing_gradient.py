@@ -48,6 +48,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     value = max(late) if everywhere and not lasting else ratios[0]
     limit = limits["absolute"] if everywhere and not lasting else limits["ratio"]
     first = weights[0]
+    later = everywhere and not lasting and max(early) > value
     yield Finding(
         code=CODE,
         level="warning" if serious else "note",
@@ -59,6 +60,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         if serious
         else 0.4,
         module=first["module"],
+        step=_faded_at(run, first["name"]) if later else 0,
         evidence=(
             Evidence(
                 statistic="gradient size of the first weight over the largest",
@@ -78,6 +80,13 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         reference="Hochreiter 1991; Glorot & Bengio 2010; AUTOTRAINER (Zhang et al. 2021)",
         remedies=remedies(CODE),
     )
+
+
+def _faded_at(run: Observations, name: str) -> int:
+    """The step from which the gradient norm stays under a thousandth of its greatest value."""
+    norms = run.series("grad_norm", name).finite
+    large = norms.steps[norms.values > 1e-3 * norms.values.max()] if len(norms) else norms.steps
+    return int(large[-1]) + 1 if len(large) and large[-1] < norms.steps[-1] else 0
 
 
 def _through_time(run: Observations, limits: Thresholds) -> Finding | None:
