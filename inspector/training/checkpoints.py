@@ -96,14 +96,13 @@ def locate(reference: str, runs_dir: Path) -> Path:
         )
     if wanted in ("last", "best") and (folder / f"{wanted}.pt").is_file():
         return (folder / f"{wanted}.pt").resolve()
-    steps = {}
-    for file in sorted(folder.glob("*.pt")):  # "last" comes before "step-…", which is to win
-        steps[step_of(file)] = file
-    if wanted.isdecimal() and int(wanted) in steps:
-        return steps[int(wanted)].resolve()
+    steps = {file: step_of(file) for file in sorted(folder.glob("*.pt"), reverse=True)}
+    for file, step in steps.items():
+        if wanted == str(step):
+            return file.resolve()
     there = ", ".join(
-        f"{step} ({file.stem})" if not file.stem.startswith("step-") else str(step)
-        for step, file in sorted(steps.items())
+        str(step) if file.stem.startswith("step-") else f"{file.stem} ({step})"
+        for file, step in sorted(steps.items(), key=lambda pair: pair[1])
     )
     raise ConfigError(
         f"Run {name} has no checkpoint {wanted!r}; it has {there or 'none'}. "

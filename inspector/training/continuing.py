@@ -46,6 +46,7 @@ class Continuation:
         in_force: the controls that were in force there.
         controls: those that are changed at once.
         changes: all that differs, as it is shown.
+        shown: the file, relative to the folder of runs.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Continuation:
     in_force: Controls
     controls: dict[str, Any]
     changes: dict[str, Any]
+    shown: str
     notes: list[str] = field(default_factory=list)
 
     def lineage(self) -> dict[str, Any]:
@@ -62,7 +64,7 @@ class Continuation:
         return {
             "parent": self.parent,
             "step": self.step,
-            "checkpoint": str(self.path),
+            "checkpoint": self.shown,
             "kind": "fork" if self.changes else "resume",
             "changes": self.changes,
         }
@@ -90,15 +92,18 @@ def continuation(config: RunConfig, runs_dir: Path) -> Continuation | None:
     state = checkpoints.read(path)
     base = base_config(state)
     changes, controls = _changes(base, config, config.resume)
-    return Continuation(
-        path, state, _run_of(path, runs_dir), state["step"], base.controls, controls, changes
-    )
-
-
-def _run_of(path: Path, runs_dir: Path) -> str:
-    """Name of the run in whose folder the file lies; runs can be renamed."""
     here = runs_dir.resolve()
-    return path.relative_to(here).parts[0] if path.is_relative_to(here) else ""
+    inside = path.relative_to(here) if path.is_relative_to(here) else Path()
+    return Continuation(
+        path,
+        state,
+        inside.parts[0] if inside.parts else "",  # not what the file says: runs can be renamed
+        state["step"],
+        base.controls,
+        controls,
+        changes,
+        inside.as_posix() if inside.parts else path.name,
+    )
 
 
 def _changes(
