@@ -5,9 +5,13 @@ A page lists these without importing torch; ``training/`` builds what they name.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Literal
+from typing import Any, Literal
+
+from inspector.errors import ConfigError
 
 Layout = Literal["image", "strip", "table", "sequence", "tokens", "other"]
 Kind = Literal[
@@ -183,6 +187,60 @@ DATA: dict[str, DataSource] = {
         ),
     )
 }  # fmt: skip
+
+
+METRICS: dict[Kind, tuple[str, ...]] = {
+    "classification": ("accuracy", "f1", "precision", "recall", "auroc", "confusion_matrix"),
+    "multi_label": ("accuracy", "exact_match", "f1", "precision", "recall", "auroc"),
+    "regression": ("mae", "rmse", "r2"),
+    "reconstruction": ("mae", "rmse"),
+    "sequence": ("accuracy", "perplexity"),
+    "per_pixel": (
+        "accuracy", "mean_iou", "f1", "precision", "recall", "confusion_matrix",
+    ),
+    "distribution": ("accuracy", "kl_divergence"),
+    "transcription": ("sequence_accuracy", "char_error_rate"),
+    "own": (),
+}  # fmt: skip
+"""Of held-out samples, by task; classification takes ``top2_accuracy`` and so on as well."""
+
+_USUAL_METRICS: dict[Kind, tuple[str, ...]] = {
+    "multi_label": ("f1",),
+    "regression": ("mae", "r2"),
+    "sequence": ("perplexity",),
+    "per_pixel": ("mean_iou",),
+    "transcription": ("sequence_accuracy", "char_error_rate"),
+}
+
+
+def metrics(wanted: Sequence[Any], kind: Kind) -> list[str]:
+    """The accuracy, where there is one, then what is asked for, or else what is usual.
+
+    Raises:
+        ConfigError: the task has no such metric.
+    """
+    known = METRICS[kind]
+    for name in wanted:
+        if isinstance(name, str) and (name in known or places_of(name, kind)):
+            continue
+        if not known:
+            raise ConfigError(
+                f"metrics must be empty for a training_step of your own, but got {list(wanted)}; "
+                "return numbers from validation_step instead."
+            )
+        more = ", top2_accuracy, top3_accuracy, …" * (kind == "classification")
+        raise ConfigError(
+            f"There is no metric {name!r} for the task {kind}; choose from "
+            f"{', '.join(known)}{more}."
+        )
+    first = ["accuracy"] if "accuracy" in known else []
+    return list(dict.fromkeys([*first, *(wanted or _USUAL_METRICS.get(kind, ()))]))
+
+
+def places_of(name: str, kind: Kind) -> int:
+    """k of the metric ``topk_accuracy``; 0 if it is another one."""
+    found = re.fullmatch(r"top([1-9]\d{0,3})_accuracy", name)
+    return int(found[1]) if found and kind == "classification" else 0
 
 
 def fits(model: str, data: str) -> str:

@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.capture.steering import Conductor
-from inspector.commands import Controls
-from inspector.errors import InspectorError
+from inspector.capture.freezing import inside
+from inspector.capture.modes import find
+from inspector.capture.steering import OF_THE_LOOP, Conductor
+from inspector.commands import Command, Controls
+from inspector.errors import CommandError, InspectorError
 from inspector.events import Event, Frame, RunFailed, RunFinished
 from inspector.recorder import Recorder
 from inspector.store.layout import create_run
@@ -33,6 +35,7 @@ class Watch:
 
     def __init__(self, recorder: Recorder, path: Path) -> None:
         self._recorder = recorder
+        self._take = recorder.take
         self.run_path = path
         atexit.register(self._at_exit)  # after the writer's, so that it is called before
 
@@ -68,17 +71,38 @@ class Watch:
         Give the loss before ``backward()`` where you can: then its autograd graph can be shown
         with gradients.
         """
-        if not self._recorder.closed:
-            self._recorder.record(loss, dict(scalars))
+        if not self._take(loss, scalars) and not self._recorder.closed:
+            self._recorder.record(loss, scalars)
 
     def amend(self, **scalars: Tensor | float) -> None:
         """Replaces numbers of this step that were recorded before, such as by their mean."""
-        if not self._recorder.closed:
-            self._recorder.amend(dict(scalars))
+        if not self._take(None, scalars) and not self._recorder.closed:
+            self._recorder.amend(scalars)
 
     def conducted_by(self, loop: Conductor) -> None:
         """Lets ``loop`` follow the controls that only the loop itself can put in force."""
         self._recorder.steering.conductor = loop
+
+    def boundary(self) -> None:
+        """Called by a loop that conducts when a step and all that belongs to it is done.
+
+        Commands are applied here, pauses wait here. For any other loop it is the end of
+        ``optimizer.step()``.
+        """
+        self._recorder.boundary()
+
+    def on_checkpoint(self, save: Callable[[], str]) -> None:
+        """Lets ``save`` write the checkpoints that commands ask for; it gives their path."""
+        self._recorder.steering.saver = save
+
+    def apply(self, command: Command) -> None:
+        """Applies a command now, which must be between two steps; an event answers it."""
+        self._recorder.steering.apply(command)
+
+    @property
+    def faults(self) -> list[str]:
+        """Titles of the faults that were injected and are in force."""
+        return self._recorder.faults
 
     def expect(self, total_steps: int) -> None:
         """Changes how many steps the run will have, for the progress bar."""
@@ -94,9 +118,14 @@ class Watch:
         if not self._recorder.closed:
             self._recorder.event(event)
 
+    def document(self, kind: str, content: dict[str, Any]) -> None:
+        """Stores a JSON document at the present step, such as a confusion matrix."""
+        if not self._recorder.closed:
+            self._recorder.writer.document(kind, self.step, content)
+
     def pause(self, reason: str = "command") -> None:
         """Holds training at the end of this step, until it is resumed or stopped."""
-        self._recorder.steering.pause(reason)
+        self._recorder.pause(reason)
 
     def failed(self, error: BaseException | RunFailed, *, phase: str = "") -> None:
         """Ends the run as failed; only the user's own frames are kept apart from the traceback."""
@@ -154,6 +183,8 @@ def watch(
     config: dict[str, Any] | None = None,
     controls: Controls | None = None,
     total_steps: int | None = None,
+    first_step: int = 0,
+    lineage: dict[str, Any] | None = None,
 ) -> Watch:
     """Records a training as a run under ``run_dir`` and lets it be steered from outside.
 
@@ -171,20 +202,27 @@ def watch(
         kind, config: kept in ``run.json``.
         controls: what is in force at the first step.
         total_steps: how many steps there will be, for the progress bar.
+        first_step: number of the first step, where training goes on from a checkpoint.
+        lineage: kept in ``run.json``: the run and step that this one goes on from.
 
     Raises:
         StoreError: the run directory cannot be written.
         InspectorError: ``optimizer`` is empty or not an optimizer.
+        CommandError: ``controls`` name a module that is not there, or what only a loop of the
+            inspector's own can do.
     """
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
     if not optimizers or not all(isinstance(o, torch.optim.Optimizer) for o in optimizers):
         raise InspectorError(
             f"watch() expects an optimizer or a sequence of them, but got {optimizer!r:.80}."
         )
+    _check(controls or Controls(), model, built_in=kind == "built_in")
     script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     if name is None:
         name = f"{Path(script).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     content = {"kind": kind, "config": config or {}, "script": script}
+    if lineage is not None:
+        content["lineage"] = lineage
     rank, path = _place(Path(run_dir), name, content)
     recorder = Recorder(
         model,
@@ -198,8 +236,19 @@ def watch(
         environment=_environment(),
         loss_fn=loss_fn,
         loader=loader,
+        first_step=first_step,
     )
     return Watch(recorder, path)
+
+
+def _check(controls: Controls, model: torch.nn.Module, *, built_in: bool) -> None:
+    """Raises CommandError for what could not be put in force at the first step."""
+    inside(model, controls.frozen)
+    find(model, controls.eval_modules)
+    default = Controls()
+    for name, reason in OF_THE_LOOP.items():
+        if not built_in and getattr(controls, name) != getattr(default, name):
+            raise CommandError(reason)
 
 
 def _place(run_dir: Path, name: str, content: dict[str, Any]) -> tuple[int, Path]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector import catalog
 from inspector.errors import DataError, ModelError
 from inspector.training.expectations import wanted
 from inspector.training.own.batches import size_of, to_device
@@ -42,9 +43,11 @@ def dry_run(task: Task) -> Any:
     Raises:
         ModelError: a module cannot take the shape it is given (the message names the module,
             the shape it got and the one it wants), or the output does not suit the loss.
+        ConfigError: a metric is unknown.
         DataError: a label is out of the model's range, or augmentation gives no usable batch.
         Exception: whatever else the model raises by itself.
     """
+    catalog.metrics(task.config.metrics, task.kind)
     if not isinstance(task.train_set, Examples):
         batch = _first(task)
         _feed(task, batch)

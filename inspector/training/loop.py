@@ -115,14 +115,14 @@ class Loop:
         task, watch, at = self.task, self.watch, self.at
         cut_short = at.step == task.config.steps and at.batch != task.batches_per_epoch
         self.keeper.mark()
-        means = mean_scores(task, task.val_loader, "val")
+        means = mean_scores(task, task.val_loader, "val", watch)
         val_loss = means.get("val_loss")
         self.keeper.validated(val_loss)
         self._reschedule(val_loss)
         self.stopped_early = self.stopping.update(at.epoch, val_loss)
         at.epoch, at.batch = at.epoch + 1, 0
         if not self._more_epochs():
-            means |= mean_scores(task, task.test_loader, "test")
+            means |= mean_scores(task, task.test_loader, "test", watch)
         if means:
             watch.validation(**means)
         if not cut_short:
