@@ -18,6 +18,7 @@ from inspector.events import CommandApplied, CommandRefused
 from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
 from inspector.ui.context import LIVE, escape, opened, runs_dir
+from inspector.ui.practices.midrun import OWN_LOOP, midrun
 from inspector.views.controls import answers, in_force
 
 _LR_STEPS = (
@@ -28,11 +29,24 @@ _SPEEDS = (0.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
+    """One drawing of the panel.
+
+    Attributes:
+        controls: in force.
+        answered: answers by command id.
+        disabled: the run has ended.
+    """
+
     run: Run
     controls: Controls
     answered: dict[str, CommandApplied | CommandRefused]
     disabled: bool
+
+    @property
+    def watched(self) -> bool:
+        """Whether a script of the user's own trains, whose loop the app does not hold."""
+        return self.run.meta.get("kind") != "built_in"
 
     def key(self, widget: str) -> str:
         return f"steer/{self.run.name}/{widget}"
@@ -40,30 +54,39 @@ class _Panel:
     def prepare(self, widget: str, value: Any) -> str:
         """The widget's key, its state set to the value in force unless a change is on its way."""
         key = self.key(widget)
-        sent = st.session_state.get(f"{key}/sent")
+        # Setting it anew, even to the same value, would wipe out what is being typed.
+        if not self.waits(widget) and st.session_state.get(key) != value:
+            st.session_state[key] = value
+        return key
+
+    def waits(self, widget: str) -> bool:
+        """Whether what was sent last has no answer yet; a refusal is told once."""
+        place = f"{self.key(widget)}/sent"
+        sent = st.session_state.get(place)
         answer = self.answered.get(sent) if sent else None
         if isinstance(answer, CommandRefused):
             st.toast(escape(answer.text), icon="⚠️")
         if answer is not None or self.disabled:
-            st.session_state.pop(f"{key}/sent", None)
+            st.session_state.pop(place, None)
             sent = None
-        # Setting it anew, even to the same value, would wipe out what is being typed.
-        if not sent and st.session_state.get(key) != value:
-            st.session_state[key] = value
-        return key
+        return bool(sent)
 
     def changed(self, widget: str, control: str) -> None:
         """Callback: sends the widget's value as the new value of a control."""
         value = st.session_state[self.key(widget)]
         if control == "max_steps_per_s":
             value = value or None
+        self.put(widget, control, value)
+
+    def put(self, widget: str, control: str, value: Any) -> None:
+        """Callback: sends a new value of a control, and waits for the answer."""
         sent = self.send("set", control, value)
         for twin in (widget, *_TWINS.get(widget, ())):
             st.session_state[f"{self.key(twin)}/sent"] = sent
 
     def press(self, name: Name, value: Any = None) -> None:
         """Callback of a button."""
-        self.send(name, value=value)
+        st.session_state[f"{self.key(name)}/sent"] = self.send(name, value=value)
 
     def send(self, name: Name, control: str = "", value: Any = None) -> str | None:
         try:
@@ -91,7 +114,7 @@ def _panel(name: str, was_live: bool) -> None:
     with opened(name) as run:
         live = run.status in LIVE
         events = run.events()
-        panel = _Panel(run, in_force(run.config, events), answers(events), disabled=not live)
+        panel = Panel(run, in_force(run.config, events), answers(events), disabled=not live)
         if live:
             _buttons(panel)
         else:
@@ -99,12 +122,18 @@ def _panel(name: str, was_live: bool) -> None:
         _learning_rate(panel)
         _gradients(panel)
         _pace(panel)
-        _more(panel)
+        midrun(panel)
+        more = st.expander(
+            "More", icon=":material/more_horiz:", key=panel.key("more"), on_change="rerun"
+        )
+        if more.open:
+            with more:
+                _more(panel)
     if was_live and not live:
         st.rerun()  # the page's own parts change when a run ends
 
 
-def _buttons(panel: _Panel) -> None:
+def _buttons(panel: Panel) -> None:
     paused = panel.run.status == "paused"
     with st.container(horizontal=True, gap="small"):
         st.button(
@@ -122,6 +151,17 @@ def _buttons(panel: _Panel) -> None:
             on_click=panel.press,
             args=("stop",),
             help="Ends the run after the step it is in. What was recorded stays.",
+        )
+        st.button(
+            "",
+            icon=":material/save:",
+            key=panel.key("checkpoint"),
+            disabled=panel.watched or panel.waits("checkpoint"),
+            on_click=panel.press,
+            args=("checkpoint",),
+            help="Your own script saves its weights itself, with torch.save."
+            if panel.watched
+            else "Checkpoint now: weights, optimizer, random numbers; go on from it on Runs.",
         )
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         st.button(
@@ -148,7 +188,7 @@ def _buttons(panel: _Panel) -> None:
         )
 
 
-def _learning_rate(panel: _Panel) -> None:
+def _learning_rate(panel: Panel) -> None:
     lr = _current(panel, "lr")
     st.select_slider(
         "Learning rate",
@@ -162,7 +202,7 @@ def _learning_rate(panel: _Panel) -> None:
     _number(panel, "lr", "Learning rate, exactly", lr, lr / 10 or 0.001, bare=True)
 
 
-def _gradients(panel: _Panel) -> None:
+def _gradients(panel: Panel) -> None:
     st.toggle(
         "`zero_grad()` each step",
         key=panel.prepare("zero_grad", panel.controls.zero_grad),
@@ -187,7 +227,7 @@ def _gradients(panel: _Panel) -> None:
         )
 
 
-def _pace(panel: _Panel) -> None:
+def _pace(panel: Panel) -> None:
     speed = panel.controls.max_steps_per_s or 0.0
     options = tuple(sorted({*_SPEEDS, speed}, key=lambda value: -value if value else -math.inf))
     st.select_slider(
@@ -201,7 +241,19 @@ def _pace(panel: _Panel) -> None:
     )
 
 
-def _more(panel: _Panel) -> None:
+def _more(panel: Panel) -> None:
+    st.number_input(
+        "Backward passes a step",
+        min_value=1,
+        step=1,
+        key=panel.prepare("accumulate", panel.controls.accumulate),
+        on_change=panel.changed,
+        args=("accumulate", "accumulate"),
+        disabled=panel.disabled or panel.watched,
+        help=OWN_LOOP
+        if panel.watched
+        else "Gradient accumulation: gradients of so many batches are averaged before each step.",
+    )
     st.toggle(
         "Detect anomalies",
         key=panel.prepare("detect_anomaly", panel.controls.detect_anomaly),
@@ -233,7 +285,7 @@ def _more(panel: _Panel) -> None:
 
 
 def _number(
-    panel: _Panel,
+    panel: Panel,
     control: str,
     label: str,
     value: float,
@@ -255,10 +307,10 @@ def _number(
     )
 
 
-def _current(panel: _Panel, control: str) -> float:
-    """The control's value, or what the optimizer of a watched script was seen to use."""
+def _current(panel: Panel, control: str) -> float:
+    """The control's value, or what a schedule or a watched script's optimizer was seen to use."""
     value = getattr(panel.controls, control)
-    if value is None:
+    if value is None or (control == "lr" and panel.controls.schedule):
         seen = panel.run.series(control, max_points=2).values
         value = float(seen[-1]) if len(seen) else 0.0
     return float(value) if math.isfinite(value) else 0.0

@@ -93,6 +93,8 @@ def _field(argument: Argument, value: Any, key: str) -> Any:
             key=key,
             help=text,
         )
+    if argument.kind == "str":
+        return st.text_input(name, value or "", placeholder="not set", key=key, help=text) or None
     return _listed(argument, value, key, text)
 
 
@@ -122,8 +124,10 @@ def _listed(argument: Argument, value: Any, key: str, text: str | None) -> Any:
         read = typed
     default = argument.default
     length = len(default) if isinstance(default, (list, tuple)) else None
+    perhaps = length is not None and None in default
     numbers = isinstance(read, list) and all(
-        isinstance(one, (int, float)) and not isinstance(one, bool) for one in read
+        (isinstance(one, (int, float)) and not isinstance(one, bool)) or (perhaps and one is None)
+        for one in read
     )
     if isinstance(read, (int, float)) and length is None:
         return read

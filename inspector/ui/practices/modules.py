@@ -19,11 +19,12 @@ _LOOKED_AT = 20  # newest runs of the same model
 
 
 class Module(NamedTuple):
-    """A module by its path, with its type and whether it has parameters of its own."""
+    """A module by its path: its type, whether it has parameters of its own, or inside it."""
 
     path: str
     type: str
     trained: bool
+    holds: bool
 
 
 def modules_of(config: RunConfig) -> list[Module]:
@@ -59,7 +60,12 @@ def _built(config: RunConfig) -> list[Module]:
     except Exception:  # a start says what is wrong with it
         return []
     return [
-        Module(name, type(module).__name__, any(True for _ in module.parameters(recurse=False)))
+        Module(
+            name,
+            type(module).__name__,
+            any(True for _ in module.parameters(recurse=False)),
+            any(True for _ in module.parameters()),
+        )
         for name, module in model.named_modules()
         if name
     ]
@@ -81,10 +87,16 @@ def _recorded(config: RunConfig) -> list[Module]:
 
 def recorded_modules(run: Run) -> list[Module]:
     """Modules of a run, as its document of kind ``modules`` lists them."""
-    document = run.document("modules") or {}
+    listed = (run.document("modules") or {}).get("modules", [])
+    parents = {item["path"].rpartition(".")[0] for item in listed}
     return [
-        Module(item["path"], item.get("type", ""), bool(item.get("own_parameters", 1)))
-        for item in document.get("modules", [])
+        Module(
+            item["path"],
+            item.get("type", ""),
+            bool(item.get("parameters")) and item["path"] not in parents,
+            bool(item.get("parameters")),
+        )
+        for item in listed
         if item.get("path")
     ]
 
@@ -93,7 +105,7 @@ def path_choice(
     label: str, modules: list[Module], current: list[str], *, key: str, text: str
 ) -> list[str]:
     """A field of module paths; others can be typed."""
-    types = {module.path: module.type for module in modules}
+    types = {module.path: module.type for module in modules if module.holds}
     paths = [*types, *(path for path in current if path not in types)]
     return [
         str(path)

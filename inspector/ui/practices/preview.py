@@ -12,7 +12,7 @@ from inspector.charts.sparkline import sparkline
 from inspector.errors import CommandError
 from inspector.ui.context import escape
 
-_MOST = 4000  # steps computed one by one; longer runs are computed in larger strides
+_MOST = 4000
 _COUNTS = ("step_size", "T_max", "total_steps", "warmup_steps")
 
 
@@ -25,6 +25,7 @@ def draw(
     ongoing: bool = False,
     begin: int = 0,
     width: int = 260,
+    most: int = _MOST,
 ) -> None:
     """Draws the curve, or says why there is none.
 
@@ -33,9 +34,10 @@ def draw(
         steps: optimizer steps ahead.
         steps_per_epoch: 0 if it is not known.
         begin: the step it begins at, for the words below the curve.
+        most: steps computed one by one; a longer run is computed in larger strides.
     """
     try:
-        rates = _rates(json.dumps(schedule), lr, steps, steps_per_epoch, ongoing)
+        rates = _rates(json.dumps(schedule), lr, steps, steps_per_epoch, ongoing, most)
     except CommandError as error:
         st.error(escape(str(error)), icon=":material/block:")
         return
@@ -58,14 +60,14 @@ def draw(
 
 @st.cache_data(show_spinner=False, max_entries=256)
 def _rates(
-    schedule: str, lr: float, steps: int, steps_per_epoch: int, ongoing: bool
+    schedule: str, lr: float, steps: int, steps_per_epoch: int, ongoing: bool, most: int
 ) -> list[float]:
     from inspector.training.schedules import preview, resolve
 
     given = resolve(
         json.loads(schedule), lr, steps=steps, steps_per_epoch=steps_per_epoch, ongoing=ongoing
     )
-    stride = math.ceil(steps / _MOST)
+    stride = math.ceil(steps / most)
     if stride > 1:
         given = _coarse(given, stride)
         steps_per_epoch = max(1, round(steps_per_epoch / stride)) if steps_per_epoch else 0

@@ -52,8 +52,7 @@ def regularise_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
 
 def eval_choice(modules: list[Module], current: list[str], *, key: str) -> list[str]:
     """A field of types or paths of modules that behave differently in eval mode."""
-    moded = [module for module in modules if module.type.startswith(_MODED)]
-    options = list(dict.fromkeys([*(m.type for m in moded), *(m.path for m in moded), *current]))
+    options = list(dict.fromkeys([*eval_options(modules), *current]))
     return [
         str(name)
         for name in st.multiselect(
@@ -67,3 +66,9 @@ def eval_choice(modules: list[Module], current: list[str], *, key: str) -> list[
             "normalisation uses what it has learnt instead of the batch's own mean and spread.",
         )
     ]
+
+
+def eval_options(modules: list[Module]) -> list[str]:
+    """Types, then paths, of the modules that behave differently in eval mode."""
+    moded = [module for module in modules if module.type.startswith(_MODED)]
+    return list(dict.fromkeys([*(one.type for one in moded), *(one.path for one in moded)]))
