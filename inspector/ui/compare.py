@@ -14,6 +14,7 @@ from inspector.store.layout import run_path
 from inspector.store.reader import Run
 from inspector.ui import context
 from inspector.ui.compare_board import Overlay, compare_board
+from inspector.ui.fork import keep
 from inspector.views import compare, compare_settings
 from inspector.views.compare import Axis, Curve, Recorded
 from inspector.views.compare_parallel import uprights
@@ -43,7 +44,21 @@ def compare_page() -> None:
         runs = _open(stack, names)
         live = any(context.is_live(run) for run in runs)
         quantities, axis = _choices(compare.recorded(runs))
+        pairs = _pairs(runs)
     st.fragment(_moving, run_every=_EVERY if live else None)(names, quantities, axis)
+    for pair in pairs:
+        keep(pair)
+
+
+def _pairs(runs: list[Run]) -> list[list[str]]:
+    """Each fork that has ended with its parent, if that is compared as well and has ended."""
+    ended = [run.name for run in runs if not context.is_live(run)]
+    origins = {run.name: compare_settings.origin(run.events(rank=0)) for run in runs}
+    return [
+        [origin.parent, name]
+        for name, origin in origins.items()
+        if origin is not None and {name, origin.parent} <= set(ended)
+    ]
 
 
 def _moving(names: list[str], quantities: list[str], axis: Axis) -> None:

@@ -12,6 +12,7 @@ from inspector.store.housekeeping import TRASH, rename_run, trash_run
 from inspector.store.reader import RunSummary
 from inspector.ui import context, runs
 from inspector.ui.export import export_panel
+from inspector.ui.fork import fork_panel
 from inspector.views.runs import matching, rows
 
 _EVERY = "3s"
@@ -75,7 +76,7 @@ def _table(text: str, statuses: list[str]) -> None:
             "selection": {"rows": [names.index(name) for name in before if name in names]}
         },
         key=f"runs/table/{version}",
-        height=min(36 * (len(listed) + 1) + 4, 480),
+        height=min(35 * (len(listed) + 1) + 3, 493),
         column_config={
             "name": st.column_config.TextColumn("Run", pinned=True),
             "status": st.column_config.TextColumn("Status"),
@@ -113,11 +114,14 @@ def _one(summary: RunSummary) -> None:
 
 def _panels(name: str) -> None:
     """What is folded away; a panel is drawn only while it is open."""
-    export = st.expander("Export", icon=":material/download:", key=f"runs/export/{name}",
-                         on_change="rerun")  # fmt: skip
-    if export.open:
-        with export:
-            export_panel(name)
+    for title, icon, panel in (
+        ("Go on: resume or fork", ":material/fork_right:", fork_panel),
+        ("Export", ":material/download:", export_panel),
+    ):
+        folded = st.expander(title, icon=icon, key=f"runs/{title}/{name}", on_change="rerun")
+        if folded.open:
+            with folded:
+                panel(name)
 
 
 def _several(names: list[str]) -> None:

@@ -17,9 +17,15 @@ METHODS = {
     "kaiming_uniform": "Kaiming uniform: keeps the spread through ReLU.",
     "kaiming_normal": "Kaiming normal: the same, from a normal distribution.",
     "orthogonal": "Orthogonal: keeps lengths exactly; usual for recurrent nets.",
+    "trunc_normal": "Truncated normal: as transformers begin, without outliers.",
+    "normal": "Normal: mean 0, standard deviation 1; for comparison.",
+    "uniform": "Uniform from 0 to 1; for comparison.",
+    "zeros": "Zeros: nothing passes, and nothing is learnt. To see why it fails.",
     "constant": "Constant: all weights equal, so all units stay equal. To see why it fails.",
 }
 """Methods and what they are for."""
+
+_OF_VECTORS = ("normal", "uniform", "zeros", "constant")
 
 
 def init_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
@@ -49,7 +55,7 @@ def init_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
 def _field(name: str, given: Any, key: str) -> Any:
     """The method of one type; None for PyTorch's default. A dict keeps arguments it came with."""
     method = given.get("name") if isinstance(given, dict) else given
-    choices = [_DEFAULT, *METHODS]
+    choices = [_DEFAULT, *(_OF_VECTORS if "Norm" in name else METHODS)]
     if method and method not in choices:
         choices.append(method)
     chosen = st.selectbox(

@@ -7,7 +7,10 @@ from typing import Any
 import streamlit as st
 
 from inspector import catalog
+from inspector.catalog import Kind
 from inspector.config import RunConfig
+from inspector.errors import ConfigError
+from inspector.ui.context import escape
 from inspector.ui.practices.arguments import class_fields
 
 _CLASSES = {
@@ -33,26 +36,36 @@ _HIDDEN = frozenset({"size_average", "reduce", "reduction"})
 
 def loss_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
     """``loss_args``; None while a value cannot be used."""
-    name = config.loss if config.loss != "auto" else _suited(config)
+    from torch import nn
+
+    from inspector.training.losses import SUITABLE, build_loss
+
+    kind = _kind(config)
+    choices = SUITABLE.get(kind, {}) if kind else {}
+    name = config.loss if config.loss != "auto" else next(iter(choices), "")
     if not name:
         st.caption("Choose the loss above to see its arguments; now it is suited to the task.")
         return {}
-    from torch import nn
-
     chosen = "Suited to the task: " if config.loss == "auto" else ""
     st.caption(f"{chosen}`nn.{_CLASSES[name]}`. {_ABOUT[name]}")
-    given = config.loss_args
-    made = class_fields(getattr(nn, _CLASSES[name]), given, _HIDDEN, f"{key}/{name}")
-    return None if made is None else {"loss_args": made}
+    cls = choices.get(name, getattr(nn, _CLASSES[name]))
+    made = class_fields(cls, config.loss_args, _HIDDEN, f"{key}/{name}")
+    if made is None:
+        return None
+    if name in choices and kind:
+        try:
+            source = catalog.DATA[config.data]
+            build_loss(name, kind, made, outputs=0 if config.data_args else source.outputs)
+        except ConfigError as error:
+            st.error(escape(str(error)), icon=":material/block:")
+            return None
+    return {"loss_args": made}
 
 
-def _suited(config: RunConfig) -> str:
-    """The loss that ``auto`` stands for, where that is known before the data is read."""
+def _kind(config: RunConfig) -> Kind | None:
+    """The task, where it is known before the data is read."""
     source = catalog.DATA.get(config.data)
     if source is None or config.task not in ("auto", source.kind) or catalog.is_own(config.model):
-        return ""
-    from inspector.training.losses import SUITABLE
-
+        return None
     entry = catalog.MODELS.get(config.model)
-    kind = "reconstruction" if entry is not None and entry.reconstructs else source.kind
-    return next(iter(SUITABLE.get(kind, {})), "")
+    return "reconstruction" if entry is not None and entry.reconstructs else source.kind
