@@ -47,3 +47,28 @@ def _told(run: str, to: str, made: Exported, *, as_json: bool) -> list[str]:
         return [json.dumps({**content, "notes": made.notes, "facts": made.facts})]
     lines = [f"{run} → {made.path} ({bytes_text(made.bytes) or '0 B'})"]
     return lines + [f"  {note}" for note in made.notes]
+
+
+def import_command(
+    source: str,
+    path: Path,
+    write: Callable[[str], object],
+    *,
+    runs_dir: Path = Path("runs"),
+    name: str = "",
+) -> None:
+    """Imports a foreign log and says which runs it became.
+
+    Raises:
+        ExportError: the tool is unknown, or there is nothing to read.
+        StoreError: the runs folder cannot be written.
+    """
+    from inspector.exports.imported import import_tensorboard
+
+    if source != "tensorboard":
+        raise ExportError(f"Expected tensorboard, but got {source!r}; other logs are not read.")
+    for made, log in import_tensorboard(path, runs_dir, name):
+        points = sum(len(one.steps) for one in log.scalars)
+        write(f"{path} → {made} ({len(log.scalars)} series, {points:,} values)")
+        for note in log.notes:
+            write(f"  {note}")

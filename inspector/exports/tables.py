@@ -20,6 +20,7 @@ from inspector.exports.formats import Made, Request
 from inspector.quantities import SeriesKey
 from inspector.store.layout import ABSENT, F32, F64, I64, is_absent
 from inspector.store.reader import RawRows, Run
+from inspector.views.modules import ROOT
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _PLACE = [("rank", pa.int32()), ("step", pa.int64()), ("wall", pa.float64())]
@@ -60,7 +61,7 @@ def _write(request: Request, writer: Callable[[Any], Any]) -> Made:
 
 def column(key: SeriesKey) -> str:
     """Name of a series in a wide table, in TensorBoard and in W&B."""
-    return f"{key.quantity}/{key.subject}" if key.scope != "run" else key.quantity
+    return key.quantity if key.scope == "run" else f"{key.quantity}/{key.subject or ROOT}"
 
 
 def wide_schema(keys: Iterable[SeriesKey]) -> Any:

@@ -113,7 +113,7 @@ def _made(rebuilt: Rebuilt, parity: Parity, **facts: Any) -> Made:
 
 
 def _runtime(path: Path) -> Any:
-    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
