@@ -55,10 +55,12 @@ def render(run: Run) -> None:
         state.other = None
     write_link(state, step)
     tree = _tree(str(run.path), step, state.other, state.side)
-    if tree is None:
+    backward = _tree(str(run.path), step, state.other, "backward")
+    if tree is None or backward is None:
         st.error(f"The graph of step {step} cannot be read from this run.")
         return
     _summary(tree)
+    state.opening = backward.opening()
     if tree.document["nodes"]:
         _graph(run, state, tree, steps, step)
 

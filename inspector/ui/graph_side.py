@@ -102,7 +102,6 @@ def compared(
     if not steps:
         return
     key = f"graph/{run}/with"
-    choices: list[int | None] = [None, *sorted(steps, reverse=True)]
     st.session_state[key] = state.other
 
     def chosen() -> None:
@@ -110,20 +109,22 @@ def compared(
         state.chosen = None
 
     st.selectbox(
-        "Compare with", choices, key=key, label_visibility="collapsed", on_change=chosen,
-        format_func=lambda step: "Compare with …" if step is None else f"Compared with step {step}",
+        "Compare with", sorted(steps, reverse=True), index=None, key=key, on_change=chosen,
+        placeholder="Compare with a step …", label_visibility="collapsed",
+        format_func=lambda step: f"Compared with step {step}",
     )  # fmt: skip
     if comparison is None:
         return
     st.markdown(escape(comparison.sentence))
+    if not comparison.differences:
+        return
     this = tree.captured["step"]
     st.html(
         _key(CHANGES[ONLY_THIS], f"only in step {this:,}")
         + _key(CHANGES[ONLY_OTHER], f"only in step {state.other:,}")
         + _key(CHANGES[CHANGED], "other operation or shape")
     )
-    if comparison.differences:
-        _jump_list(run, state, tree, comparison)
+    _jump_list(run, state, tree, comparison)
 
 
 def _jump_list(run: str, state: GraphState, tree: GraphTree, comparison: Comparison) -> None:

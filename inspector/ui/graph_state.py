@@ -21,6 +21,7 @@ class GraphState:
     """Kept from graph to graph of a run, as long as the tab.
 
     Attributes:
+        opening: folds that are open at first, on both sides.
         expanded: open folds, those of the other side and of other steps too; None for the opening
             view.
         chosen: key of the selected box.
@@ -29,6 +30,7 @@ class GraphState:
         reveal: box to be moved to the middle and the number of that wish.
     """
 
+    opening: frozenset[str] = frozenset()
     side: Side = "backward"
     measure: MeasureKey = "gradient"
     direction: str = "TB"
@@ -38,14 +40,17 @@ class GraphState:
     other: int | None = None
     reveal: tuple[str, int] | None = None
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        return self.opening if self.expanded is None else self.expanded
+
     def open_in(self, tree: GraphTree) -> frozenset[str]:
         """The open folds as far as this side has them."""
-        wanted = self.expanded
-        return (tree.opening() if wanted is None else wanted) & tree.folds.keys()
+        return self.wanted & tree.folds.keys()
 
     def apply(self, event: GraphEvent, tree: GraphTree, shown: FoldedGraph) -> None:
         """What a click, or a layout that took too long, changes."""
-        before = tree.opening() if self.expanded is None else self.expanded
+        before = self.wanted
         if event.too_slow:
             self.expanded = tree.fewer(shown.expanded)
             return
@@ -62,7 +67,7 @@ class GraphState:
             for key, fold in tree.folds.items()
             if any(tree.document["nodes"][member]["id"] == node for member in fold.members())
         }
-        self.expanded = (tree.opening() if self.expanded is None else self.expanded) | inside
+        self.expanded = self.wanted | inside
         self.chosen = f"o:{node}"
         self.reveal = (self.chosen, self.reveal[1] + 1 if self.reveal else 1)
 

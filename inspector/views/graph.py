@@ -14,7 +14,7 @@ from inspector.views.graph_paths import born
 from inspector.views.graph_tree import Fold, arrange
 
 LIMIT = 300
-FIT = 60  # boxes of the opening view
+FIT = 40  # boxes of the opening view
 
 __all__ = ["Box", "FoldedGraph", "Frame", "GraphTree", "Side", "fold"]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from fractions import Fraction
 from typing import Any
 
 ONLY_OTHER, ONLY_THIS, CHANGED = "only_other", "only_this", "changed"
@@ -77,24 +79,36 @@ def compare(this: dict[str, Any], other: dict[str, Any]) -> Comparison:
     return Comparison(document, {mark: counts[mark] for mark in MARKS}, differences, sentence)
 
 
-def _paired(
-    this: dict[str, Any], other: dict[str, Any]
-) -> tuple[dict[int, int], tuple[int, int] | None]:
-    """Node of this step → node of the other; and both batch sizes where only they differ."""
+def _paired(this: dict[str, Any], other: dict[str, Any]) -> tuple[dict[int, int], Fraction | None]:
+    """Node of this step → node of the other; and how many times larger its batch is."""
     pairs: dict[int, int] = {}
     others = _by_place(other)
     for place, mine in _by_place(this).items():
         pairs.update(_aligned(mine, others.get(place, []), this["nodes"], other["nodes"]))
-    lengths = Counter(
-        (first[0], second[0])
+    return pairs, _batch_ratio(this, other, pairs)
+
+
+def _batch_ratio(
+    this: dict[str, Any], other: dict[str, Any], pairs: dict[int, int]
+) -> Fraction | None:
+    """How many times larger what goes in is; where that is unknown, what most operations say."""
+    entered = [
+        math.prod(calls[0]["inputs"][0])
+        for document in (this, other)
+        if (calls := document.get("calls")) and calls[0]["inputs"]
+    ]
+    if len(entered) == 2 and all(entered):
+        ratio = Fraction(*entered)
+        return None if ratio == 1 else ratio
+    ratios = Counter(
+        Fraction(math.prod(now), math.prod(was))
         for a, b in pairs.items()
         if this["nodes"][a]["accumulated"] is None
-        if (first := this["nodes"][a]["shape"]) and (second := other["nodes"][b]["shape"])
+        if (now := this["nodes"][a]["shape"]) and (was := other["nodes"][b]["shape"])
+        if math.prod(was)
     )
-    # Most operations work on the batch; a shape of its own is a change of the graph.
-    usual = lengths.most_common(1)
-    batch = usual[0][0] if usual and usual[0][1] * 2 > lengths.total() else (0, 0)
-    return pairs, batch if batch[0] != batch[1] else None
+    usual, count = ratios.most_common(1)[0] if ratios else (Fraction(1), 0)
+    return usual if usual not in (0, 1) and count * 2 > ratios.total() else None
 
 
 def _by_place(document: dict[str, Any]) -> dict[Place, list[int]]:
@@ -138,7 +152,7 @@ def _merged(
     this: dict[str, Any],
     other: dict[str, Any],
     pairs: dict[int, int],
-    batch: tuple[int, int] | None,
+    batch: Fraction | None,
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """All nodes of this step and those that only the other has, each behind its predecessor."""
     known = {theirs: mine for mine, theirs in pairs.items()}
@@ -167,7 +181,7 @@ def _merged(
 
 
 def _marked(
-    node: dict[str, Any], was: dict[str, Any] | None, batch: tuple[int, int] | None
+    node: dict[str, Any], was: dict[str, Any] | None, batch: Fraction | None
 ) -> dict[str, Any]:
     if was is None:
         return dict(node, mark=ONLY_THIS, was="")
@@ -176,15 +190,13 @@ def _marked(
     return dict(node, mark="" if same else CHANGED, was=text)
 
 
-def _same_shape(
-    shape: list[int] | None, was: list[int] | None, batch: tuple[int, int] | None
-) -> bool:
+def _same_shape(shape: list[int] | None, was: list[int] | None, batch: Fraction | None) -> bool:
     if shape == was:
         return True
     if not batch or not shape or not was or len(shape) != len(was):
         return False
     # The batch may be folded into another dimension, as attention does: the ratio stays.
-    return all(a == b or a * batch[1] == b * batch[0] for a, b in zip(shape, was, strict=True))
+    return all(a == b or a == b * batch for a, b in zip(shape, was, strict=True))
 
 
 def _calls(this: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
@@ -213,8 +225,8 @@ def _differences(nodes: list[dict[str, Any]], steps: tuple[int, int]) -> Iterato
         yield Difference(module, mark, tuple(members), sentence)
 
 
-def _sentence(counts: Counter[str], steps: tuple[int, int], batch: tuple[int, int] | None) -> str:
-    size = f" The batch has {batch[0]} samples instead of {batch[1]}." if batch else ""
+def _sentence(counts: Counter[str], steps: tuple[int, int], batch: Fraction | None) -> str:
+    size = f" The batch is {float(batch):.3g} times as large, which is not marked." if batch else ""
     if not counts:
         return f"Steps {steps[1]:,} and {steps[0]:,} have the same graph.{size}"
     return (

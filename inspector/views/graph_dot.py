@@ -118,7 +118,7 @@ def _contents(
             lines.append(f"{pad}{item.id} [{_attributes(item, path, folded, marked)}]\n")
             continue
         inner = item.key.removeprefix("m:") if item.key.startswith("m:") else path
-        title = escape(_cut(_within(item.title, path), WIDEST + 16))
+        title = escape(_cut(_within(item.title, path), WIDEST + 30))
         lines.append(
             f'{pad}subgraph cluster_{item.id} {{\n{pad}  id="{item.id}" label="− {title}" '
             'labeljust=l style="rounded,filled" fillcolor="#6b7a9014" color="#8a93a3" '
