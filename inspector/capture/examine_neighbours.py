@@ -63,7 +63,7 @@ class Sample:
         # The same sample twice (small data, several epochs) says nothing about its neighbours.
         same = distances < 1e-4
         distances[same] = torch.inf
-        different = int(round(float((1 / same.sum(1)).sum())))
+        different = round(float((1 / same.sum(1)).sum()))
         nearest = distances.argmin(1)
         if targets.dtype.is_floating_point and bool(((targets != 0) & (targets != 1)).any()):
             pairs = torch.stack([targets.float(), targets[nearest].float()])

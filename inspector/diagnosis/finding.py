@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from inspector.diagnosis.drawing import Drawing
 from inspector.events import Level
 
 CODES = (
@@ -45,6 +46,8 @@ class Evidence:
         side: which side of the threshold is wrong.
         quantity, subject: the recorded series that shows it, or empty.
         first, last: the window of steps that was looked at.
+        drawing: the statistic itself, where the recorded series is not yet what is compared
+            with the threshold.
     """
 
     statistic: str
@@ -55,6 +58,7 @@ class Evidence:
     subject: str = ""
     first: int = 0
     last: int = 0
+    drawing: Drawing | None = None
 
     @property
     def text(self) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
+from inspector.charts.evidence import evidence_figure
 from inspector.diagnosis import Finding, diagnose
 from inspector.ui import repair
 from inspector.ui.context import current_run, escape, is_live
@@ -70,14 +70,17 @@ def _card(
 
 
 def _evidence(finding: Finding, position: int) -> None:
+    """Every number beside its limit, and the picture of the first two that can be drawn."""
     for evidence in finding.evidence:
         st.caption(escape(evidence.text))
     with current_run() as run:
-        drawn = next(filter(None, (view.curve(run, one) for one in finding.evidence)), None)
-    if drawn is None or len(drawn.steps) < 2:
+        drawn = [view.picture(run, evidence) for evidence in finding.evidence]
+    pictures = [one for one in drawn if one is not None][:2]
+    if not pictures:
         return
-    figure = go.Figure(go.Scatter(x=drawn.steps, y=drawn.values, mode="lines"))
-    if drawn.last > drawn.first:
-        figure.add_vrect(x0=drawn.first, x1=drawn.last, opacity=0.08, line_width=0, fillcolor="red")
-    figure.update_layout(height=160, margin={"l": 8, "r": 8, "t": 8, "b": 8}, showlegend=False)
-    st.plotly_chart(figure, key=f"evidence-{position}-{finding.code}")
+    for number, (column, one) in enumerate(zip(st.columns(len(pictures)), pictures, strict=True)):
+        column.plotly_chart(
+            evidence_figure(one.drawing, window=one.window),
+            key=f"evidence-{position}-{finding.code}-{number}",
+            config={"displayModeBar": False},
+        )

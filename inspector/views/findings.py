@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from inspector.diagnosis.drawing import Drawing, as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
+from inspector.quantities import QUANTITIES
 
 TITLES = {
     "vanishing_gradient": "Vanishing gradient",
@@ -111,6 +114,52 @@ def curve(run: Any, evidence: Evidence, *, max_points: int = 500) -> EvidenceCur
         evidence.first,
         evidence.last,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Evidence as it is drawn: the statistic with its limits, and the window in steps."""
+
+    drawing: Drawing
+    window: tuple[int, int]
+
+
+def picture(run: Any, evidence: Evidence, *, max_points: int = 500) -> Picture | None:
+    """How evidence is drawn; None where there is nothing but a fact in words.
+
+    That is the rule's own drawing, else the recorded series, else the bare number beside its
+    threshold.
+    """
+    drawing = evidence.drawing
+    if drawing is None or not drawing.x:
+        drawing = _recorded(run, evidence, max_points) or _bare(evidence)
+    if drawing is None:
+        return None
+    if evidence.threshold is not None and not drawing.limits:
+        limit = (evidence.threshold, f"limit {evidence.threshold:.3g}")
+        drawing = dataclasses.replace(drawing, limits=(limit,))
+    return Picture(drawing, (evidence.first, evidence.last))
+
+
+def _recorded(run: Any, evidence: Evidence, max_points: int) -> Drawing | None:
+    series = curve(run, evidence, max_points=max_points)
+    if series is None or len(series.steps) < 2:
+        return None
+    known = QUANTITIES.get(evidence.quantity)
+    title = known.title if known else evidence.quantity
+    values = [float("nan") if value is None else value for value in series.values]
+    return over_steps(
+        series.steps,
+        values,
+        f"{title} of {evidence.subject}" if evidence.subject else title,
+        log=bool(known and known.log),
+    )
+
+
+def _bare(evidence: Evidence) -> Drawing | None:
+    if evidence.value is None or evidence.threshold is None:
+        return None
+    return as_bars([("this run", evidence.value)], evidence.statistic, marked=("this run",))
 
 
 def _card(finding: Finding) -> FindingCard:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from inspector.diagnosis.drawing import Drawing, as_bars
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -49,6 +50,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 value=ratio,
                 threshold=limits["ratio"],
                 last=run.last_step,
+                drawing=_by_class(run.class_counts, rarest, most / limits["ratio"]),
             ),
         ),
         explanation=(
@@ -57,4 +59,15 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         ),
         reference="SageMaker Debugger ClassImbalance; Buda et al. 2018, arXiv:1710.05381",
         remedies=remedies(CODE),
+    )
+
+
+def _by_class(counts: list[int], rarest: int, least: float) -> Drawing:
+    most = sorted(range(len(counts)), key=lambda at: -counts[at])
+    shown = sorted({*most[:14], rarest, *most[-6:]})
+    return as_bars(
+        [(f"class {at}", float(counts[at])) for at in shown],
+        "samples of each class",
+        (least, "limit: this share of the most frequent"),
+        marked=(f"class {rarest}",),
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from inspector.diagnosis.drawing import as_bars
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -44,6 +45,11 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 subject=worst["module"] or "",
                 first=int(worst["first_step"]),
                 last=int(worst["last_step"]),
+                drawing=as_bars(
+                    [(row["module"] or "input", float(row["dead"] or 0)) for row in rows],
+                    "share of units that never fire, after each module",
+                    marked=(worst["module"] or "input",),
+                ),
             )
             serious = dead > limits["learning" if run.learning else "dead"]
             yield _finding(worst["module"], dead, serious, step, evidence)

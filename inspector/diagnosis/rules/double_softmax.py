@@ -10,8 +10,10 @@ softmax as scores on purpose (some distillation losses) would be one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+from inspector.diagnosis.drawing import over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -28,12 +30,13 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
     last = run.modules[-1]["path"] if run.modules else None
     if inner == "log_softmax":
         yield _finding(
-            "note", 0.4, "The loss takes log_softmax of outputs that are log_softmax already.",
+            run, "note", 0.4, "The loss takes log_softmax of outputs that are log_softmax already.",
             "the loss's graph has log_softmax twice", last,
         )  # fmt: skip
     elif doubled:
         what = "probabilities" if inner == "softmax" else f"outputs squashed by {inner}"
         yield _finding(
+            run,
             "critical" if inner in ("softmax", "sigmoid") else "warning",
             0.97,
             f"The loss expects raw scores but receives {what}: {inner} is followed by {outer}.",
@@ -42,7 +45,7 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
         )
     elif _sums_to_one(run):
         yield _finding(
-            "warning", 0.9, "Cross-entropy receives outputs that already sum to one.",
+            run, "warning", 0.9, "Cross-entropy receives outputs that already sum to one.",
             "every row of the outputs is ≥ 0 and sums to one", last,
         )  # fmt: skip
 
@@ -53,14 +56,32 @@ def _sums_to_one(run: Observations) -> bool:
     return bool(outputs.get("rows_sum_to_one")) and run.uses_cross_entropy and logits
 
 
-def _finding(level: str, confidence: float, title: str, fact: str, module: str | None) -> Finding:
+def _lowest(run: Observations) -> float | None:
+    """The lowest cross-entropy that C scores between 0 and 1 can reach: ln(1 + (C - 1)/e)."""
+    columns = int(run.part("loss", "outputs").get("columns") or 0)
+    if not run.uses_cross_entropy or columns < 2:
+        return None
+    return math.log(1 + (columns - 1) / math.e)
+
+
+def _finding(
+    run: Observations,
+    level: str,
+    confidence: float,
+    title: str,
+    fact: str,
+    module: str | None,
+) -> Finding:
+    lowest = _lowest(run)
+    limits = [(lowest, "no lower with probabilities as scores")] if lowest else []
+    drawing = over_steps(run.loss.steps, run.loss.values, "loss", *limits, (0.0, "zero"))
     return Finding(
         code=CODE,
         level=level,  # type: ignore[arg-type]
         title=title,
         confidence=confidence,
         module=module,
-        evidence=(Evidence(statistic=fact),),
+        evidence=(Evidence(statistic=fact, quantity="loss", last=run.last_step, drawing=drawing),),
         explanation=(
             "Cross-entropy applies log_softmax itself. Fed with probabilities, its scores differ "
             "by at most 1, so the loss cannot come near zero and gradients are small: training "

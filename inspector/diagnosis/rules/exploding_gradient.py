@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from inspector.diagnosis.drawing import Drawing, over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -49,6 +50,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 threshold=limits["relative"],
                 quantity="total_grad_norm",
                 last=20,
+                drawing=_drawn(relative),
             ),
         )
         return
@@ -68,13 +70,20 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 quantity="total_grad_norm",
                 first=step,
                 last=run.last_step,
+                drawing=_drawn(
+                    relative,
+                    (
+                        limits["burst"] * relative.median(0.0),
+                        f"limit: {limits['burst']:g} × the median",
+                    ),
+                ),
             ),
             module,
         )
         return
     jump = _jump(relative, limits["growth"], limits["jump"])
     if jump is not None:
-        step, factor = jump
+        step, factor, largest_before = jump
         yield _finding(
             f"The gradient norm jumps by a factor of {factor:.0f} at step {step}.",
             clipped,
@@ -87,6 +96,13 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 quantity="total_grad_norm",
                 first=step,
                 last=run.last_step,
+                drawing=_drawn(
+                    relative,
+                    (
+                        max(limits["growth"] * largest_before, limits["jump"]),
+                        f"limit: {limits['growth']:g} × the largest before",
+                    ),
+                ),
             ),
         )
 
@@ -142,6 +158,10 @@ def _over_loss(norms: Curve, run: Observations) -> Curve:
     return Curve(norms.steps, np.array(values, dtype=np.float64))
 
 
+def _drawn(relative: Curve, *limits: tuple[float, str]) -> Drawing:
+    return over_steps(relative.steps, relative.values, "gradient norm over loss", *limits, log=True)
+
+
 def _is_clipped(run: Observations) -> bool:
     """Whether the optimizer receives much less than the backward pass made, in most steps."""
     before, after = run.series("total_grad_norm"), run.series("clipped_grad_norm")
@@ -153,11 +173,12 @@ def _is_clipped(run: Observations) -> bool:
     return bool(large.any()) and float(less[large].mean()) >= 0.5
 
 
-def _jump(relative: Curve, growth: float, least: float) -> tuple[int, float] | None:
+def _jump(relative: Curve, growth: float, least: float) -> tuple[int, float, float] | None:
+    """Step, factor, and the largest of the measurements before."""
     values = relative.values
     for position in range(3, len(values)):
         before = values[max(0, position - 20) : position]
         largest = float(np.nanmax(before)) if np.isfinite(before).any() else 0.0
         if largest > 0 and values[position] > max(growth * largest, least):
-            return int(relative.steps[position]), float(values[position] / largest)
+            return int(relative.steps[position]), float(values[position] / largest), largest
     return None

@@ -16,6 +16,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
+from inspector.diagnosis.drawing import Drawing, as_bars
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -93,6 +96,7 @@ def _forgotten(run: Observations, rows: Rows) -> Finding | None:
         "critical" if share > 0.5 else "warning", 0.95,
         f"{_names(found)} in no optimizer: gradients are computed, nothing is learned.",
         found[0], "parameters with a gradient that no optimizer steps", len(found), _ADD,
+        rows=rows, marked=found,
     )  # fmt: skip
 
 
@@ -109,12 +113,13 @@ def _cut_off(run: Observations, rows: Rows) -> Finding | None:
             "warning", 0.9,
             f"{_names(ran)} cut off: the optimizer holds them, but no gradient arrives.",
             ran[0], "parameters in the optimizer without any gradient", len(ran), _ATTACH,
+            rows=rows, marked=ran,
         )  # fmt: skip
     if never:
         return _finding(
             "note", 0.4, f"{_names(never)} never used in the forward pass.",
             never[0], "parameters of modules that never run", len(never),
-            Remedy(text="Call the module in forward(), or remove it."),
+            Remedy(text="Call the module in forward(), or remove it."), rows=rows, marked=never,
         )  # fmt: skip
     return None
 
@@ -138,6 +143,7 @@ def _frozen(run: Observations, rows: Rows) -> Finding | None:
         f"{_names(shown)} frozen"
         + (" although modules before learn." if mistaken else "; fine if on purpose."),
         shown[0], "parameters with requires_grad=False", len(shown), _UNFREEZE,
+        rows=rows, marked=shown,
     )  # fmt: skip
 
 
@@ -149,7 +155,7 @@ def _at_rest(rows: Rows) -> Finding | None:
     return _finding(
         "warning", 0.7, f"{_names(resting)} in a group with learning rate 0.",
         resting[0], "parameters with learning rate 0", len(resting),
-        Remedy(text="Give the group a learning rate."),
+        Remedy(text="Give the group a learning rate."), rows=rows, marked=resting,
     )  # fmt: skip
 
 
@@ -168,6 +174,22 @@ def _names(rows: Rows) -> str:
     return f"{first} is" if not more else f"{first} and {more} more parameters are"
 
 
+def _moves(rows: Rows | None, marked: Rows | None) -> Drawing:
+    """How far each parameter moves in a step; those that the finding is about stay at zero."""
+    blamed = [row["name"] for row in marked or ()]
+    shown = [row for row in rows or () if row["name"] in blamed[:8] or len(row["shape"]) >= 2]
+    return as_bars(
+        [(row["name"], _median(row["update_ratio"])) for row in shown[:24]],
+        "median update ratio ‖Δw‖/‖w‖",
+        marked=blamed,
+    )
+
+
+def _median(values: list[float | None]) -> float:
+    """Nothing measured is no movement."""
+    return float(np.median([value or 0.0 for value in values])) if values else 0.0
+
+
 def _finding(
     level: Level,
     confidence: float,
@@ -180,6 +202,8 @@ def _finding(
     step: int = 0,
     file: str = "",
     line: int = 0,
+    rows: Rows | None = None,
+    marked: Rows | None = None,
 ) -> Finding:
     return Finding(
         code=CODE,
@@ -196,6 +220,7 @@ def _finding(
                 value=float(count),
                 quantity="update_ratio" if row else "",
                 subject=row["name"] if row else "",
+                drawing=_moves(rows, marked) if row else None,
             ),
         ),
         explanation=(

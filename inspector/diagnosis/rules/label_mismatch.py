@@ -19,6 +19,7 @@ import math
 import re
 from collections.abc import Iterator
 
+from inspector.diagnosis.drawing import as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -63,7 +64,10 @@ def _refused(run: Observations) -> Iterator[Finding]:
             yield _finding(
                 "critical", 0.95,
                 f"Labels go up to {highest:.0f}, but the model has {columns} outputs.",
-                Evidence(statistic="largest label", value=highest, threshold=columns - 1.0),
+                Evidence(statistic="largest label", value=highest, threshold=columns - 1.0,
+                         drawing=as_bars([("largest label", highest)], "class number",
+                                         (columns - 1.0, f"last of {columns} outputs"),
+                                         marked=("largest label",))),
             )  # fmt: skip
 
 
@@ -77,7 +81,13 @@ def _shapes(run: Observations) -> Iterator[Finding]:
             "critical", 0.96,
             f"Outputs of shape {tuple(before)} and targets broadcast to {tuple(after)}: every "
             "output is compared with every target.",
-            Evidence(statistic="the loss compares N × N pairs", value=float(after[0])),
+            Evidence(
+                statistic="the loss compares N × N pairs", value=float(after[0]),
+                drawing=as_bars(
+                    [("outputs", float(math.prod(before))), ("compared", float(math.prod(after)))],
+                    "numbers in a batch", marked=("compared",),
+                ),
+            ),
         )  # fmt: skip
     elif differ and regression:
         yield _finding(
@@ -109,7 +119,17 @@ def _range(run: Observations) -> Iterator[Finding]:
         "critical", 0.92,
         f"Targets go from {low:.3g} to {high:.3g}, but the outputs pass through {activation} "
         f"and stay within [{bounds[0]:g}, {bounds[1]:g}].",
-        Evidence(statistic="largest target", value=high, threshold=bounds[1]),
+        Evidence(
+            statistic="largest target", value=high, threshold=bounds[1],
+            drawing=as_bars(
+                [("smallest target", low), ("largest target", high)], "value",
+                *((bound, f"{name} that {activation} can give")
+                  for bound, name in zip(bounds, ("least", "most"), strict=True)
+                  if math.isfinite(bound)),
+                marked=["smallest target"] * (low < bounds[0])
+                + ["largest target"] * (high > bounds[1]),
+            ),
+        ),
     )  # fmt: skip
 
 
@@ -134,6 +154,11 @@ def _unrelated(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             side="below",
             quantity="val_loss" if len(run.series("val_loss")) else "loss",
             last=run.last_step,
+            drawing=as_bars(
+                [("these labels", errors), ("labels by chance", 0.0)],
+                "agreement of neighbours over chance, in standard errors",
+                marked=("these labels",),
+            ),
         ),
     )
 
@@ -167,7 +192,9 @@ def _stuck_at_guessing(run: Observations) -> Iterator[Finding]:
         yield _finding(
             "note", 0.42, "The loss stays at that of guessing although the weights move.",
             Evidence(statistic="loss at the end over that of guessing", value=end / guessing,
-                     threshold=lowest, quantity="loss", last=run.last_step),
+                     threshold=lowest, quantity="loss", last=run.last_step,
+                     drawing=over_steps(run.loss.steps, run.loss.values / guessing,
+                                        "loss over that of guessing")),
         )  # fmt: skip
 
 
@@ -180,7 +207,9 @@ def _unused_outputs(run: Observations) -> Iterator[Finding]:
     if run.uses_cross_entropy and not dense and enough and columns > occurring >= 2:
         yield _finding(
             "note", 0.35, f"The model has {columns} outputs, but {occurring} classes occur.",
-            Evidence(statistic="outputs without a class", value=float(columns - occurring)),
+            Evidence(statistic="outputs without a class", value=float(columns - occurring),
+                     drawing=as_bars([("outputs", float(columns)),
+                                      ("classes that occur", float(occurring))], "count")),
         )  # fmt: skip
 
 

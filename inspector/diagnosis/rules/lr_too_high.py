@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from inspector.diagnosis.drawing import over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -36,7 +37,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     peak = float(np.nanmax(early.values)) if len(early.finite) else 0.0
     rise = _rise(run, limits)
     if rise is not None and (moving > limits["moving"] or peak > 1):
-        step, factor = rise
+        step, factor, evidence = rise
         yield _finding(
             run,
             "critical" if run.first_nonfinite_loss is not None or not run.learning else "warning",
@@ -44,7 +45,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             step,
             f"The loss rises to {factor:.1f} times its value while weights move "
             f"by {moving:.0%} a step.",
-            (_rise_evidence(run, factor, limits), _ratio_evidence(run, moving, limits["moving"])),
+            (evidence, _ratio_evidence(run, moving, limits["moving"])),
         )
     elif moving > limits["far"] and not run.learning:
         yield _finding(
@@ -60,8 +61,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _rise(run: Observations, limits: Thresholds) -> tuple[int, float] | None:
-    """The step at which the loss has clearly risen, and by what factor."""
+def _rise(run: Observations, limits: Thresholds) -> tuple[int, float, Evidence] | None:
+    """The step at which the loss has clearly risen, by what factor, and what shows it."""
     loss = run.loss
     start = abs(run.first_loss)
     if not math.isfinite(start) or start == 0:
@@ -74,25 +75,45 @@ def _rise(run: Observations, limits: Thresholds) -> tuple[int, float] | None:
         at = int(high.argmax())
         finite = smooth[np.isfinite(smooth)]
         grew = float(finite.max() / start) if len(finite) else 1.0
-        return (int(loss.steps[at]), grew) if grew > 1.5 else None
+        return (int(loss.steps[at]), grew, _early_rise(run, grew, limits)) if grew > 1.5 else None
     average, best = float(early[0]), math.inf
+    over: list[float] = []
     for position, value in enumerate(values):
         if not math.isfinite(value):
             return None
         average = 0.9 * average + 0.1 * float(value)
         best = min(best, average)
+        over.append(average / best)
         if position >= 20 and average > limits["late_rise"] * best and average > 0.5 * start:
-            return int(loss.steps[position]), average / best
+            return int(loss.steps[position]), average / best, _late_rise(run, over, limits)
     return None
 
 
-def _rise_evidence(run: Observations, factor: float, limits: Thresholds) -> Evidence:
+def _late_rise(run: Observations, over: list[float], limits: Thresholds) -> Evidence:
+    steps = run.loss.steps[: len(over)]
+    return Evidence(
+        statistic="smoothed loss over its lowest value",
+        value=over[-1],
+        threshold=limits["late_rise"],
+        quantity="loss",
+        last=int(steps[-1]),
+        drawing=over_steps(steps, over, "smoothed loss over its lowest value"),
+    )
+
+
+def _early_rise(run: Observations, factor: float, limits: Thresholds) -> Evidence:
     return Evidence(
         statistic="loss over its first value",
         value=factor,
         threshold=limits["rise"],
         quantity="loss",
         last=run.last_step,
+        drawing=over_steps(
+            run.loss.steps,
+            run.loss.values / abs(run.first_loss),
+            "loss over its first value",
+            log=factor > 30,
+        ),
     )
 
 
@@ -103,6 +124,9 @@ def _ratio_evidence(run: Observations, value: float, limit: float) -> Evidence:
         threshold=limit,
         quantity="total_update_ratio",
         last=run.last_step,
+        drawing=over_steps(
+            run.update_ratio.steps, run.update_ratio.values, "update ratio ‖Δw‖/‖w‖", log=True
+        ),
     )
 
 

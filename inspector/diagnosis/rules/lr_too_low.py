@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from inspector.diagnosis.drawing import over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -59,6 +60,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 quantity="total_update_ratio",
                 first=run.last_step // 4,
                 last=run.last_step,
+                drawing=over_steps(ratios.steps, ratios.values, "update ratio ‖Δw‖/‖w‖", log=True),
             ),
             Evidence(
                 statistic="fall of the loss",
@@ -67,6 +69,11 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 side="below",
                 quantity="loss",
                 last=run.last_step,
+                drawing=over_steps(
+                    run.loss.steps,
+                    (start - run.loss.values) / abs(start),
+                    "fall of the loss, as a share of its start",
+                ),
             ),
         ),
         explanation=(

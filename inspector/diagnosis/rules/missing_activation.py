@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from inspector.diagnosis.drawing import Drawing, as_bars
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
 
 CODE = "missing_activation"
+_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 
 @register(CODE)
@@ -33,7 +35,9 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
             module=pair["second"],
             evidence=(
                 Evidence(
-                    statistic="linear modules directly after another", value=float(len(pairs))
+                    statistic="linear modules directly after another: "
+                    + " · ".join(f"{one['first']} → {one['second']}" for one in pairs[:4]),
+                    drawing=_order(run, pairs),
                 ),
             ),
             explanation=(
@@ -44,6 +48,26 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
             reference="NeuraLint (Nikanjam et al. 2021); UMLAUT (Schoop et al. 2021)",
             remedies=remedies(CODE),
         )
+
+
+def _order(run: Observations, pairs: list[dict[str, Any]]) -> Drawing:
+    """The modules in the order of their calls; those that follow each other stand out."""
+    blamed = {path for pair in pairs for path in (pair["first"], pair["second"])}
+    rows = sorted(
+        (row for row in run.modules if row["path"] in run.call_order),
+        key=lambda row: run.call_order[row["path"]],
+    )
+    at = next((i for i, row in enumerate(rows) if row["path"] in blamed), 0)
+    shown = [row for row in rows[max(at - 4, 0) : at + 14] if row["type"] not in _CONTAINERS]
+    return as_bars(
+        [(f"{row['path']} · {row['type']}", float(_is_linear(row))) for row in shown],
+        "linear in its input (1) or not (0), in call order",
+        marked=[f"{row['path']} · {row['type']}" for row in shown if row["path"] in blamed],
+    )
+
+
+def _is_linear(row: dict[str, Any]) -> bool:
+    return str(row["type"]).startswith(("Linear", "Conv", "Bilinear", "LazyLinear", "LazyConv"))
 
 
 def _is_narrow(widths: list[Any]) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from inspector.diagnosis.drawing import Drawing, over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -39,6 +40,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                     quantity="backward_passes",
                     first=kept[0],
                     last=kept[-1],
+                    drawing=_piling_up(run, kept),
                 ),
             )
             return
@@ -59,6 +61,20 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 last=int(passes.steps[-1]),
             ),
         )
+
+
+def _piling_up(run: Observations, kept: list[int]) -> Drawing:
+    """Backward passes in the gradients of a step, or steps that began with old gradients."""
+    passes = run.series("backward_passes").finite
+    if len(passes) > 1 and passes.values[-1] > passes.values[0] + 1:
+        return over_steps(
+            passes.steps, passes.values, "backward passes summed up in the gradients",
+            (1.0, "one pass, as it should be"),
+        )  # fmt: skip
+    return over_steps(
+        kept, range(1, len(kept) + 1), "steps so far that began with old gradients",
+        (0.0, "as it should be"),
+    )  # fmt: skip
 
 
 def _finding(step: int, confidence: float, evidence: Evidence) -> Finding:

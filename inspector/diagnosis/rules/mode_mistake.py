@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from inspector.diagnosis.drawing import Drawing, over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -59,6 +60,7 @@ def _training_in_eval(module: str, steps: list[int]) -> Finding:
                 quantity="loss",
                 first=steps[0],
                 last=steps[-1],
+                drawing=_counted(steps, "training passes in eval mode so far"),
             ),
         ),
         explanation=(
@@ -69,6 +71,10 @@ def _training_in_eval(module: str, steps: list[int]) -> Finding:
         reference="PyTorch: Module.train and Module.eval; TheDeepChecker",
         remedies=(Remedy(text="Switch back before each epoch.", code="model.train()"),),
     )
+
+
+def _counted(steps: list[int], axis: str) -> Drawing:
+    return over_steps([0, *steps], range(len(steps) + 1), axis, (0.0, "as it should be"))
 
 
 def _validation_in_train(run: Observations, often: float) -> Finding | None:
@@ -101,6 +107,7 @@ def _validation_in_train(run: Observations, often: float) -> Finding | None:
                 quantity="val_loss",
                 first=steps[0],
                 last=steps[-1],
+                drawing=_counted(steps, "validation passes in train mode so far"),
             ),
         ),
         explanation=(

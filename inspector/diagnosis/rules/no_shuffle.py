@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from inspector.diagnosis.drawing import Drawing, as_bars
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -40,6 +41,9 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 threshold=limits["between"],
                 quantity="loss",
                 last=run.last_step,
+                drawing=_beside_chance(
+                    "spread of the targets between batches, as a share", between, 0.0
+                ),
             ),
         )
     elif (apart := order.get("inputs_between") or 0.0) > limits["inputs"]:
@@ -54,6 +58,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 threshold=limits["inputs"],
                 quantity="loss",
                 last=run.last_step,
+                drawing=_beside_chance("variance between batches over chance", apart, 1.0),
             ),
         )
     elif _fixed_order(order, limits["in_order"]):
@@ -63,6 +68,12 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             "The same batches return in the same order in every epoch.",
             Evidence(statistic="the order of batches never changes", last=run.last_step),
         )
+
+
+def _beside_chance(axis: str, value: float, shuffled: float) -> Drawing:
+    return as_bars(
+        [("this run", value), ("shuffled batches", shuffled)], axis, marked=("this run",)
+    )
 
 
 def _fixed_order(order: dict[str, Any], share: float) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from inspector.diagnosis.drawing import Drawing, over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -32,7 +33,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             f"Training accuracy is {gap[1]:.0%} above that of validation.", 0.8, gap[0],
             Evidence(statistic="smallest gap of accuracy in the last evaluations", value=gap[1],
                      threshold=limits["gap"], quantity="val_accuracy", first=gap[0],
-                     last=run.last_step),
+                     last=run.last_step, drawing=_gaps(run)),
         )  # fmt: skip
         return
     held_out = run.series("val_loss").finite
@@ -54,7 +55,9 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             int(held_out.steps[lowest]),
             Evidence(statistic="validation loss over its minimum",
                      value=float(values[-1] / values[lowest]), threshold=limits["rise"],
-                     quantity="val_loss", first=int(held_out.steps[lowest]), last=run.last_step),
+                     quantity="val_loss", first=int(held_out.steps[lowest]), last=run.last_step,
+                     drawing=over_steps(held_out.steps, values / values[lowest],
+                                        "validation loss over its minimum")),
         )  # fmt: skip
         return
     rising = len(after) >= patience - 1 and bool((np.diff(values[-patience:]) > 0).all())
@@ -68,7 +71,9 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             f"The validation loss is {ratios[-1]:.1f} times the training loss.", 0.65,
             int(held_out.steps[lowest]),
             Evidence(statistic="validation loss over training loss", value=float(ratios[-1]),
-                     threshold=limit, quantity="val_loss", last=run.last_step),
+                     threshold=limit, quantity="val_loss", last=run.last_step,
+                     drawing=over_steps(held_out.steps, values / np.maximum(train, 1e-9),
+                                        "validation loss over training loss", log=True)),
         )  # fmt: skip
 
 
@@ -79,6 +84,14 @@ def _accuracy_gap(run: Observations, patience: int) -> tuple[int, float] | None:
         return None
     gaps = _at(training, held_out) - held_out.values
     return int(held_out.steps[-patience]), float(gaps[-patience:].min())
+
+
+def _gaps(run: Observations) -> Drawing:
+    held_out, training = run.series("val_accuracy").finite, run.series("accuracy").finite
+    return over_steps(
+        held_out.steps, _at(training, held_out) - held_out.values,
+        "training accuracy minus validation accuracy",
+    )  # fmt: skip
 
 
 def _at(curve: Curve, places: Curve) -> np.ndarray:

@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from inspector.diagnosis.drawing import Drawing, as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -39,7 +40,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             "critical", 0.95, alike,
             f"All units of {alike['module']} start with the same weights.",
             Evidence(statistic="rows of the weight are identical",
-                     quantity="weight_norm", subject=alike["name"], last=run.last_step),
+                     quantity="weight_norm", subject=alike["name"], last=run.last_step,
+                     drawing=_alike(run, alike)),
         )  # fmt: skip
         return
     odd = [
@@ -62,7 +64,9 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             "note" if exploding else "warning", 0.4 if exploding else 0.6, last,
             f"The first loss is {excess:.1f} times that of guessing.",
             Evidence(statistic="first loss over that of guessing", value=excess,
-                     threshold=limits["first_loss"], quantity="loss"),
+                     threshold=limits["first_loss"], quantity="loss",
+                     drawing=over_steps(run.loss.steps, run.loss.values / (run.guessing or 1.0),
+                                        "loss over that of guessing")),
         )  # fmt: skip
 
 
@@ -84,6 +88,16 @@ def _odd_gain(
             side="above" if large else "below",
             quantity="weight_norm",
             subject=worst["name"],
+            drawing=as_bars(
+                [
+                    (row["name"], row["start"]["gain"])
+                    for row in run.weights[:24]
+                    if row["start"].get("gain") is not None
+                ],
+                "std·√fan_in at the start (He: 1.41)",
+                log=True,
+                marked=(worst["name"],),
+            ),
         ),
     )
 
@@ -106,6 +120,16 @@ def _finding(
         reference="Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852",
         remedies=remedies(CODE),
     )
+
+
+def _alike(run: Observations, blamed: dict[str, Any]) -> Drawing:
+    """Alike units show as no spread at all beside that of the other weights."""
+    return as_bars(
+        [(row["name"], 0.0 if row["start"].get("rows_equal") else row["start"].get("gain"))
+         for row in run.weights[:24]],
+        "spread of the initial weights between units (std·√fan_in)",
+        marked=(blamed["name"],),
+    )  # fmt: skip
 
 
 def _never_differs(row: dict[str, Any]) -> bool:

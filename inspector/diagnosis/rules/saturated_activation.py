@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from inspector.diagnosis.drawing import as_bars
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -28,12 +29,12 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         yield from _from_series(run, limits)
         return
     worst = max(rows, key=_share)
-    share = _share(worst)
+    share_of, share = _share, _share(worst)
     if share <= limits["share"]:
         # What has come loose since is still worth knowing: the start was lost.
         worst = max(rows, key=_share_at_start)
         if _share_at_start(worst) > limits["start"]:
-            share = _share_at_start(worst)
+            share_of, share = _share_at_start, _share_at_start(worst)
     if share <= limits["note"]:
         return
     at_start = _share_at_start(worst)
@@ -51,6 +52,11 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             subject=worst["module"] or "",
             first=first,
             last=int(worst["last_step"]),
+            drawing=as_bars(
+                [(row["module"] or "input", share_of(row)) for row in rows],
+                "share of values at the bounds, after each module",
+                marked=(worst["module"] or "input",),
+            ),
         ),
     )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from inspector.diagnosis.drawing import Drawing, as_bars
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -41,20 +42,33 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             confidence if level == "warning" else 0.4,
             f"Inputs are about {rms:.3g} in size; networks expect about 1.",
             Evidence(statistic="root mean square of the inputs", value=rms,
-                     threshold=limits["large"]),
+                     threshold=limits["large"], drawing=_sizes(rms)),
         )  # fmt: skip
     elif 0 < rms < limits["small"]:
         yield _finding(
             run, "warning", 0.6, f"Inputs are only about {rms:.3g} in size.",
             Evidence(statistic="root mean square of the inputs", value=rms,
-                     threshold=limits["small"], side="below"),
+                     threshold=limits["small"], side="below",
+                     drawing=_sizes(rms)),
         )  # fmt: skip
     elif ratio > limits["features"]:
         yield _finding(
             run, "warning", 0.6, "Some input features are much larger than the others.",
             Evidence(statistic="largest over median standard deviation of the features",
-                     value=ratio, threshold=limits["features"]),
+                     value=ratio, threshold=limits["features"],
+                     drawing=as_bars([("largest feature", ratio), ("median feature", 1.0)],
+                                     "standard deviation over the median one", log=True,
+                                     marked=("largest feature",))),
         )  # fmt: skip
+
+
+def _sizes(rms: float) -> Drawing:
+    return as_bars(
+        [("these inputs", rms), ("standardised", 1.0)],
+        "root mean square",
+        log=True,
+        marked=("these inputs",),
+    )
 
 
 def _finding(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from inspector.diagnosis.drawing import as_bars
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -45,22 +46,23 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     if not (lasting or everywhere or ratios[0] < limits["ratio"]):
         return
     serious = (lasting or everywhere) and not _converged(run)
-    value = max(late) if everywhere and not lasting else ratios[0]
-    limit = limits["absolute"] if everywhere and not lasting else limits["ratio"]
+    absolute = everywhere and not lasting
+    value = max(late) if absolute else ratios[0]
+    limit = limits["absolute"] if absolute else limits["ratio"]
     first = weights[0]
-    later = everywhere and not lasting and max(early) > value
+    sizes = late if absolute else early
     yield Finding(
         code=CODE,
         level="warning" if serious else "note",
         title=f"The gradient of {first['module']} is {1 / max(ratios[0], 1e-30):.0e} times "
         "smaller than the largest."
-        if not everywhere or lasting
+        if not absolute
         else "Gradients are practically zero everywhere.",
         confidence=min(0.75 + 0.05 * float(np.log10(limit / max(value, 1e-30))), 0.95)
         if serious
         else 0.4,
         module=first["module"],
-        step=_faded_at(run, first["name"]) if later else 0,
+        step=_faded_at(run, first["name"]) if absolute and max(early) > value else 0,
         evidence=(
             Evidence(
                 statistic="gradient size of the first weight over the largest",
@@ -70,6 +72,15 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 quantity="grad_norm",
                 subject=first["name"],
                 last=run.last_step,
+                drawing=as_bars(
+                    [
+                        (row["name"], size if absolute else size / max(sizes))
+                        for row, size in zip(weights, sizes, strict=True)
+                    ],
+                    "gradient size (rms)" + ("" if absolute else " over the largest"),
+                    log=True,
+                    marked=(first["name"],),
+                ),
             ),
         ),
         explanation=(
@@ -112,6 +123,13 @@ def _through_time(run: Observations, limits: Thresholds) -> Finding | None:
                         quantity="output_grad_norm",
                         subject=row["module"],
                         last=run.last_step,
+                        drawing=as_bars(
+                            [("first time step", earliest), ("last time step", latest)],
+                            "gradient size (rms)",
+                            (latest * limits["time"], "limit"),
+                            log=True,
+                            marked=("first time step",),
+                        ),
                     ),
                 ),
                 explanation=(

@@ -12,9 +12,11 @@ GAN: 0/1 targets with one column are only a note; counts that are regressed look
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+from inspector.diagnosis.drawing import Drawing, as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -35,7 +37,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     losses: dict[str, int] = loss.get("losses") or {}
     outputs: dict[str, Any] = loss.get("outputs") or {}
     made = (
-        _not_log_probabilities(loss, losses, outputs)
+        _not_log_probabilities(run, losses, outputs)
         or _one_column(run, outputs)
         or _no_distribution(run, losses)
         or _outside_unit(run, losses)
@@ -48,6 +50,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         yield _finding(
             "warning", 0.88, "The loss enters with a negative sign: training makes it worse.",
             "the loss function is negated in the graph", Remedy(text="Remove the minus sign."),
+            _loss_and_zero(run, "no lower without the minus sign"),
         )  # fmt: skip
 
 
@@ -59,9 +62,9 @@ def _below_zero(run: Observations, losses: dict[str, int]) -> bool:
 
 
 def _not_log_probabilities(
-    loss: dict[str, Any], losses: dict[str, int], outputs: dict[str, Any]
+    run: Observations, losses: dict[str, int], outputs: dict[str, Any]
 ) -> Finding | None:
-    before = (loss.get("nll_input") or [""])[0]
+    before = (run.part("loss").get("nll_input") or [""])[0]
     if "nll" not in losses or before in ("LogSoftmax", "Log", "LogSigmoid"):
         return None
     if before == "Softmax" or (outputs.get("max") or 0) > 1e-3:
@@ -70,6 +73,7 @@ def _not_log_probabilities(
             "critical", 0.96,
             f"Negative log-likelihood receives {what} instead of log-probabilities.",
             f"the loss's input comes from {before or 'no log_softmax'}", _CROSS_ENTROPY,
+            _loss_and_zero(run, "no lower with log-probabilities"),
         )  # fmt: skip
     return None
 
@@ -84,6 +88,7 @@ def _one_column(run: Observations, outputs: dict[str, Any]) -> Finding | None:
         "the outputs have one column",
         Remedy(text="For two classes with one output use binary cross-entropy.",
                code="loss = F.binary_cross_entropy_with_logits(score.squeeze(1), labels.float())"),
+        over_steps(run.loss.steps, run.loss.values, "loss", (math.log(2), "guessing two classes")),
     )  # fmt: skip
 
 
@@ -93,7 +98,7 @@ def _no_distribution(run: Observations, losses: dict[str, int]) -> Finding | Non
         return None
     return _finding(
         "critical", 0.9, "Cross-entropy receives real-valued targets that are no distributions.",
-        "rows of the targets do not sum to one", _REGRESS,
+        "rows of the targets do not sum to one", _REGRESS, _loss_and_zero(run),
     )  # fmt: skip
 
 
@@ -107,6 +112,9 @@ def _outside_unit(run: Observations, losses: dict[str, int]) -> Finding | None:
         "critical", 0.95,
         f"Binary cross-entropy receives targets from {low:.3g} to {high:.3g}, outside [0, 1].",
         "targets outside [0, 1]", _REGRESS,
+        as_bars([("smallest target", low), ("largest target", high)], "value",
+                (0.0, "least that fits"), (1.0, "most that fits"),
+                marked=["smallest target"] * (low < 0) + ["largest target"] * (high > 1)),
     )  # fmt: skip
 
 
@@ -116,7 +124,7 @@ def _binary_of_many(run: Observations, losses: dict[str, int]) -> Finding | None
         return None
     return _finding(
         "note", 0.42, "Binary cross-entropy on one-hot rows: classes do not compete.",
-        "targets are one-hot rows", _CROSS_ENTROPY,
+        "targets are one-hot rows", _CROSS_ENTROPY, _numbers(run),
     )  # fmt: skip
 
 
@@ -130,7 +138,7 @@ def _classes_regressed(
     if targets.get("one_hot"):
         return _finding(
             "warning", 0.75, "A regression loss is used on one-hot classes.",
-            "targets are one-hot rows", _CROSS_ENTROPY,
+            "targets are one-hot rows", _CROSS_ENTROPY, _numbers(run),
         )  # fmt: skip
     classes = [count for count in counts if count]
     integer = str(targets.get("dtype", "")).startswith(("int", "uint"))
@@ -139,7 +147,7 @@ def _classes_regressed(
         return _finding(
             "warning", 0.72, "A regression loss is used to tell classes apart.",
             "the outputs are probabilities of classes" if chances else "one output for each class",
-            _CROSS_ENTROPY,
+            _CROSS_ENTROPY, _numbers(run),
         )  # fmt: skip
     if outputs.get("columns", 1) != 1 or not classes or len(classes) < len(counts):
         return None
@@ -147,23 +155,37 @@ def _classes_regressed(
     if len(classes) == 2:
         return _finding(
             "note", 0.45, "A regression loss is used on 0/1 targets.",
-            "targets are 0 and 1", _CROSS_ENTROPY,
+            "targets are 0 and 1", _CROSS_ENTROPY, _numbers(run),
         )  # fmt: skip
     if 3 <= len(classes) <= limits["most_classes"] and usual:
         return _finding(
             "warning", 0.75, "Class numbers are regressed as if their order and distance mattered.",
-            f"targets are the numbers 0 to {len(classes) - 1}", _CROSS_ENTROPY,
+            f"targets are the numbers 0 to {len(classes) - 1}", _CROSS_ENTROPY, _numbers(run),
         )  # fmt: skip
     return None
 
 
-def _finding(level: Level, confidence: float, title: str, fact: str, remedy: Remedy) -> Finding:
+def _loss_and_zero(run: Observations, label: str = "zero") -> Drawing:
+    return over_steps(run.loss.steps, run.loss.values, "loss", (0.0, label))
+
+
+def _numbers(run: Observations) -> Drawing:
+    """The targets as what they are: a few numbers that stand for classes."""
+    return as_bars(
+        [(f"target {at}", float(count)) for at, count in enumerate(run.class_counts[:30])],
+        "how often each target occurs",
+    )
+
+
+def _finding(
+    level: Level, confidence: float, title: str, fact: str, remedy: Remedy, drawing: Drawing
+) -> Finding:
     return Finding(
         code=CODE,
         level=level,
         title=title,
         confidence=confidence,
-        evidence=(Evidence(statistic=fact, quantity="loss"),),
+        evidence=(Evidence(statistic=fact, quantity="loss", drawing=drawing),),
         explanation=(
             "The loss says what the outputs mean: cross-entropy reads scores of classes, mean "
             "squared error reads amounts, negative log-likelihood reads log-probabilities. With "
