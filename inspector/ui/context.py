@@ -9,6 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from inspector.errors import StoreError
+from inspector.exports.imported import look
 from inspector.server import settings
 from inspector.store.layout import run_path
 from inspector.store.reader import Run, RunSummary, list_runs
@@ -22,7 +23,11 @@ def runs_dir() -> Path:
 
 
 def summaries() -> list[RunSummary]:
-    """All runs, newest first; empty when the folder does not exist yet."""
+    """All runs, newest first; empty when the folder does not exist yet.
+
+    TensorBoard's event files among them are taken up in the background.
+    """
+    look(runs_dir())
     return list_runs(runs_dir())
 
 

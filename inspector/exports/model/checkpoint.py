@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from inspector.errors import ExportError
+from inspector.errors import ConfigError, ExportError
 from inspector.exports.formats import Request
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+FOLDER = Path("blobs") / "checkpoints"
+
+
 def saved(run_path: Path) -> dict[str, Path]:
     """Checkpoints of a run by name: ``last``, ``best``, ``step-000500``, …."""
-    blobs = run_path / "blobs"
-    found = {path.stem: path for path in sorted((blobs / "checkpoints").glob("*.pt"))}
-    if (blobs / "last.pt").is_file():
-        found.setdefault("last", blobs / "last.pt")
-    return found
+    return {path.stem: path for path in sorted((run_path / FOLDER).glob("*.pt"))}
 
 
 def weights(request: Request) -> tuple[dict[str, Tensor], int | None]:
@@ -27,7 +26,12 @@ def weights(request: Request) -> tuple[dict[str, Tensor], int | None]:
     Raises:
         ExportError: the run has no such checkpoint, or it cannot be read.
     """
-    content = _read(_find(request), request)
+    from inspector.training.checkpoints import read
+
+    try:
+        content = read(_find(request))
+    except ConfigError as error:
+        raise ExportError(str(error)) from error
     state = content.get("model")
     if not isinstance(state, dict) or not state:
         raise ExportError(
@@ -56,23 +60,10 @@ def _find(request: Request) -> Path:
         )
     if run.status in ("running", "paused"):
         raise ExportError(
-            f"Run {run.name} has not saved a checkpoint yet; it does so at its end, and every "
-            "checkpoint_every steps where that is set. Its telemetry can be exported now."
+            f"Run {run.name} has not saved a checkpoint yet; it does so at its end, when told to by "
+            "hand, and every checkpoint_every steps. Its telemetry can be exported now."
         )
     raise ExportError(
         f"Run {run.name} ended ({run.status}) without a checkpoint, so there are no weights to "
         "export; its telemetry and report can be exported."
     )
-
-
-def _read(path: Path, request: Request) -> dict[str, Any]:
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise ExportError(
-            f"Checkpoint {request.checkpoint} of run {request.run.name} cannot be read: "
-            f"{str(error).splitlines()[0][:200]}."
-        ) from error
-    return content if isinstance(content, dict) else {}
