@@ -12,6 +12,7 @@ from inspector.config import LOSSES, OPTIMIZER_TITLES, OPTIMIZERS, RunConfig
 from inspector.errors import InspectorError
 from inspector.ui.context import escape
 from inspector.ui.own import OWN
+from inspector.ui.own.augment import augment_fields
 from inspector.ui.own.check import check_panel
 from inspector.ui.own.data import data_fields
 from inspector.ui.own.model import model_fields
@@ -32,7 +33,6 @@ def choose(config: RunConfig) -> RunConfig | None:
         fields |= _how(config, version)
     with where:
         fields |= _where(config, version)
-    own = OWN in (fields["model"], fields["data"])
     try:
         complete = _own(config, fields, version)
         with st.expander("More: weights, task, split, loading", icon=":material/more_horiz:"):
@@ -44,14 +44,14 @@ def choose(config: RunConfig) -> RunConfig | None:
         if practices is None:
             return None
         made = dataclasses.replace(made, **practices)
+        made = dataclasses.replace(made, **augment_fields(made, version))
     except InspectorError as error:
         st.error(escape(str(error)), icon=":material/block:")
         return None
     misfit = catalog.fits(made.model, made.data)
     if misfit:
         st.warning(escape(misfit), icon=":material/info:")
-    if own or made.weights:
-        check_panel(made)
+    check_panel(made)
     return made
 
 

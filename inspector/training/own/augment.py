@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,13 +59,22 @@ def offer(name: str, side: int = 0) -> Offer:
         ConfigError: torchvision has no such transform.
     """
     cls = _find(name)
-    found = arguments(cls)
+    found = [_with_choices(argument) for argument in arguments(cls)]
     suggested = dict(_SUGGESTED.get(name, {}))
     if side and any(argument.name == "size" for argument in found):
         suggested["size"] = side
         if name == "RandomCrop":
             suggested["padding"] = max(side // 8, 1)
     return Offer(name, summary(cls), found, suggested)
+
+
+def _with_choices(argument: Argument) -> Argument:
+    if isinstance(argument.default, enum.Enum):
+        choices = tuple(one.value for one in type(argument.default))
+        return replace(argument, kind="choice", choices=choices, default=argument.default.value)
+    if argument.name == "interpolation":
+        return replace(argument, kind="choice", choices=("nearest", "bilinear"))
+    return argument
 
 
 class Augment:

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inspector.config import RunConfig
+from inspector.errors import ConfigError
 from inspector.training.dry_run import dry_run
 from inspector.training.models import build_model
 from inspector.training.own.arguments import Argument, arguments, summary
+from inspector.training.own.augment import Augment
+from inspector.training.own.batches import describe, is_pair
 from inspector.training.own.code import find_own
 from inspector.training.own.datasets import OwnLoaders
 from inspector.training.own.reference import load
@@ -26,8 +29,10 @@ from inspector.training.own.weights import Comparison, compare, read_weights
 from inspector.training.parts import split
 from inspector.training.samples import Examples
 from inspector.training.task import build_task
+from inspector.training.transcription import Transcripts
 
 _IMAGES = 12
+_STRIPS = 6
 _TABLE_ROWS = 8
 _TEXTS = 6
 _DECIMALS = 4
@@ -109,6 +114,77 @@ def preview_data(config: RunConfig) -> tuple[Preview, AnySource]:
     return made, source
 
 
+@dataclass(frozen=True, slots=True)
+class Few:
+    """A few samples of the training part, to try augmentation on.
+
+    Attributes:
+        inputs, targets: as :class:`Augment` takes them.
+        captions: what the target of each is, in words.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    captions: tuple[str, ...]
+
+
+def few_samples(config: RunConfig, count: int = 4) -> Few:
+    """Samples of the training part, before anything is changed.
+
+    Raises:
+        ConfigError, DataError: the data cannot be used, or is no images.
+        Exception: whatever the user's own code raises.
+    """
+    with untouched_random():
+        own = find_own(config)
+        source = load_data(config, own.data, "own" if own.step else config.task)
+        if isinstance(source, OwnLoaders) or source.layout != "image":
+            raise ConfigError(
+                f"augment changes images, but {config.data} has layout {source.layout}; "
+                "set augment to []."
+            )
+        batch: Any = source.fetch(split(source, config).train[:count])
+    if not is_pair(batch):
+        raise ConfigError(
+            f"augment needs batches of images and targets, but one of {config.data} is "
+            f"{describe(batch)}; set augment to []."
+        )
+    inputs, targets = batch
+    names = source.class_names if source.kind == "classification" else ()
+    shown = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+    captions = tuple(_target(targets, place, names) for place in range(len(inputs)))
+    return Few(shown, targets, captions)
+
+
+def before_and_after(
+    few: Few, entries: list[Any], draws: int, first: int = 0
+) -> list[list[NDArray[np.uint8]]]:
+    """Of each sample: the picture before, then ``draws`` pictures after; masks below images.
+
+    Args:
+        first: seed of the first draw.
+
+    Raises:
+        ConfigError, DataError: a transform cannot be applied.
+    """
+    augment = Augment(entries)
+    made = [[_with_mask(x, y)] for x, y in zip(few.inputs, few.targets, strict=True)]
+    for draw in range(first, first + draws):
+        seeds = [draw * len(made) + place for place in range(len(made))]
+        inputs, targets = augment((few.inputs, few.targets), seeds)
+        for row, x, y in zip(made, inputs, targets, strict=True):
+            row.append(_with_mask(x, y))
+    return made
+
+
+def _with_mask(image: Tensor, target: Tensor) -> NDArray[np.uint8]:
+    picture = _picture(image)
+    if target.ndim < 2 or target.shape[-2:] != image.shape[-2:]:
+        return picture
+    mask = target[None] if target.ndim == 2 else target
+    return np.concatenate([picture, _picture(mask.float() / max(float(mask.max()), 1))])
+
+
 def preview_model(config: RunConfig, source: AnySource, made: Preview) -> None:
     """Builds the model, compares weights, and tries one batch; adds what was seen to ``made``.
 
@@ -151,7 +227,14 @@ def _show(made: Preview, source: AnySource, batch: Any) -> None:
     inputs = batch[0].detach().cpu()
     targets = batch[1].cpu() if len(batch) > 1 and isinstance(batch[1], Tensor) else None
     names = source.class_names if source.kind == "classification" else ()
-    if source.layout == "image":
+    if source.layout == "strip" and isinstance(batch[1], Transcripts):
+        made.images = [
+            (_picture(strip[..., : batch[1].input_lengths[place]]), text)
+            for place, (strip, text) in enumerate(
+                zip(inputs[:_STRIPS], _written(batch[1], source.class_names), strict=False)
+            )
+        ]
+    elif source.layout == "image":
         made.images = [
             (_picture(image), _target(targets, place, names))
             for place, image in enumerate(inputs[:_IMAGES])
@@ -164,6 +247,13 @@ def _show(made: Preview, source: AnySource, batch: Any) -> None:
         ]
         made.table = pd.DataFrame(inputs[:_TABLE_ROWS].numpy(), columns=list(columns))
         made.table["target"] = [_target(targets, place, names) for place in range(len(made.table))]
+
+
+def _written(targets: Transcripts, names: tuple[str, ...]) -> list[str]:
+    return [
+        " ".join(names[label] for label in row[:length].tolist())
+        for row, length in zip(targets.labels, targets.label_lengths.tolist(), strict=True)
+    ]
 
 
 def _picture(image: Tensor) -> NDArray[np.uint8]:
@@ -199,6 +289,8 @@ def _rows(batch: Any, name: str = "") -> list[dict[str, Any]]:
         return [{"tensor": name or "batch", **_facts(batch)}]
     if isinstance(batch, Mapping):
         parts = [(str(key), value) for key, value in batch.items()]
+    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        parts = list(zip(batch._fields, batch, strict=True))
     elif isinstance(batch, (tuple, list)):
         pair = len(batch) == 2 and not name
         names = ("inputs", "targets") if pair else tuple(f"[{i}]" for i in range(len(batch)))

@@ -82,7 +82,7 @@ def argument_fields(reference: str, code: str, given: dict[str, Any], key: str) 
         row = found.arguments[first : first + _COLUMNS]
         for column, argument in zip(st.columns(_COLUMNS, gap="medium"), row, strict=False):
             with column:
-                value = _field(argument, given, f"{key}/{argument.name}")
+                value = field(argument, given, f"{key}/{argument.name}")
             if value is not None and (argument.required or value != argument.default):
                 values[argument.name] = value
     return values
@@ -104,7 +104,8 @@ def _named(prefix: str, source: str, current: str, key: str) -> str:
     return f"{prefix}:{chosen}"
 
 
-def _field(argument: Argument, given: dict[str, Any], key: str) -> Any:
+def field(argument: Argument, given: dict[str, Any], key: str) -> Any:
+    """The value that is filled in for one argument; None where nothing is."""
     value = given.get(argument.name, argument.default)
     name, about = argument.name, argument.about or None
     if argument.kind == "bool":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import streamlit as st
 
+from inspector import catalog
 from inspector.config import TASKS, RunConfig
 from inspector.ui.own.places import path_field
 
@@ -14,8 +15,28 @@ _TASK_NAMES = {
     "multi_label": "multi-label",
     "per_pixel": "per pixel",
     "sequence": "sequence (next item)",
+    "distribution": "distribution over classes",
+    "transcription": "transcription (CTC)",
     "own": "my training_step",
 }
+
+
+def _metrics(config: RunConfig, task: str, key: str) -> list[str]:
+    """Those of the task; of every task while it is not known."""
+    source = catalog.DATA.get(config.data)
+    kind = source.kind if source and task == "auto" else task
+    known = catalog.METRICS.get(cast(catalog.Kind, kind))
+    names = known or sorted({name for names in catalog.METRICS.values() for name in names})
+    given = [str(name) for name in config.metrics]
+    return st.multiselect(
+        "Metrics of held-out samples",
+        list(dict.fromkeys([*(name for name in names if name != "accuracy"), *given])),
+        default=given,
+        accept_new_options=True,
+        placeholder="the usual ones",
+        key=f"{key}/metrics",
+        help="Computed by torchmetrics over the whole part. top3_accuracy and so on can be typed.",
+    )
 
 
 def settings_fields(config: RunConfig, version: int) -> dict[str, Any]:
@@ -65,8 +86,10 @@ def settings_fields(config: RunConfig, version: int) -> dict[str, Any]:
             key=f"{key}/pinned",
             help="Faster copies to a CUDA device.",
         )
+        metrics = _metrics(config, task, key)
     return {
         "weights": weights,
+        "metrics": metrics,
         "weights_partial": bool(partial),
         "task": task,
         "test": test,
