@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,17 +74,53 @@ def train(
         list[str] | None,
         typer.Option("--set", help="key=value, such as lr=0.01 or controls.clip=norm."),
     ] = None,
+    resume: Annotated[
+        str, typer.Option(help="Go on from RUN@STEP, RUN@last, RUN@best or a file.")
+    ] = "",
 ) -> None:
     """Trains a preset or a configuration, with the app or (--headless) without it."""
     from inspector import headless as console
 
-    made = _configuration(config, settings or [], headless=headless, steps=steps, seed=seed)
+    if resume and not config:
+        given = [*(settings or []), *([] if steps is None else [f"steps={steps}"])]
+        made = _going_on(resume, run_dir, given)
+    else:
+        made = _configuration(config, settings or [], headless=headless, steps=steps, seed=seed)
+        made = dataclasses.replace(made, resume=resume or made.resume)
     if headless:
         raise typer.Exit(console.follow(run_dir / console.start(made, run_dir, name)))
     from inspector.server.launch import serve  # before the training competes for the processor
 
     console.start(made, run_dir, name)
     serve(run_dir)
+
+
+@app.command()
+def fork(
+    run: Annotated[str, typer.Argument(help="RUN, RUN@STEP, RUN@last or RUN@best.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, such as lr=0.01, clip=norm or schedule=cosine."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Train to this step.")] = None,
+    run_dir: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the new run.")] = None,
+) -> None:
+    """Goes on from another run's checkpoint with other settings, on the same batches.
+
+    RUN alone is its present step while it is live, else its last checkpoint.
+    """
+    from inspector import headless as console
+    from inspector.training.forking import fork_reference
+
+    given = [*(settings or []), *([] if steps is None else [f"steps={steps}"])]
+    reference = fork_reference(run, run_dir)
+    made = _going_on(reference, run_dir, given)
+    raise typer.Exit(
+        console.follow(
+            run_dir / console.start(made, run_dir, name or f"{run.partition('@')[0]}-fork")
+        )
+    )
 
 
 @app.command()
@@ -146,6 +183,12 @@ def main() -> None:
     except InspectorError as error:
         typer.echo(f"torch-inspector: {error}", err=True)
         sys.exit(2)
+
+
+def _going_on(reference: str, run_dir: Path, settings: list[str]) -> RunConfig:
+    from inspector.training.forking import config_from, parse
+
+    return config_from(reference, run_dir, parse(settings))
 
 
 def _configuration(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,35 @@ def config_from(
     config = base_config(checkpoints.read(path))
     settings: dict[str, Any] = {"resume": str(path)}
     controls = config.controls
-    for name, value in (changes or {}).items():
-        name = name.removeprefix("controls.")
+    for given, value in (changes or {}).items():
+        name = given.removeprefix("controls.")
+        if name == "schedule" and isinstance(value, str):
+            value = {"name": value}
         if name in Controls.__slots__:
             controls = controls.with_value(name, value)
+        elif "." in name:
+            config = config.with_setting(f"{name}={json.dumps(value)}")
         else:
             settings[name] = value
     return RunConfig.from_dict({**config.to_dict(), **settings, "controls": controls})
+
+
+def parse(assignments: Iterable[str]) -> dict[str, Any]:
+    """Changes out of ``key=value``; values are JSON where that is possible, else text.
+
+    Raises:
+        ConfigError: there is no ``=``.
+    """
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"Expected key=value, but got {assignment!r}.")
+        try:
+            changes[name.strip()] = json.loads(text)
+        except ValueError:
+            changes[name.strip()] = text
+    return changes
 
 
 def fork(
@@ -69,13 +92,25 @@ def fork(
     Raises:
         InspectorError: it cannot work; nothing was created.
     """
-    run_path(runs_dir, run)
-    reference = str(checkpoint_now(run, runs_dir)) if at == "now" else f"{run}@{at}"
-    config = config_from(reference, runs_dir, changes)
+    config = config_from(fork_reference(f"{run}@{at}", runs_dir), runs_dir, changes)
     if runner.current() is not None:
         config = dataclasses.replace(config, in_process=False)
     kind = "fork" if changes and set(changes) - {"steps", "epochs"} else "resumed"
     return runner.start(config, runs_dir, name or f"{run}-{kind}", progress=progress)
+
+
+def fork_reference(run: str, runs_dir: Path) -> str:
+    """``RUN@STEP`` as it is; ``RUN@now`` and a live ``RUN`` as a checkpoint that it writes now.
+
+    Raises:
+        InspectorError: there is no such run, or it cannot write one.
+    """
+    name, _, at = run.rpartition("@") if "@" in run else (run, "", "")
+    if at not in ("", "now"):
+        return run
+    with Run(run_path(runs_dir, name)) as opened:
+        live = opened.status in ("running", "paused")
+    return str(checkpoint_now(name, runs_dir)) if live or at else f"{name}@last"
 
 
 def checkpoint_now(run: str, runs_dir: Path, *, wait: float = _CHECKPOINT_SECONDS) -> Path:
