@@ -162,14 +162,14 @@ def _forks(
     gaps: list[Overlay] = []
     for place, run in enumerate(runs):
         origin = compare_settings.origin(run.events(rank=0))
-        if origin is None or origin.parent not in names:
-            continue
+        if origin is None or origin.parent not in names or axis == "time":
+            continue  # each run has a clock of its own
         parent = names.index(origin.parent)
         x = _at(runs[parent], axis, origin.at)
         if x is None:
             continue
         marks.append((x, f"{run.name}: {origin.text}"))
-        if overlays and axis != "time":
+        if overlays:
             first = overlays[0]
             pair = first.curves[parent], first.curves[place]
             gap = compare.gap(pair[0], pair[1], x) if pair[0] and pair[1] else None

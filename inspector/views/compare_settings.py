@@ -56,7 +56,11 @@ def origin(events: Iterable[StoredEvent]) -> RunContinued | None:
 def settings(run: Run) -> dict[str, Any]:
     """Settings of a run by path; of a script that is watched, what its optimizer began with."""
     if run.config:
-        return flat(run.config)
+        found = flat(run.config)
+        lineage = run.meta.get("lineage")
+        if isinstance(lineage, dict) and found.get("resume"):
+            found["resume"] = f"{lineage.get('parent') or 'a file'}@{lineage.get('step')}"
+        return found
     found = {}
     for name in _OBSERVED:
         steps = run.series(name, max_points=50).steps[:1]
@@ -67,11 +71,19 @@ def settings(run: Run) -> dict[str, Any]:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration by paths; a setting that an older version did not know has its default."""
+    """The configuration by paths; a setting that an older version did not know has its default.
+
+    The first controls win over the optimizer's settings, as they do in the run.
+    """
     # What a newer version wrote is compared as it stands.
     with contextlib.suppress(InspectorError, TypeError):
         config = RunConfig.from_dict(dict(config)).to_dict()
-    return dict(_leaves(config, ""))
+    found = dict(_leaves(config, ""))
+    for name in _OBSERVED:
+        value = found.pop(f"controls.{name}", None)
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[Difference]:
@@ -128,9 +140,6 @@ def _leaves(value: Any, path: str) -> Iterable[tuple[str, Any]]:
     for key, item in inner:
         found = True
         yield from _leaves(item, f"{path}.{key}" if path else key)
-    if not found and path:
-        # Nothing chosen looks the same, whether it is stored as a list, a dict or null.
-        yield (
-            path,
-            None if value in ({}, [], ()) else list(value) if isinstance(value, tuple) else value,
-        )
+    # Nothing chosen is no leaf, whether it is stored as null, a list or a dict.
+    if not found and path and value not in (None, "", {}, [], ()):
+        yield path, list(value) if isinstance(value, tuple) else value
