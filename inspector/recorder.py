@@ -24,6 +24,7 @@ from inspector.capture.measured import Measured
 from inspector.capture.memory import device_bytes, resident_bytes
 from inspector.capture.nonfinite import Onset
 from inspector.capture.observer import Observer
+from inspector.capture.quiet import NOWHERE, Column, filled
 from inspector.capture.schedule import Schedule
 from inspector.capture.snapshot import GraphSnapshot
 from inspector.capture.steering import Steering
@@ -55,6 +56,7 @@ from inspector.timemachine.machine import TimeMachine
 _POLL_SECONDS = 0.05
 _BEAT_SECONDS = 0.5
 _SLOW_SECONDS = 0.25
+_CONTEXT = ("epoch", "samples")  # in force until they are given again
 _LATE = (
     "No backward pass through the model was noticed, so gradients are measured right before the "
     "optimizer's step: if the script clips them, they are shown as clipped."
@@ -89,6 +91,16 @@ class RunColumns:
         values[places] = list(scalars.values())
         return self.keys, values
 
+    def rows(self, columns: dict[str, Column]) -> tuple[tuple[SeriesKey, ...], F32]:
+        """Keys and values of consecutive steps, from columns with gaps."""
+        self.row(dict.fromkeys(columns, 0.0))
+        places = [self._column[name] for name in columns]
+        table = np.stack(list(columns.values()), axis=1)
+        values = np.full((len(table), len(self.keys)), ABSENT, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            values[:, places] = np.where(table == NOWHERE, ABSENT, table)
+        return self.keys, values
+
 
 class Recorder:
     """Records one rank of a run; see :func:`inspector.watching.watch` for the arguments."""
@@ -107,8 +119,11 @@ class Recorder:
         environment: dict[str, Any] | None = None,
         loss_fn: Any = None,
         loader: Any = None,
+        first_step: int = 0,
     ) -> None:
         self.closed = False
+        self._first_step = first_step
+        self._boundary_due = False
         self._run_path = run_path
         self._total_steps = total_steps
         self._context: dict[str, float] = {}
@@ -122,15 +137,18 @@ class Recorder:
         self.writer = Writer(run_path, rank=rank, meta={"device": str(self._device)})
         self._graphs = GraphSnapshot(model)
         self._backward = BackwardSnapshot(model)
-        self._structure = StructureProbe(model, optimizers, loss_fn=loss_fn, loader=loader)
+        self._structure = StructureProbe(
+            model, optimizers, loss_fn=loss_fn, loader=loader, now=lambda: self.step - first_step
+        )
         # Before the observer, so that a bad update is held before anything is clipped.
         incidents = Incidents(self, model, run_path)
         self.timemachine = TimeMachine(model, optimizers, incidents, loss_fn=loss_fn)
         self._interventions = Interventions(self, model, run_path, loss_fn=loss_fn, loader=loader)
         self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
+        self.observer.clock.step = first_step
         self.timemachine.known_bad = self.observer.gradients_known_bad
-        self.steering = Steering(optimizers, self.observer, self.event)
-        self.event(RunStarted(device=str(self._device)))
+        self.steering = Steering(model, optimizers, self.observer, self.event)
+        self.event(RunStarted(device=str(self._device), resumed_at=first_step or None))
         if environment is not None:
             self.writer.document("environment", 0, environment)
         self.on_described()
@@ -156,7 +174,7 @@ class Recorder:
             self._guarded(lambda: self._backward.take(loss, self.step))
         if isinstance(loss, Tensor) and self._graphs.armed:
             self._take_graph(loss)
-        for name in ("epoch", "samples"):
+        for name in _CONTEXT:
             if name in scalars:
                 self._context[name] = float(scalars.pop(name))
         if loss is not None:
@@ -164,16 +182,31 @@ class Recorder:
             self.timemachine.on_loss(loss)
             if isinstance(loss, Tensor):
                 self._structure.on_loss(loss)
-        if scalars:
-            self.observer.record(scalars)
+        if scalars and self.observer.record(scalars) and not self._boundary_due:
+            self._go_quiet()
+
+    @property
+    def take(self) -> Callable[[Tensor | float | None, dict[str, Any]], bool]:
+        """Takes what is recorded in a quiet step; where it answers False, :meth:`record` does."""
+        return self.observer.clock.pulse.take  # type: ignore[no-any-return]
 
     def amend(self, scalars: dict[str, Scalar]) -> None:
         """Replaces numbers of the step that were recorded before."""
         self.observer.record(scalars)
 
+    @property
+    def faults(self) -> list[str]:
+        """Titles of the faults that were put into the model and are still there."""
+        return self._interventions.titles
+
     def expect(self, total_steps: int) -> None:
         """How many steps the run will have."""
         self._total_steps = total_steps
+
+    def pause(self, reason: str) -> None:
+        """Holds training at the next boundary."""
+        self.steering.pause(reason)
+        self.observer.clock.pulse.alarm = 1
 
     def validation(self, scalars: dict[str, float]) -> None:
         """One row of the group ``validation``, at the last finished step."""
@@ -203,6 +236,9 @@ class Recorder:
 
     def on_measured(self, measured: Measured) -> None:
         scalars = measured.scalars
+        for name in _CONTEXT:
+            if name in scalars:
+                self._context[name] = scalars.pop(name)
         now = time.monotonic()
         if now >= self._next_slow:
             self._next_slow = now + _SLOW_SECONDS
@@ -229,12 +265,54 @@ class Recorder:
         if measured.onset is not None:
             self._report(measured.step, measured.onset)
 
+    def on_quiet(self, first: int, columns: dict[str, Column]) -> None:
+        for name in _CONTEXT:
+            if name in columns:
+                columns[name] = filled(columns[name], self._context.get(name, NOWHERE))
+                self._context[name] = float(columns[name][-1])
+        count = len(next(iter(columns.values())))
+        if "epoch" in self._context and "epoch" not in columns:
+            columns["epoch"] = np.full(count, self._context["epoch"])
+        samples = columns.pop("samples", self._context.get("samples"))
+        if samples is not None:
+            columns["samples_per_s"] = samples / columns["step_time"]
+        self.writer.extend("scalar", first, *self._scalars.rows(columns))
+
     def on_boundary(self) -> None:
-        """Between two steps; a fault here is ours, and must not stop the script."""
+        """Between two steps; a loop that conducts says by itself when it gets there."""
+        if self.steering.conductor is None:
+            self._between_steps()
+        else:
+            self._boundary_due = True
+
+    def boundary(self) -> None:
+        """The loop that conducts is done with a step and all that belongs to it."""
+        if self._boundary_due and not self.closed:
+            self._boundary_due = False
+            self._between_steps()
+
+    def _between_steps(self) -> None:
+        """A fault here is ours, and must not stop the script."""
         try:
             self._attend()
+            self._go_quiet()
         except Exception as error:
             self.on_failed("boundary", error)
+
+    def _go_quiet(self) -> None:
+        """Leaves the coming steps to the capture, up to the next that has to be attended."""
+        pulse, steering = self.observer.clock.pulse, self.steering
+        pulse.alarm = 0  # before looking: what comes later sets it again
+        awaited = self._inbox or steering.pace.engaged or steering.graph_wanted
+        if awaited or self._graphs.armed or self._backward.armed or self.closed:
+            return
+        until = self._first_step + self._structure.quiet_until(self.step - self._first_step)
+        if (due := self._interventions.due) is not None:
+            until = min(until, due)
+        if every := steering.controls.graph_every:
+            until = min(until, (self.step // every + 1) * every)
+        pulse.witness = None if self.timemachine.asleep else self.timemachine.on_loss
+        self.observer.go_quiet(until)
 
     def on_described(self) -> None:
         """Stores what is known of modules and parameters."""
@@ -253,7 +331,9 @@ class Recorder:
         self.event(ScheduleChanged(probe=probe, every=every, reason=reason))
 
     def on_skipped(self, reason: str) -> None:
+        """The step that was to be is over: commands are heard here too."""
         self.event(StepSkipped(reason=reason))
+        self.on_boundary()
 
     def on_failed(self, probe: str, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))
@@ -284,7 +364,7 @@ class Recorder:
             ),
         )
         if pauses:
-            self.steering.pause("nonfinite")
+            self.pause("nonfinite")
 
     def _store_structure(self) -> None:
         self.writer.document("structure", max(0, self.step - 1), self._structure.document())
@@ -296,7 +376,7 @@ class Recorder:
 
     def _attend(self) -> None:
         steering = self.steering
-        if self._structure.on_step(self.step - 1):
+        if self._structure.on_step(self.step - 1 - self._first_step):
             self._store_structure()
         if self._inbox or steering.pace.engaged or self._graphs.armed or self._backward.armed:
             self._finish_graph()
@@ -361,6 +441,7 @@ class Recorder:
                 break
             for command in self._reader.poll():
                 self._inbox.append(command)
+                self.observer.clock.pulse.alarm = 1
                 self._arrived.set()
             for refused in self._reader.refused:
                 self.event(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
+
+from inspector.capture.quiet import Pulse
 
 DISPATCH_NS = 1_500
 """PyTorch's own cost of calling one hook, which the hook cannot time itself (about 1.5 µs)."""
@@ -12,26 +15,38 @@ class Clock:
     """Counts completed optimizer steps and sums the time spent in our own code.
 
     Attributes:
-        step: number of the step that runs now, 0-based.
-        own_ns: time spent in the inspector's code during this step, in nanoseconds.
+        pulse: where both are kept: the extension's ``Stretch``, or a :class:`Pulse`.
     """
 
     def __init__(self) -> None:
-        self.step = 0
-        self.own_ns = 0
+        self.pulse: Any = Pulse()
         self._last: int | None = None
         self._by_probe: dict[str, int] = {}
         self._ended: dict[str, int] = {}
 
+    @property
+    def step(self) -> int:
+        """Number of the step that runs now, 0-based."""
+        return self.pulse.step  # type: ignore[no-any-return]
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.pulse.step = step
+
+    @property
+    def own_ns(self) -> int:
+        """Time spent in the inspector's code during this step, in nanoseconds."""
+        return self.pulse.own  # type: ignore[no-any-return]
+
     def spend(self, since_ns: int, probe: str = "forward") -> None:
         """Charges the time since ``since_ns`` (of ``time.perf_counter_ns``) to a probe."""
         taken = time.perf_counter_ns() - since_ns + DISPATCH_NS
-        self.own_ns += taken
+        self.pulse.own += taken
         self._by_probe[probe] = self._by_probe.get(probe, 0) + taken
 
     def charge(self, probe: str, taken_ns: int) -> None:
         """Charges time that was measured elsewhere."""
-        self.own_ns += taken_ns
+        self.pulse.own += taken_ns
         self._by_probe[probe] = self._by_probe.get(probe, 0) + taken_ns
 
     def book(self, probe: str, since_ns: int) -> None:
@@ -51,12 +66,17 @@ class Clock:
         """
         now = time.perf_counter_ns()
         wall = None if self._last is None else (now - self._last) / 1e9
-        own = self.own_ns / 1e9
+        pulse = self.pulse
+        own = pulse.own / 1e9
         self._last = now
-        self.own_ns = 0
+        pulse.own = 0
         self._ended, self._by_probe = self._by_probe, {}
-        self.step += 1
+        pulse.step += 1
         return wall, own
+
+    def resume(self, since_ns: int) -> None:
+        """A stretch of quiet steps is over, whose last boundary was so long ago."""
+        self._last = time.perf_counter_ns() - since_ns
 
     def restart(self) -> None:
         """Leaves a pause out of the next step's time."""

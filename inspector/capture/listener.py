@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from inspector.capture.measured import Measured
+from inspector.capture.quiet import Column
 
 
 class Listener(Protocol):
@@ -12,6 +13,12 @@ class Listener(Protocol):
 
     def on_measured(self, measured: Measured) -> None:
         """A step's numbers; on CUDA a step or two after :meth:`on_boundary` of that step."""
+
+    def on_quiet(self, first: int, columns: dict[str, Column]) -> None:
+        """Numbers of consecutive steps in which nothing else was measured, by name.
+
+        Where a step has none, it is ``NOWHERE``.
+        """
 
     def on_boundary(self) -> None:
         """The step is over and the next has not begun; may block to pause training."""

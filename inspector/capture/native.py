@@ -17,6 +17,7 @@ import torch
 from inspector.capture import kernel
 
 _SOURCE = Path(__file__).with_name("native.c")
+_PARTS = [_SOURCE.with_name(f"{part}.c") for part in ("kernel", "reading", "stretch", "tape")]
 
 
 @functools.cache
@@ -25,7 +26,7 @@ def load() -> Any:
     if kernel.switched_off() or kernel.load() is None:
         return None
     try:
-        library = kernel.build(_SOURCE, [_SOURCE.with_name("kernel.c")], python=True)
+        library = kernel.build(_SOURCE, _PARTS, python=True)
         if library is None:
             return None
         loader = importlib.machinery.ExtensionFileLoader("inspector_native", str(library))
@@ -43,6 +44,7 @@ def load() -> Any:
             torch.is_grad_enabled,
             torch._C._current_graph_task_id,
             torch._C._functorch.peek_interpreter_stack,
+            getattr(torch.Tensor, "__dlpack_c_exchange_api__", None),  # from PyTorch 2.11 on
         )
     except Exception:
         return None

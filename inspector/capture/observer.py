@@ -34,6 +34,7 @@ from inspector.capture.listener import Listener
 from inspector.capture.measured import Measured, parameter_keys
 from inspector.capture.nonfinite import NonFiniteWatch, Onset, bad_loss
 from inspector.capture.parameters import ParameterSet, collect
+from inspector.capture.quiet import CALLS_NS, MOST_NS, Taken
 from inspector.capture.readings import rates, states, zero_grad
 from inspector.capture.schedule import Schedule
 from inspector.capture.stepping import OptimizerProbe, find_scaler, scale_of
@@ -94,6 +95,9 @@ class Observer:
             on_failure=self._fail,
             charge=self.clock.spend,
         )
+        self._late_record = False
+        self._refused = 0
+        self._refresh_at = 1
         for position, optimizer in enumerate(optimizers):
             self._attach_optimizer(position, optimizer)
         self._model = weakref.ref(model, lambda _: self.close())
@@ -107,6 +111,7 @@ class Observer:
 
     @clip.setter
     def clip(self, clip: Clip) -> None:
+        self._leave_stretch()
         self._clip, self._quiet = clip, False
 
     @property
@@ -115,21 +120,25 @@ class Observer:
 
     @zero_grad.setter
     def zero_grad(self, on: bool) -> None:
+        self._leave_stretch()
         self._zero_grad, self._quiet = on, False
 
     # ------------------------------------------------------------ attaching
 
     def _attach_optimizer(self, position: int, optimizer: torch.optim.Optimizer) -> None:
-        self._attachment.step_hooks(
-            optimizer,
-            partial(self._on_before_step, position),
-            partial(self._on_after_step, position),
-        )
+        before: Any = partial(self._on_before_step, position)
+        after: Any = partial(self._on_after_step, position)
         previous = vars(optimizer).get("zero_grad")
         inherited = previous or partial(zero_grad, weakref.ref(optimizer))
-        self._attachment.replace_method(
-            optimizer, "zero_grad", partial(self._on_zero_grad, position, inherited)
-        )
+        sweep: Any = partial(self._on_zero_grad, position, inherited)
+        extension = native.load()
+        if position == 0 and extension is not None:
+            stretch = extension.Stretch(weakref.ref(optimizer), before, after, sweep)
+            before, after = stretch.before, stretch.after
+            sweep = sweep if previous else stretch.sweep
+            self.clock.pulse = stretch
+        self._attachment.step_hooks(optimizer, before, after)
+        self._attachment.replace_method(optimizer, "zero_grad", sweep)
 
     def _adopt(self, parameters: ParameterSet) -> None:
         """Measures these parameters from now on."""
@@ -160,6 +169,7 @@ class Observer:
         """Removes everything; the numbers of finished steps are still handed over."""
         if self.closed:
             return
+        self._leave_stretch()
         self.closed = True
         self._attachment.remove()
         self.forward.silence()
@@ -172,8 +182,14 @@ class Observer:
 
     # ------------------------------------------------------------ numbers from the script
 
-    def record(self, scalars: dict[str, Scalar]) -> None:
-        """Adds to the step that runs, or to the one just finished if nothing came since."""
+    def record(self, scalars: dict[str, Scalar]) -> bool:
+        """Adds to the step that runs, or to the one just finished if nothing came since.
+
+        True when that one was waited for, and is complete now.
+        """
+        if self.clock.pulse.open:
+            self._leave_stretch(holding=True)
+            self._refused += 1
         kept: dict[str, Scalar] = {}
         for name, value in scalars.items():
             if isinstance(value, Tensor):
@@ -183,12 +199,16 @@ class Observer:
             else:
                 kept[name] = value
         flight = self._held
+        self._late_record = flight is not None
         if flight is None:
             self._scalars.update(kept)
-            return
+            return False
         for name, value in kept.items():
             flight.put(name, value)
         self._release_held()
+        if not self.full:
+            self._settle()
+        return True
 
     # ------------------------------------------------------------ backward
 
@@ -231,6 +251,7 @@ class Observer:
             return inherited(*args, **kwargs)
         if not self._zero_grad:
             return None
+        self.clock.pulse.passes = 0
         probe = self._probes[position]
         if probe.passes and probe.unstepped:
             self._note_skip(probe)
@@ -270,6 +291,7 @@ class Observer:
 
     def _on_after_step(self, position: int, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         started = time.perf_counter_ns()
+        self._leave_stretch()
         try:
             if not self._quiet and "updates" not in self._failed:
                 self._probes[position].after_step(self.full)
@@ -346,6 +368,67 @@ class Observer:
                 found["step_time"], found["overhead"] = wall, own / wall
             self._deliver(Measured(step, False, found), bad_loss(scalars.get("loss")))  # type: ignore[arg-type]
         self._schedule_step()
+
+    # ------------------------------------------------------------ stretches of quiet steps
+
+    def go_quiet(self, until: int) -> None:
+        """Leaves the steps before ``until`` to the extension, if nothing is to be done in them."""
+        pulse = self.clock.pulse
+        if not self._quiet or self._held is not None or self._flights or self.closed:
+            return
+        if (
+            pulse.open
+            or native.load() is None
+            or self._failed
+            or self._refused > 3
+            or self.forward.blind
+        ):
+            return
+        until = min(until, self.schedule.next_full(pulse.step))
+        if until - pulse.step < 2:
+            return
+        probe = self._probes[0]
+        pulse.passes, pulse.usual = probe.passes, probe.usual
+        pulse.late = self._late_record
+        pulse.begin(until, MOST_NS)
+
+    def _leave_stretch(self, *, holding: bool = False) -> None:
+        """Takes over from the extension; ``holding`` keeps the last step for more numbers."""
+        pulse = self.clock.pulse
+        if not pulse.open:
+            return
+        late, taken = pulse.late, Taken(pulse)
+        self.clock.resume(taken.since_ns)
+        self._probes[0].count(pulse.passes)
+        self._scalars = {**taken.running, **self._scalars}
+        count = taken.count
+        if late and holding and count and "loss" not in taken.row(count - 1):
+            count -= 1
+            self._held = Flight(taken.first + count, False, False)
+            for name, value in taken.row(count).items():
+                self._held.put(name, value)
+        if count:
+            own = float(taken.own[:count].mean()) + CALLS_NS / 1e9
+            self.schedule.note_quiet(taken.columns["step_time"][:count], own)
+            self._hand_over(taken, count)
+
+    def _hand_over(self, taken: Taken, count: int) -> None:
+        start = 0
+        for bad in (*taken.bad_losses(), count):
+            if start < min(bad, count):
+                columns = taken.part(start, min(bad, count))
+                self._listener.on_quiet(taken.first + start, columns)
+            if bad < count:
+                row = taken.row(bad)
+                measured = Measured(taken.first + bad, False, row)
+                self._deliver(measured, bad_loss(row.get("loss")))
+            start = bad + 1
+
+    def _settle(self) -> None:
+        """The finished step has got its numbers: the one that runs may be quiet after all."""
+        boundary = not self.zero_grad or self._scaler is not None
+        self.forward.switch(full=False, root=boundary)
+        self._quiet = self._may_be_quiet(self.clock.step)
 
     def _deliver(self, measured: Measured, onset: Onset | None) -> None:
         measured.onset = self._nonfinite.update(onset, thorough=measured.full)
@@ -449,8 +532,14 @@ class Observer:
 
     def set_every(self, every: int) -> None:
         """Measures every N steps from the next step on; 0 keeps to the budget by itself."""
+        self._leave_stretch()
         self.schedule.set_every(every)
         self._schedule_step()
+
+    def refresh(self) -> None:
+        """Follows parameters that were frozen, released, replaced or added."""
+        self._leave_stretch()
+        self._refresh()
 
     @property
     def at_ease(self) -> bool:
@@ -486,7 +575,8 @@ class Observer:
             self._listener.on_scheduled(
                 "modules and parameters", spacing, f"to keep within {self.schedule.budget:.0%}"
             )
-        if step % _REFRESH_STEPS == 1:
+        if step >= self._refresh_at:
+            self._refresh_at = step + _REFRESH_STEPS
             self._refresh()
         was_full, self.full = self.full, self.schedule.is_full(step)
         wanted = self.full and step > 0 and self._histogram_schedule.begins(step)

@@ -6,13 +6,16 @@ import math
 import statistics
 from collections import deque
 
+import numpy as np
+import numpy.typing as npt
+
 BUDGET = 0.03
 """Share of the training time that watching may take."""
 
 _LADDER = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
 _WARM_UP = 3  # full steps before the first decision: the very first ones are slow
-_SMOOTHING = 0.2
 _ENOUGH = 5  # walls of each kind, before their medians count
+_HALF_LIFE = 200  # quiet steps after which what they cost counts half
 
 
 class Schedule:
@@ -29,8 +32,9 @@ class Schedule:
         self._next = 0
         self._closer = False
         self._full_steps = 0
-        self._costs: dict[bool, float] = {}
-        self._bare: float | None = None
+        self._thin = 0.0
+        self._dear: deque[float] = deque(maxlen=9)
+        self._bares: deque[float] = deque(maxlen=41)
         self._reviewed_at = 0
         self._walls: dict[bool, deque[float]] = {True: deque(maxlen=9), False: deque(maxlen=41)}
 
@@ -53,14 +57,22 @@ class Schedule:
         self._next = step + self.spacing
         return True
 
+    def next_full(self, step: int) -> int:
+        """The first step from this one on that will be measured fully."""
+        if self._closer:
+            return step
+        if self.every:
+            return -(-step // self.every) * self.every
+        return max(step, self._next)
+
     def look_closer(self) -> None:
         """The next step is measured fully, out of turn."""
         self._closer = True
 
     @property
     def bare(self) -> float | None:
-        """Seconds of a step without watching, as far as is known."""
-        return self._bare
+        """Seconds of a step without watching, as far as is known; pauses do not count."""
+        return statistics.median(self._bares) if self._bares else None
 
     def note(self, full: bool, wall: float | None, own: float) -> None:
         """Learns what a step cost: wall time and our share of it, in seconds."""
@@ -68,28 +80,42 @@ class Schedule:
         if wall is None or self._full_steps <= 1:
             return
         self._walls[full].append(wall)
-        self._costs[full] = _smooth(self._costs.get(full), own)
-        self._bare = _smooth(self._bare, max(wall - own, 1e-9))
+        self._bares.append(max(wall - own, 1e-9))
+        if full:
+            self._dear.append(own)
+        else:
+            self._learn(own, 1)
+
+    def note_quiet(self, walls: npt.NDArray[np.float64], own: float) -> None:
+        """Learns what some quiet steps took, in seconds, and our mean share of each."""
+        if self._full_steps <= 1 or not len(walls):
+            return
+        recent = walls[-41:]
+        self._walls[False].extend(recent.tolist())
+        self._bares.extend(np.maximum(recent - own, 1e-9).tolist())
+        self._learn(own, len(walls))
+
+    def _learn(self, own: float, steps: int) -> None:
+        """Follows the mean cost of quiet steps, whether told one by one or many together."""
+        self._thin += (1 - 0.5 ** (steps / _HALF_LIFE)) * (own - self._thin)
 
     def review(self) -> int | None:
         """The new spacing if it changes now, else None."""
-        if self.every or self._bare is None or True not in self._costs:
+        if self.every or not self._bares or not self._dear:
             return None
         if self._full_steps < _WARM_UP or self._full_steps == self._reviewed_at:
             return None
         self._reviewed_at = self._full_steps
-        wanted = self._affordable()
+        wanted = self._affordable(statistics.median(self._bares))
         if wanted == self.spacing or (wanted < self.spacing and wanted * 2 > self.spacing):
             return None
         self.spacing = wanted
         return wanted
 
-    def _affordable(self) -> int:
-        assert self._bare is not None
-        thin = self._costs.get(False, 0.0)
-        allowed = self.budget * self._bare - thin
-        extra = max(self._costs[True] - thin, self._dearer(), 0.0)
-        longest = max(1.0, 1.0 / self._bare)
+    def _affordable(self, bare: float) -> int:
+        allowed = self.budget * bare - self._thin
+        extra = max(statistics.median(self._dear) - self._thin, self._dearer(), 0.0)
+        longest = max(1.0, 1.0 / bare)
         steps = math.ceil(extra / allowed) if allowed > 0 else longest
         return next((n for n in _LADDER if n >= min(steps, longest)), _LADDER[-1])
 
@@ -102,7 +128,3 @@ class Schedule:
         if len(full) < _ENOUGH or len(thin) < _ENOUGH:
             return 0.0
         return statistics.median(full) - statistics.median(thin)
-
-
-def _smooth(old: float | None, new: float) -> float:
-    return new if old is None else old + _SMOOTHING * (new - old)

@@ -126,6 +126,15 @@ class OptimizerProbe:
         if full:
             self._update_probe.after_step(self._cells)
 
+    @property
+    def usual(self) -> int:
+        """Backward passes in a step, as counted in the last full one."""
+        return self._usual
+
+    def count(self, passes: int) -> None:
+        """So many backward passes have been since the last ``zero_grad()``."""
+        self.passes = self._passes_before = passes
+
     def on_zero_grad(self) -> None:
         self.passes = self._passes_before = 0
         self.measured = False

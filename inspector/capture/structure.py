@@ -49,10 +49,21 @@ def is_examined(step: int) -> bool:
     """
     if step < FIRST_STEPS:
         return True
+    period = _period(step)
+    return step % period >= period - BURST
+
+
+def next_examined(step: int) -> int:
+    """A step from this one on before which none is examined; itself mostly is."""
+    period = _period(step)
+    return step if is_examined(step) else step - step % period + period - BURST
+
+
+def _period(step: int) -> int:
     period = 50
     while period * 4 <= step:
         period *= 2
-    return step % period >= period - BURST
+    return period
 
 
 class StructureProbe:
@@ -69,11 +80,13 @@ class StructureProbe:
         *,
         loss_fn: Any = None,
         loader: Any = None,
+        now: Callable[[], int] | None = None,
     ) -> None:
         self.failed: Exception | None = None
         self._model = weakref.ref(model)
         self._attachment = Attachment()
-        self._step = 0
+        self._now: Callable[[], int] | None = now
+        self._ended = 0
         self._examining = True
         self._called = False
         self._closed = False
@@ -186,6 +199,20 @@ class StructureProbe:
         if pair is not None:
             self._data.targets(pair[1], pair[0], self._step)
 
+    @property
+    def _step(self) -> int:
+        return self._ended if self._now is None else self._now()
+
+    def quiet_until(self, step: int) -> int:
+        """The first step from this one on whose beginning must be told by :meth:`on_step`."""
+        if self._closed:
+            return step + 1000
+        if self._examining or step <= FIRST_STEPS:
+            return step
+        following = self._data.wants_order and step < LAST_STEP_OF_ORDER
+        until = next_examined(step)
+        return min(until, LAST_STEP_OF_ORDER) if following else until
+
     def on_step(self, step: int) -> bool:
         """Ends a step; True when :meth:`document` has news worth storing."""
         if self._closed:
@@ -197,7 +224,7 @@ class StructureProbe:
         self._parameters.stepped(step, examined)
         if not self._called and step == 0 and (model := self._model()) is not None:
             self._enter(*model.children())
-        self._step = step + 1
+        self._ended = step + 1
         self._examining = is_examined(step + 1)
         self._switch()
         if examined and not self._examining and step >= FIRST_STEPS:
@@ -216,7 +243,7 @@ class StructureProbe:
     def _document(self) -> dict[str, Any]:
         content = {
             "version": VERSION,
-            "step": self._step - 1,
+            "step": self._ended - 1,
             **self._parameters.document(),
             **self._graph.document(),
             "loss": self._loss.document(),

@@ -91,6 +91,44 @@ class Intake:
         if wake:
             self.wake.set()
 
+    def extend(
+        self,
+        group: str,
+        first: int,
+        keys: Sequence[SeriesKey],
+        values: npt.NDArray[np.float32],
+    ) -> None:
+        """Rows of consecutive steps; see ``Writer.extend``."""
+        with self.lock:
+            lane = self._lanes.get(group)
+            if lane is None:
+                lane = self._lanes[group] = _Lane(-1)
+            room = max(0, self._queue_rows - self.queued)
+            if first <= lane.last or room < len(values):
+                taken = 0 if first <= lane.last else room
+                self._drop(len(values) - taken, ORDER if first <= lane.last else SLOW)
+                values = values[:taken]
+            wake = not self.queued
+            at = 0
+            while at < len(values):
+                block = lane.block
+                if block is None or block.keys is not keys:
+                    block = self._block(lane, group, keys)
+                begin = block.count
+                count = min(CHUNK_ROWS - begin, len(values) - at)
+                block.values[begin : begin + count] = values[at : at + count]
+                block.steps[begin : begin + count] = range(first + at, first + at + count)
+                block.stop = time.time()
+                block.count += count
+                lane.last = first + at + count - 1
+                self.queued += count
+                at += count
+                if block.count == CHUNK_ROWS:
+                    self._full.append(block)
+                    lane.block = None
+        if wake:
+            self.wake.set()
+
     def _block(self, lane: _Lane, group: str, keys: Sequence[SeriesKey]) -> Block:
         keys = keys if isinstance(keys, tuple) else tuple(keys)
         block = lane.block

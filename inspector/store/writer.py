@@ -104,6 +104,17 @@ class Writer:
         if not self._inert:
             self._intake.append(group, step, keys, values)
 
+    def extend(
+        self,
+        group: str,
+        first: int,
+        keys: Sequence[SeriesKey],
+        values: npt.NDArray[np.float32],
+    ) -> None:
+        """Rows of consecutive steps, ``values[n, i]`` for ``keys[i]``; otherwise as ``append``."""
+        if not self._inert:
+            self._intake.extend(group, first, keys, values)
+
     def event(self, step: int, event: Event) -> None:
         """Stores an event; a full queue does not drop it."""
         if not self._inert:

@@ -50,7 +50,7 @@ class Incidents:
         self._place = place
         recorder.writer.event(step, origin)
         if policy == "pause":
-            recorder.steering.pause("nonfinite")
+            recorder.pause("nonfinite")
 
     def on_rewound(self, to_step: int, reason: str) -> None:
         self._recorder.event(Rewound(to_step=to_step, reason=reason))

@@ -171,6 +171,11 @@ class TimeMachine:
         if resting:
             self._entered, self._loss = None, None
 
+    @property
+    def asleep(self) -> bool:
+        """Whether the losses of the coming steps are of no interest."""
+        return self._resting or self.closed
+
     def told(self, step: int) -> bool:
         """Whether the non-finite values of a step have been reported."""
         return step in self._told

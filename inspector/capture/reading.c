@@ -1,0 +1,116 @@
+/* Where the numbers of a tensor lie in memory. Included by native.c. */
+
+#include <time.h>
+
+/* What setup() was given: types and functions of PyTorch. */
+static PyObject *tensor_type, *parameter_type, *float32, *strided, *channels_last, *ordered_dict;
+static PyObject *grad_enabled, *task_id, *transformed, *minus_one;
+
+#define NAMES(X) X(dtype) X(is_cpu) X(layout) X(is_contiguous) X(is_neg) X(data_ptr) X(numel) \
+    X(grad_fn) X(_backward_hooks) X(_register_hook_dict) X(register_hook) X(training) X(grad) \
+    X(memory_format) X(dim) X(_version) X(param_groups) X(lr) X(momentum) X(betas) X(weight_decay) \
+    X(zero_grad)
+#define DECLARE(name) static PyObject *s_##name;
+NAMES(DECLARE)
+
+/* DLPack 1: what a tensor lends out for the moment, and the table of functions that PyTorch gives
+   to C code. Both are fixed for all versions with this major number. */
+typedef struct {
+    void *data;
+    int32_t device_type, device_id, ndim;
+    uint8_t code, bits;
+    uint16_t lanes;
+    int64_t *shape, *strides;
+    uint64_t byte_offset;
+} Borrowed;
+
+typedef struct {
+    uint32_t major, minor;
+    void *older, *allocate, *take, *give;
+    int (*borrow)(void *tensor, Borrowed *out);
+} Exchange;
+
+static int (*borrow)(void *tensor, Borrowed *out);
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Whether an attribute (or the answer of a method) is this very object; errors count as no. */
+static int is_object(PyObject *found, PyObject *wanted) {
+    if (!found) PyErr_Clear();
+    Py_XDECREF(found);
+    return found == wanted;
+}
+
+static int64_t number(PyObject *found) {
+    int64_t value = found ? PyLong_AsLongLong(found) : -1;
+    Py_XDECREF(found);
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        return -1;
+    }
+    return value;
+}
+
+/* Whether strides, in elements, describe one block of memory without gaps or overlaps. */
+static int dense(const Borrowed *t) {
+    int64_t wanted = 1;
+    int k = t->ndim;
+    if (!t->strides) return 1;
+    for (; k > 0 && (t->shape[k - 1] == 1 || t->strides[k - 1] == wanted); k--)
+        wanted *= t->shape[k - 1];
+    for (int found = 1; k > 0 && found;) { /* another order of the dimensions that are left */
+        found = 0;
+        for (int d = 0; d < t->ndim; d++)
+            if (t->shape[d] > 1 && t->strides[d] == wanted) {
+                wanted *= t->shape[d];
+                found = 1;
+            }
+    }
+    int64_t n = 1;
+    for (int d = 0; d < t->ndim; d++) n *= t->shape[d];
+    return wanted == n;
+}
+
+/* Address and size by PyTorch's own C interface for the exchange of tensors (DLPack). */
+static int borrowed(PyObject *t, const float **x, int64_t *n) {
+    Borrowed b;
+    if (borrow(t, &b) != 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (b.device_type != 1 || b.code != 2 || b.bits != 32 || b.lanes != 1) return 0;
+    *n = 1;
+    for (int d = 0; d < b.ndim; d++) *n *= b.shape[d];
+    *x = (const float *)((char *)b.data + b.byte_offset);
+    if (*n > 1) return dense(&b) && b.data;
+    /* Negation that waits lives in strided views only, which are dense with one number. */
+    return *n == 0 || is_object(PyObject_CallMethodNoArgs(t, s_is_neg), Py_False);
+}
+
+static int contiguous(PyObject *t) {
+    if (is_object(PyObject_CallMethodNoArgs(t, s_is_contiguous), Py_True)) return 1;
+    if (number(PyObject_CallMethodNoArgs(t, s_dim)) != 4) return 0;
+    PyObject *names = PyTuple_Pack(1, s_memory_format), *arguments[2] = {t, channels_last};
+    PyObject *answer =
+        names ? PyObject_VectorcallMethod(s_is_contiguous, arguments, 1, names) : NULL;
+    Py_XDECREF(names);
+    return is_object(answer, Py_True);
+}
+
+/* Address and size of a plain dense float32 tensor on the CPU; 0 for any other. */
+static int readable(PyObject *t, const float **x, int64_t *n) {
+    PyObject *type = (PyObject *)Py_TYPE(t);
+    if (type != tensor_type && type != parameter_type) return 0;
+    if (borrow) return borrowed(t, x, n);
+    if (!is_object(PyObject_GetAttr(t, s_dtype), float32)) return 0;
+    if (!is_object(PyObject_GetAttr(t, s_is_cpu), Py_True)) return 0;
+    if (!is_object(PyObject_GetAttr(t, s_layout), strided)) return 0;
+    if (!contiguous(t) || !is_object(PyObject_CallMethodNoArgs(t, s_is_neg), Py_False)) return 0;
+    *n = number(PyObject_CallMethodNoArgs(t, s_numel));
+    *x = (const float *)(intptr_t)number(PyObject_CallMethodNoArgs(t, s_data_ptr));
+    return *n == 0 || (*n > 0 && *x && *x != (const float *)-1);
+}

@@ -1,0 +1,248 @@
+/* A stretch of quiet steps: from one boundary that Python attends to the next, each step's few
+   numbers are written down here, so that a step in which nothing else is to be done costs little
+   more than the calls. Included by native.c; observer.py says when a stretch may begin. */
+
+#define EXTRAS 16
+#define ROOM 512
+#define NOWHERE (-1.7976931348623157e308) /* no number */
+
+enum { LOSS, WALL, OWN, PASSES, LR, MOMENTUM, DECAY, FIRST_EXTRA, WIDTH = FIRST_EXTRA + EXTRAS };
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *before, *after, *sweep, *witness, *optimizer, *names[EXTRAS];
+    double row[WIDTH], rows[ROOM][WIDTH];
+    long long step, until, deadline, last, own, count, extras, passes, usual;
+    int open, alarm, late;
+} Stretch;
+
+static void blank(double *row) {
+    for (int k = 0; k < WIDTH; k++) row[k] = NOWHERE;
+}
+
+/* Stretch(weakref of the optimizer, before, after, sweep): what is called at other times. */
+static int stretch_init(Stretch *self, PyObject *args, PyObject *kwargs) {
+    (void)kwargs;
+    PyObject *optimizer, *before, *after, *sweep;
+    if (!PyArg_ParseTuple(args, "OOOO", &optimizer, &before, &after, &sweep)) return -1;
+    Py_XSETREF(self->optimizer, Py_NewRef(optimizer));
+    Py_XSETREF(self->before, Py_NewRef(before));
+    Py_XSETREF(self->after, Py_NewRef(after));
+    Py_XSETREF(self->sweep, Py_NewRef(sweep));
+    Py_XSETREF(self->witness, Py_NewRef(Py_None));
+    blank(self->row);
+    return 0;
+}
+
+static int stretch_traverse(Stretch *self, visitproc visit, void *arg) {
+    Py_VISIT(self->optimizer);
+    Py_VISIT(self->before);
+    Py_VISIT(self->after);
+    Py_VISIT(self->sweep);
+    Py_VISIT(self->witness);
+    return 0;
+}
+
+static int stretch_clear(Stretch *self) {
+    Py_CLEAR(self->optimizer);
+    Py_CLEAR(self->before);
+    Py_CLEAR(self->after);
+    Py_CLEAR(self->sweep);
+    Py_CLEAR(self->witness);
+    for (int k = 0; k < EXTRAS; k++) Py_CLEAR(self->names[k]);
+    self->open = 0;
+    return 0;
+}
+
+static void stretch_free(Stretch *self) {
+    PyObject_GC_UnTrack(self);
+    stretch_clear(self);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+/* A number whose value is at hand: float, int, or a float32 tensor of one element on the CPU. */
+static int plain(PyObject *value, double *found) {
+    const float *x;
+    int64_t n;
+    if (PyFloat_CheckExact(value)) {
+        *found = PyFloat_AS_DOUBLE(value);
+    } else if (PyLong_CheckExact(value)) {
+        *found = PyLong_AsDouble(value);
+    } else if (readable(value, &x, &n) && n == 1) {
+        *found = *x;
+    } else {
+        return 0;
+    }
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        return 0;
+    }
+    return 1;
+}
+
+static int column_of(Stretch *self, PyObject *name) {
+    for (int k = 0; k < self->extras; k++)
+        if (self->names[k] == name || PyUnicode_Compare(self->names[k], name) == 0) return k;
+    if (self->extras == EXTRAS) return -1;
+    self->names[self->extras] = Py_NewRef(name);
+    return (int)self->extras++;
+}
+
+/* take(loss, others): whether the numbers that the script records are taken here. */
+static PyObject *stretch_take(Stretch *self, PyObject *const *args, Py_ssize_t count) {
+    if (!self->open || count != 2 || !PyDict_CheckExact(args[1])) Py_RETURN_FALSE;
+    double *row = self->row, found[1 + EXTRAS];
+    int columns[1 + EXTRAS], size = 0;
+    PyObject *name, *value;
+    Py_ssize_t at = 0;
+    if (self->late && self->count && self->rows[self->count - 1][LOSS] == NOWHERE)
+        row = self->rows[self->count - 1];
+    if (args[0] != Py_None) {
+        if (!plain(args[0], found)) Py_RETURN_FALSE;
+        columns[size++] = LOSS;
+    }
+    while (PyDict_Next(args[1], &at, &name, &value)) {
+        int column = size <= EXTRAS ? column_of(self, name) : -1;
+        if (column < 0 || !plain(value, found + size)) Py_RETURN_FALSE;
+        columns[size++] = FIRST_EXTRA + column;
+    }
+    for (int k = 0; k < size; k++) row[columns[k]] = found[k];
+    if (row != self->row && !isfinite(row[LOSS])) self->alarm = 1;
+    if (self->witness != Py_None && args[0] != Py_None) {
+        PyObject *answer = PyObject_CallOneArg(self->witness, args[0]);
+        if (!answer) return NULL;
+        Py_DECREF(answer);
+    }
+    Py_RETURN_TRUE;
+}
+
+static int entry(PyObject *group, PyObject *name, double *found) {
+    PyObject *value = PyDict_GetItemWithError(group, name);
+    return !value || value == Py_None || plain(value, found);
+}
+
+/* What the optimizer steps with. */
+static int rates(PyObject *optimizer, double *row) {
+    PyObject *groups = PyObject_GetAttr(optimizer, s_param_groups);
+    int found = 0;
+    if (groups && PyList_CheckExact(groups) && PyList_GET_SIZE(groups)) {
+        PyObject *group = PyList_GET_ITEM(groups, 0);
+        PyObject *betas = NULL;
+        found = PyDict_CheckExact(group) && entry(group, s_lr, row + LR) &&
+                entry(group, s_weight_decay, row + DECAY);
+        if (found && PyDict_Contains(group, s_momentum) == 1)
+            found = entry(group, s_momentum, row + MOMENTUM);
+        else if (found && (betas = PyDict_GetItemWithError(group, s_betas)))
+            found = PyTuple_CheckExact(betas) && PyTuple_GET_SIZE(betas) &&
+                    plain(PyTuple_GET_ITEM(betas, 0), row + MOMENTUM);
+    }
+    Py_XDECREF(groups);
+    PyErr_Clear();
+    return found;
+}
+
+/* after(optimizer, args, kwargs): the optimizer has stepped. */
+static PyObject *stretch_after(Stretch *self, PyObject *const *args, Py_ssize_t count) {
+    if (!self->open || count < 1) return PyObject_Vectorcall(self->after, args, count, NULL);
+    int64_t t = now();
+    double *row = self->row;
+    int known = self->late ? !self->count || self->rows[self->count - 1][LOSS] != NOWHERE
+                           : isfinite(row[LOSS]) && row[LOSS] != NOWHERE;
+    if (!known || self->alarm || self->step + 1 >= self->until || t >= self->deadline ||
+        self->count == ROOM || !rates(args[0], row))
+        return PyObject_Vectorcall(self->after, args, count, NULL);
+    row[PASSES] = (double)(self->passes += self->usual);
+    row[WALL] = (t - self->last) * 1e-9;
+    self->last = t;
+    self->step++;
+    row[OWN] = (self->own + now() - t) * 1e-9;
+    self->own = 0;
+    memcpy(self->rows[self->count++], row, sizeof self->row);
+    blank(row);
+    Py_RETURN_NONE;
+}
+
+/* before(optimizer, args, kwargs): the optimizer is about to step. */
+static PyObject *stretch_before(Stretch *self, PyObject *const *args, Py_ssize_t count) {
+    if (self->open) Py_RETURN_NONE;
+    return PyObject_Vectorcall(self->before, args, count, NULL);
+}
+
+/* sweep(...): zero_grad() of the optimizer's class. */
+static PyObject *stretch_sweep(Stretch *self, PyObject *args, PyObject *kwargs) {
+    if (!self->open) return PyObject_Call(self->sweep, args, kwargs);
+    PyObject *optimizer = Py_NewRef(PyWeakref_GetObject(self->optimizer));
+    self->passes = 0;
+    if (optimizer == Py_None) return optimizer;
+    PyObject *method = PyObject_GetAttr((PyObject *)Py_TYPE(optimizer), s_zero_grad);
+    PyObject *own = PyTuple_Pack(1, optimizer);
+    PyObject *all = own ? PySequence_Concat(own, args) : NULL;
+    PyObject *answer = method && all ? PyObject_Call(method, all, kwargs) : NULL;
+    Py_XDECREF(all);
+    Py_XDECREF(own);
+    Py_XDECREF(method);
+    Py_DECREF(optimizer);
+    return answer;
+}
+
+/* begin(until, nanoseconds): the coming steps are quiet, at most for so long. */
+static PyObject *stretch_begin(Stretch *self, PyObject *args) {
+    long long until, most;
+    if (!PyArg_ParseTuple(args, "LL", &until, &most)) return NULL;
+    self->until = until;
+    self->last = now();
+    self->deadline = self->last + most;
+    self->open = 1;
+    Py_RETURN_NONE;
+}
+
+/* end(): closes; gives the rows, those of the step that runs, the names of what is recorded
+   besides the loss, and the nanoseconds since the last boundary. */
+static PyObject *stretch_end(Stretch *self, PyObject *none) {
+    (void)none;
+    PyObject *names = PyTuple_New(self->extras);
+    for (int k = 0; names && k < self->extras; k++)
+        PyTuple_SET_ITEM(names, k, Py_NewRef(self->names[k]));
+    if (!names) return NULL;
+    PyObject *taken = Py_BuildValue(
+        "y#y#NL", (char *)self->rows, (Py_ssize_t)(self->count * sizeof self->row),
+        (char *)self->row, (Py_ssize_t)sizeof self->row, names, now() - self->last);
+    self->open = 0;
+    self->count = 0;
+    blank(self->row);
+    return taken;
+}
+
+static PyMethodDef stretch_methods[] = {
+    {"take", (PyCFunction)(void (*)(void))stretch_take, METH_FASTCALL, NULL},
+    {"before", (PyCFunction)(void (*)(void))stretch_before, METH_FASTCALL, NULL},
+    {"after", (PyCFunction)(void (*)(void))stretch_after, METH_FASTCALL, NULL},
+    {"sweep", (PyCFunction)(void (*)(void))stretch_sweep, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"begin", (PyCFunction)stretch_begin, METH_VARARGS, NULL},
+    {"end", (PyCFunction)stretch_end, METH_NOARGS, NULL},
+    {NULL}};
+
+static PyMemberDef stretch_members[] = {
+    {"step", T_LONGLONG, offsetof(Stretch, step), 0, NULL},
+    {"own", T_LONGLONG, offsetof(Stretch, own), 0, NULL},
+    {"passes", T_LONGLONG, offsetof(Stretch, passes), 0, NULL},
+    {"usual", T_LONGLONG, offsetof(Stretch, usual), 0, NULL},
+    {"open", T_INT, offsetof(Stretch, open), READONLY, NULL},
+    {"alarm", T_INT, offsetof(Stretch, alarm), 0, NULL},
+    {"late", T_INT, offsetof(Stretch, late), 0, NULL},
+    {"witness", T_OBJECT_EX, offsetof(Stretch, witness), 0, NULL},
+    {NULL}};
+
+static PyTypeObject StretchType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "inspector_native.Stretch",
+    .tp_doc = "Stretch(weakref of the optimizer, before, after, sweep)",
+    .tp_basicsize = sizeof(Stretch),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)stretch_init,
+    .tp_traverse = (traverseproc)stretch_traverse,
+    .tp_clear = (inquiry)stretch_clear,
+    .tp_dealloc = (destructor)stretch_free,
+    .tp_methods = stretch_methods,
+    .tp_members = stretch_members,
+};
