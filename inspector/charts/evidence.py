@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from inspector.diagnosis.drawing import Drawing
 
-_BLUE, _RED, _GREY = "#3b7dd8", "#d6413b", "#8a8f98"
+_BLUE, _RED, _GREY, _AMBER = "#3b7dd8", "#d6413b", "#8a8f98", "#c77d0a"
+_LABELLED = 12  # bars whose values can be written above them
 _DECADES = 2.5  # of values that a logarithmic axis tells apart better
 
 
 def evidence_figure(
-    drawing: Drawing, *, window: tuple[int, int] | None = None, height: int = 190
+    drawing: Drawing, *, window: tuple[int, int] | None = None, height: int = 200
 ) -> go.Figure:
     """A line over steps, or bars, with every limit as a labelled line on the same axis.
 
@@ -24,20 +24,29 @@ def evidence_figure(
     """
     figure = _over_steps(drawing, window) if drawing.is_line else _bars(drawing)
     logarithmic = _is_log(drawing)
-    for value, label in drawing.limits:
-        if not logarithmic or value > 0:
-            _limit(figure, drawing, value, label)
+    limits = [one for one in sorted(drawing.limits) if one[0] > 0 or not logarithmic]
+    for number, (value, label) in enumerate(limits):
+        _limit(figure, value, label, logarithmic=logarithmic, shift=_shift(number, len(limits)))
     figure.update_yaxes(
         type="log" if logarithmic else "linear",
-        title={"text": wrapped(drawing.axis), "font": {"size": 12}},
+        title={"text": wrapped(drawing.axis), "font": {"size": 11}},
         exponentformat="power",
-        rangemode="normal" if logarithmic else "tozero",
+        rangemode="normal" if logarithmic or drawing.is_line else "tozero",
         automargin=True,
     )
+    if not logarithmic and limits:
+        figure.add_scatter(  # lines that are shapes do not widen the axis
+            x=[drawing.x[0] if drawing.is_line else shortened(str(drawing.x[0]))] * len(limits),
+            y=[value for value, _ in limits],
+            mode="markers", marker={"opacity": 0}, hoverinfo="skip",
+        )  # fmt: skip
     if logarithmic:
         figure.update_yaxes(range=_decades(drawing), dtick=max(1, round(_span(drawing) / 4)))
     figure.update_layout(
-        height=height, margin={"l": 8, "r": 8, "t": 12, "b": 8}, showlegend=False, bargap=0.35
+        height=height,
+        margin={"l": 8, "r": 120 if limits else 8, "t": 14, "b": 8},
+        showlegend=False,
+        bargap=0.35,
     )  # fmt: skip
     return figure
 
@@ -47,7 +56,7 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
         go.Scatter(
             x=drawing.x,
             y=drawing.y,
-            mode="lines" if len(drawing.x) > 12 else "lines+markers",
+            mode="lines" if sum(y is not None for y in drawing.y) > 20 else "lines+markers",
             line={"color": _BLUE, "width": 2},
             hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>",
         )
@@ -72,13 +81,20 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
 
 def _bars(drawing: Drawing) -> go.Figure:
     colors = [_RED if at in drawing.marked else _GREY for at in range(len(drawing.x))]
+    few = len(drawing.x) <= _LABELLED
+    texts = [
+        "" if value is None or not (few or at in drawing.marked) else _written(value)
+        for at, value in enumerate(drawing.y)
+    ]
     figure = go.Figure(
         go.Bar(
             x=[shortened(str(name)) for name in drawing.x],
             y=drawing.y,
             marker_color=colors,
-            text=["" if value is None else f"{value:.3g}" for value in drawing.y],
+            text=texts,
             textposition="outside",
+            textfont={"size": 11, "color": colors},
+            constraintext="none",
             cliponaxis=False,
             customdata=list(drawing.x),
             hovertemplate="%{customdata}<br>%{y:.4g}<extra></extra>",
@@ -88,27 +104,25 @@ def _bars(drawing: Drawing) -> go.Figure:
     return figure
 
 
-def _limit(figure: go.Figure, drawing: Drawing, value: float, label: str) -> None:
-    """A trace rather than a shape: annotations of shapes are misplaced on logarithmic axes."""
-    across: Sequence[int | str] = drawing.x
-    if drawing.is_line:
-        places: list[int | str] = [across[0], across[-1]]
-    else:
-        places = [shortened(str(name)) for name in across]
-    named = label if any(c.isdigit() for c in label) else f"{label} {value:.3g}"
-    texts = [""] * (len(places) - 1) + [named]
-    figure.add_scatter(
-        x=places,
-        y=[value] * len(places),
-        mode="lines+text" if len(places) > 1 else "markers+text",
-        marker={"symbol": "line-ew", "size": 160, "line": {"color": _RED, "width": 2}},
-        line={"color": _RED, "dash": "dash", "width": 1.6},
-        text=texts,
-        textposition="top left" if drawing.is_line else "top center",
-        textfont={"color": _RED, "size": 12},
-        cliponaxis=False,
-        hovertemplate=f"{label}: {value:.4g}<extra></extra>",
-    )
+def _limit(figure: go.Figure, value: float, label: str, *, logarithmic: bool, shift: int) -> None:
+    """A dashed line across the chart; its label stands beside it, where it hides nothing."""
+    line = {"color": _AMBER, "dash": "dash", "width": 2}
+    figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=value, y1=value, line=line)
+    figure.add_annotation(
+        # Unlike shapes, annotations on a logarithmic axis stand at the logarithm.
+        y=math.log10(value) if logarithmic else value,
+        xref="paper", x=1, xanchor="left", yshift=shift, showarrow=False, align="left",
+        text=wrapped(label, 18), font={"color": _AMBER, "size": 12},
+    )  # fmt: skip
+
+
+def _shift(number: int, count: int) -> int:
+    """Labels of several lines are moved apart, for lines may be close together."""
+    return 0 if count < 2 else 10 * (2 * number - count + 1)
+
+
+def _written(value: float) -> str:
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _shown(drawing: Drawing) -> list[float]:
@@ -139,7 +153,7 @@ def shortened(name: str) -> str:
     return name if len(name) <= 18 else "…" + name[-17:]
 
 
-def wrapped(text: str, width: int = 26) -> str:
+def wrapped(text: str, width: int = 24) -> str:
     """An axis title in lines of a width."""
     lines = [""]
     for word in text.split():

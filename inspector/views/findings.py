@@ -138,7 +138,17 @@ def picture(run: Any, evidence: Evidence, *, max_points: int = 500) -> Picture |
     if evidence.threshold is not None and not drawing.limits:
         limit = (evidence.threshold, f"limit {evidence.threshold:.3g}")
         drawing = dataclasses.replace(drawing, limits=(limit,))
+        if drawing.marked:
+            drawing = dataclasses.replace(drawing, marked=_beyond(drawing, evidence))
     return Picture(drawing, (evidence.first, evidence.last))
+
+
+def _beyond(drawing: Drawing, evidence: Evidence) -> tuple[int, ...]:
+    """Every bar on the wrong side of the threshold, not only the worst one."""
+    sign = 1.0 if evidence.side == "above" else -1.0
+    limit = sign * (evidence.threshold or 0.0)
+    beyond = (at for at, y in enumerate(drawing.y) if y is not None and sign * y > limit)
+    return tuple(sorted({*drawing.marked, *beyond}))
 
 
 def _recorded(run: Any, evidence: Evidence, max_points: int) -> Drawing | None:

@@ -68,6 +68,6 @@ def _by_class(counts: list[int], rarest: int, least: float) -> Drawing:
     return as_bars(
         [(f"class {at}", float(counts[at])) for at in shown],
         "samples of each class",
-        (least, "limit: this share of the most frequent"),
+        (least, f"limit {least:,.0f}"),
         marked=(f"class {rarest}",),
     )

@@ -46,7 +46,12 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 first=int(worst["first_step"]),
                 last=int(worst["last_step"]),
                 drawing=as_bars(
-                    [(row["module"] or "input", float(row["dead"] or 0)) for row in rows],
+                    [
+                        (row["module"] or "input", float(row["dead"] or 0))
+                        for row in sorted(
+                            rows, key=lambda row: run.call_order.get(row["module"] or "", 0)
+                        )
+                    ],
                     "share of units that never fire, after each module",
                     marked=(worst["module"] or "input",),
                 ),

@@ -57,8 +57,14 @@ def _sums_to_one(run: Observations) -> bool:
 
 
 def _lowest(run: Observations) -> float | None:
-    """The lowest cross-entropy that C scores between 0 and 1 can reach: ln(1 + (C - 1)/e)."""
+    """The lowest cross-entropy that scores between 0 and 1 can reach.
+
+    ln(1 + (C - 1)/e) for C classes; ln(1 + 1/e) for a 1 and ln 2 for a 0 of one output.
+    """
     columns = int(run.part("loss", "outputs").get("columns") or 0)
+    counts = run.class_counts
+    if columns == 1 and len(counts) == 2 and sum(counts):
+        return (counts[1] * math.log(1 + 1 / math.e) + counts[0] * math.log(2)) / sum(counts)
     if not run.uses_cross_entropy or columns < 2:
         return None
     return math.log(1 + (columns - 1) / math.e)
@@ -73,7 +79,7 @@ def _finding(
     module: str | None,
 ) -> Finding:
     lowest = _lowest(run)
-    limits = [(lowest, "no lower with probabilities as scores")] if lowest else []
+    limits = [(lowest, f"no lower than {lowest:.2f} this way")] if lowest else []
     drawing = over_steps(run.loss.steps, run.loss.values, "loss", *limits, (0.0, "zero"))
     return Finding(
         code=CODE,

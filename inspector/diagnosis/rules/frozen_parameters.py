@@ -77,6 +77,10 @@ def _unregistered(run: Observations) -> Finding | None:
         None, "parameters used but not registered", len(shapes),
         Remedy(text="Keep modules in nn.ModuleList or nn.ModuleDict, not in a list or dict.",
                code="self.blocks = nn.ModuleList(blocks)"),
+        drawing=as_bars(
+            [("in the model", float(len(run.parameters))), ("unknown to it", float(len(shapes)))],
+            "parameters that the forward pass uses", marked=("unknown to it",),
+        ),
     )  # fmt: skip
 
 
@@ -204,6 +208,7 @@ def _finding(
     line: int = 0,
     rows: Rows | None = None,
     marked: Rows | None = None,
+    drawing: Drawing | None = None,
 ) -> Finding:
     return Finding(
         code=CODE,
@@ -220,7 +225,7 @@ def _finding(
                 value=float(count),
                 quantity="update_ratio" if row else "",
                 subject=row["name"] if row else "",
-                drawing=_moves(rows, marked) if row else None,
+                drawing=drawing or _moves(rows, marked),
             ),
         ),
         explanation=(

@@ -123,7 +123,7 @@ def _range(run: Observations) -> Iterator[Finding]:
             statistic="largest target", value=high, threshold=bounds[1],
             drawing=as_bars(
                 [("smallest target", low), ("largest target", high)], "value",
-                *((bound, f"{name} that {activation} can give")
+                *((bound, f"{name} of {activation}: {bound:g}")
                   for bound, name in zip(bounds, ("least", "most"), strict=True)
                   if math.isfinite(bound)),
                 marked=["smallest target"] * (low < bounds[0])

@@ -38,14 +38,20 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     rise = _rise(run, limits)
     if rise is not None and (moving > limits["moving"] or peak > 1):
         step, factor, evidence = rise
+        usual = moving > limits["moving"]
         yield _finding(
             run,
             "critical" if run.first_nonfinite_loss is not None or not run.learning else "warning",
             0.86,
             step,
-            f"The loss rises to {factor:.1f} times its value while weights move "
-            f"by {moving:.0%} a step.",
-            (evidence, _ratio_evidence(run, moving, limits["moving"])),
+            f"The loss rises to {factor:.1f} times its value while weights move by "
+            + (f"{moving:.0%} a step." if usual else f"up to {peak:.0%} a step."),
+            (
+                evidence,
+                _ratio_evidence(run, moving, limits["moving"])
+                if usual
+                else _ratio_evidence(run, peak, 1.0, "largest"),
+            ),
         )
     elif moving > limits["far"] and not run.learning:
         yield _finding(
@@ -117,9 +123,11 @@ def _early_rise(run: Observations, factor: float, limits: Thresholds) -> Evidenc
     )
 
 
-def _ratio_evidence(run: Observations, value: float, limit: float) -> Evidence:
+def _ratio_evidence(
+    run: Observations, value: float, limit: float, which: str = "median"
+) -> Evidence:
     return Evidence(
-        statistic="median update ratio ‖Δw‖/‖w‖",
+        statistic=f"{which} update ratio ‖Δw‖/‖w‖",
         value=value,
         threshold=limit,
         quantity="total_update_ratio",

@@ -49,7 +49,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     yield Finding(
         code=CODE,
         level=level,
-        title=f"Weights move by {moving:.1e} of their size a step; the loss fell by {fall:.1%}.",
+        title=f"Weights move by {moving:.1e} of their size a step; the loss "
+        f"{'fell' if fall >= 0 else 'rose'} by {abs(fall):.1%}.",
         confidence=0.8 if sure else 0.4,
         evidence=(
             Evidence(

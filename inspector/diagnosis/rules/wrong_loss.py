@@ -88,7 +88,7 @@ def _one_column(run: Observations, outputs: dict[str, Any]) -> Finding | None:
         "the outputs have one column",
         Remedy(text="For two classes with one output use binary cross-entropy.",
                code="loss = F.binary_cross_entropy_with_logits(score.squeeze(1), labels.float())"),
-        over_steps(run.loss.steps, run.loss.values, "loss", (math.log(2), "guessing two classes")),
+        over_steps(run.loss.steps, run.loss.values, "loss", (math.log(2), "guessing: 0.69")),
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def _outside_unit(run: Observations, losses: dict[str, int]) -> Finding | None:
         f"Binary cross-entropy receives targets from {low:.3g} to {high:.3g}, outside [0, 1].",
         "targets outside [0, 1]", _REGRESS,
         as_bars([("smallest target", low), ("largest target", high)], "value",
-                (0.0, "least that fits"), (1.0, "most that fits"),
+                (0.0, "least: 0"), (1.0, "most: 1"),
                 marked=["smallest target"] * (low < 0) + ["largest target"] * (high > 1)),
     )  # fmt: skip
 
