@@ -63,8 +63,9 @@ def _lowest(run: Observations) -> float | None:
     """
     columns = int(run.part("loss", "outputs").get("columns") or 0)
     counts = run.class_counts
-    if columns == 1 and len(counts) == 2 and sum(counts):
-        return (counts[1] * math.log(1 + 1 / math.e) + counts[0] * math.log(2)) / sum(counts)
+    if columns == 1 and len(counts) == 2 and any(counts):
+        zero, one = counts
+        return (one * math.log(1 + 1 / math.e) + zero * math.log(2)) / (zero + one)
     if not run.uses_cross_entropy or columns < 2:
         return None
     return math.log(1 + (columns - 1) / math.e)

@@ -113,6 +113,7 @@ def _range(run: Observations) -> Iterator[Finding]:
     else:
         return
     reach = max(high - low, 1e-9)
+    above = high > bounds[1]
     if low >= bounds[0] - 0.05 * reach and high <= bounds[1] + 0.05 * reach:
         return
     yield _finding(
@@ -120,7 +121,10 @@ def _range(run: Observations) -> Iterator[Finding]:
         f"Targets go from {low:.3g} to {high:.3g}, but the outputs pass through {activation} "
         f"and stay within [{bounds[0]:g}, {bounds[1]:g}].",
         Evidence(
-            statistic="largest target", value=high, threshold=bounds[1],
+            statistic="largest target" if above else "smallest target",
+            value=high if above else low,
+            threshold=bounds[1] if above else bounds[0],
+            side="above" if above else "below",
             drawing=as_bars(
                 [("smallest target", low), ("largest target", high)], "value",
                 *((bound, f"{name} of {activation}: {bound:g}")
