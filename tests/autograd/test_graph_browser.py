@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,41 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from inspector.autograd import GraphTags, capture_graph
-from inspector.store.layout import create_run
-from inspector.store.writer import Writer
+from tests.autograd.graph_pages import PICTURE_MS, click_and_wait, open_graph, place, record, served
 
 sync_api = pytest.importorskip("playwright.sync_api")
 HOSTILE = '"]; a->b [x="<img src=x onerror=alert(1)>'
-PICTURE_MS = 20_000
 
 pytestmark = pytest.mark.browser
-
-APP = """
-import streamlit as st
-from starlette.middleware import Middleware
-from inspector.server import assets, policy
-
-class Headers:
-    def __init__(self, app): self.app = app
-    async def __call__(self, scope, receive, send):
-        async def with_policy(message):
-            if message["type"] == "http.response.start":
-                message = message | {{"headers": [*message["headers"], *policy.HEADERS]}}
-            await send(message)
-        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
-
-app = st.App({script!r}, routes=assets.routes(), middleware=[Middleware(Headers)])
-"""
-
-SCRIPT = """
-import streamlit as st
-from inspector.store.reader import Run
-from inspector.ui.graph_page import render
-st.set_page_config(layout="wide")
-with Run({runs!r} + "/" + st.query_params["run"]) as run:
-    render(run)
-"""
 
 
 class Unrolled(nn.Module):
@@ -90,84 +54,15 @@ class Hostile(nn.Module):
         return self.inner["other"](self.inner[HOSTILE](x))
 
 
-def record(runs: Path, name: str, model: nn.Module, argument: object) -> None:
-    with GraphTags(model) as tags:
-        loss = model(argument).sum()
-    pending = capture_graph(loss, model, step=5, tags=tags)
-    loss.backward()
-    path = create_run(runs, name, {"kind": "watched", "config": {}})
-    writer = Writer(path)
-    writer.document("graph", 5, pending.finish())
-    writer.close()
-    if pending.torchviz:
-        (path / "blobs").mkdir(exist_ok=True)
-        (path / "blobs" / "graph-5.torchviz.dot").write_text(pending.torchviz, "utf-8")
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("graphs")
     runs = folder / "runs"
-    record(runs, "stages", Stages(), torch.ones(1, 2))
-    record(runs, "unrolled", Unrolled(), 1000)
-    record(runs, "hostile", Hostile(), torch.ones(1, 2))
-    (folder / "script.py").write_text(SCRIPT.format(runs=str(runs)))
-    (folder / "app.py").write_text(APP.format(script=str(folder / "script.py")))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}",
-               "--server.address=127.0.0.1", "--server.headless=true",
-               "--server.fileWatcherType=none", "--browser.gatherUsageStats=false"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL
-    ) as server:
-        try:
-            wait_until_healthy(f"http://127.0.0.1:{port}/_stcore/health")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-
-
-def wait_until_healthy(url: str) -> None:
-    end = time.monotonic() + 40
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
-            return
-        time.sleep(0.1)
-    raise TimeoutError(url)
-
-
-@pytest.fixture
-def page(chromium: sync_api.Browser) -> Iterator[sync_api.Page]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    tab = context.new_page()
-    problems: list[str] = []
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("dialog", lambda dialog: problems.append(f"dialog {dialog.message}"))
-    tab.on("console", lambda m: problems.append(m.text) if "Security Policy" in m.text else None)
-    yield tab
-    context.close()
-    assert problems == []
-
-
-def open_graph(page: sync_api.Page, address: str, run: str) -> None:
-    page.goto(f"{address}/?run={run}")
-    page.wait_for_selector(".autograd-graph[data-shown]", timeout=PICTURE_MS)
-
-
-def click_and_wait(page: sync_api.Page, target: sync_api.Locator) -> None:
-    before = page.locator(".autograd-graph").get_attribute("data-shown")
-    target.click()
-    page.wait_for_selector(
-        f'.autograd-graph[data-shown]:not([data-shown="{before}"])', timeout=PICTURE_MS
-    )
-
-
-def place(page: sync_api.Page) -> str:
-    return str(page.locator(".sheet").evaluate("sheet => sheet.style.transform"))
+    record(runs, "stages", Stages(), {5: lambda model: model(torch.ones(1, 2)).sum()})
+    record(runs, "unrolled", Unrolled(), {5: lambda model: model(1000).sum()})
+    record(runs, "hostile", Hostile(), {5: lambda model: model(torch.ones(1, 2)).sum()})
+    with served(folder, runs) as url:
+        yield url
 
 
 def test_a_fold_opens_and_closes_by_click_and_the_zoom_stays(
