@@ -43,7 +43,7 @@ def init_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
         columns = st.columns(_COLUMNS, gap="medium")
         for column, name in zip(columns, types[first : first + _COLUMNS], strict=False):
             with column:
-                how = _field(name, config.init.get(name), f"{key}/{name}")
+                how = _field(name, config.init.get(name), f"{key}/{config.model}/{name}")
             if how is not None:
                 init[name] = how
     with st.popover("What they do", icon=":material/help:"):

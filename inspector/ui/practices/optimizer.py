@@ -53,6 +53,7 @@ def _groups(config: RunConfig, key: str) -> list[dict[str, Any]]:
         "rate for a pretrained body. All others train with the settings above."
     )
     modules = modules_of(config)
+    key = f"{key}/{config.model}"
     numbers: list[int] = st.session_state.setdefault(
         f"{key}/groups", list(range(len(config.param_groups)))
     )

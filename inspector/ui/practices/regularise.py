@@ -41,11 +41,13 @@ def regularise_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
             "Frozen modules",
             modules,
             list(controls.frozen),
-            key=f"{key}/frozen",
+            key=f"{key}/{config.model}/frozen",
             text="Their weights stay as they are: no gradient is computed for them. They can be "
             "freed while the run goes on.",
         )
-        evaluated = eval_choice(modules, list(controls.eval_modules), key=f"{key}/eval")
+        evaluated = eval_choice(
+            modules, list(controls.eval_modules), key=f"{key}/{config.model}/eval"
+        )
     made = dataclasses.replace(controls, frozen=tuple(frozen), eval_modules=tuple(evaluated))
     return {"early_stopping": stopping, "controls": made}
 
