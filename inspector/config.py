@@ -72,6 +72,10 @@ class RunConfig:
             list with one number per class.
         init: how modules are initialised, by the name of their type (``{"Linear":
             "kaiming_normal"}``); a type that is not named keeps PyTorch's default.
+        replace: modules exchanged once the model is built: a type or a path to a class of
+            ``torch.nn`` that needs no arguments (``{"Sigmoid": "ReLU"}``).
+        follows: the finding of an earlier run that this one answers: ``run``, ``code``,
+            ``text``, ``value``, ``threshold``, ``side``; its page then says whether it helped.
         precision: one of ``PRECISIONS``; other than float32 trains under autocast, fp16 with
             loss scaling.
         metrics: names of further metrics of the held-out samples; empty takes the task's usual.
@@ -123,6 +127,8 @@ class RunConfig:
     loss: str = "auto"
     loss_args: dict[str, Any] = field(default_factory=dict)
     init: dict[str, Any] = field(default_factory=dict)
+    replace: dict[str, Any] = field(default_factory=dict)
+    follows: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
     metrics: list[Any] = field(default_factory=list)
     augment: list[Any] = field(default_factory=list)

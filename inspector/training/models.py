@@ -19,6 +19,7 @@ from inspector.training.initialisation import initialise
 from inspector.training.own.arguments import arguments, takes_anything
 from inspector.training.own.reference import Loaded
 from inspector.training.own.weights import load_weights
+from inspector.training.replacing import replace_modules
 
 _Pair = tuple[int, int]
 _SMALLEST_IMAGE = {"alexnet": 64, "inception_v3": 75, "vit": 224, "maxvit": 224}
@@ -61,6 +62,7 @@ def build_model(config: RunConfig, source: Sized, own: Loaded | None = None) -> 
             raise ModelError(misfit)
         torchvision = config.model.startswith("torchvision:")
         model = _torchvision(config, source) if torchvision else _sample_model(config, source)
+    replace_modules(model, config.replace)
     pending = initialise(model, config.init)
     if config.weights:
         load_weights(model, config.weights, partial=config.weights_partial)
