@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from inspector.config import RunConfig
 from inspector.errors import ConfigError
-from inspector.training.own.reference import Loaded, is_code, load
+from inspector.training.own.reference import Loaded, is_code, load, one_reading
 
 FOLDER = "source"
 
@@ -21,6 +22,7 @@ class OwnCode:
     Attributes:
         step, validation_step: ``training_step(model, batch)`` and ``validation_step``, if any.
         sources: the texts that were executed, by the names of their files.
+        origins: where these files lie.
     """
 
     model: Loaded | None = None
@@ -28,6 +30,7 @@ class OwnCode:
     step: Callable[..., Any] | None = None
     validation_step: Callable[..., Any] | None = None
     sources: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 def find_own(config: RunConfig) -> OwnCode:
@@ -38,8 +41,9 @@ def find_own(config: RunConfig) -> OwnCode:
     Raises:
         ConfigError: a source cannot be loaded, or the task is ``own`` and there is no step.
     """
-    model = load(config.model, config.code) if is_code(config.model) else None
-    data = load(config.data, config.code) if is_code(config.data) else None
+    with one_reading():
+        model = load(config.model, config.code) if is_code(config.model) else None
+        data = load(config.data, config.code) if is_code(config.data) else None
     found = [loaded for loaded in (model, data) if loaded is not None]
     step = _function("training_step", found) if config.task in ("auto", "own") else None
     if config.task == "own" and step is None:
@@ -53,11 +57,16 @@ def find_own(config: RunConfig) -> OwnCode:
         step,
         _function("validation_step", found) if step else None,
         {name: text for loaded in reversed(found) for name, text in loaded.sources.items()},
+        {name: path for loaded in reversed(found) for name, path in loaded.origins.items()},
     )
 
 
-def keep(sources: dict[str, str], run_path: Path) -> None:
-    """Writes the sources of a run into its ``blobs/source``."""
+def keep(sources: dict[str, str], run_path: Path, origins: dict[str, str] | None = None) -> None:
+    """Writes the sources of a run into its ``blobs/source``, and where they are from beside it."""
+    if origins:
+        path = run_path / "blobs" / f"{FOLDER}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(origins, indent=1), "utf-8")
     for name, text in sources.items():
         path = run_path / "blobs" / FOLDER / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,14 @@ import ast
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import linecache
 import os
 import sys
+import sysconfig
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +28,7 @@ from inspector.errors import ConfigError
 
 _LARGEST_SOURCE = 4 << 20
 TYPED = "your_code.py"
-_loaded_by_us: set[str] = set()
+_OURS = frozenset(("inspector", "sample_models", "pages", "app"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,21 @@ class Loaded:
         value: the class, function or object of that name.
         module: where it was found.
         sources: the text that was executed, by the name of its file.
+        origins: where each of these files lies; none for typed code.
     """
 
     value: Any
     module: ModuleType
     sources: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+Read = tuple[ModuleType, dict[str, str], dict[str, str]]
+"""A module, the texts of its files by name, and where they lie."""
+
+_before: dict[Path, frozenset[str]] = {}  # modules that were there when a folder was first read
+_seen: dict[Path, str] = {}  # files of importable modules, as they were when they were imported
+_reading: dict[Path, Read] | None = None
 
 
 def is_code(name: str) -> bool:
@@ -61,12 +73,13 @@ def load(reference: str, code: str = "") -> Loaded:
     kind, _, rest = reference.partition(":")
     place, _, name = rest.rpartition(":") if kind != "code" else ("", "", rest)
     if kind == "import":
-        module, sources = _imported(place, reference)
+        module, sources, origins = _imported(place, reference)
     else:
         path = typed_file(code) if kind == "code" else source_file(place or rest)
         if kind == "file" and not place:
             name = ""
-        module, sources = _executed(path)
+        module, sources, origins = _executed(path)
+        origins = {} if kind == "code" else origins
     if not name:
         offered = ", ".join(names_in(next(iter(sources.values()), ""))) or "nothing"
         raise ConfigError(
@@ -79,7 +92,7 @@ def load(reference: str, code: str = "") -> Loaded:
             offered = ", ".join(names_in(next(iter(sources.values()), ""))) or "no names"
             raise ConfigError(f"There is no {name!r} in {place or TYPED}; it defines {offered}.")
         value = getattr(value, part)
-    return Loaded(value, module, sources)
+    return Loaded(value, module, sources, origins)
 
 
 def source_file(text: str) -> Path:
@@ -129,7 +142,9 @@ def names_in(source: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _executed(path: Path) -> tuple[ModuleType, dict[str, str]]:
+def _executed(path: Path) -> Read:
+    if _reading is not None and path in _reading:
+        return _reading[path]
     try:
         content = path.read_bytes()
         text = content.decode("utf-8")
@@ -141,74 +156,131 @@ def _executed(path: Path) -> tuple[ModuleType, dict[str, str]]:
     module = ModuleType(f"own_{path.stem}_{digest}")
     module.__file__ = str(path)
     linecache.checkcache(str(path))
-    with _neighbours(path.parent) as neighbours:
+    if not _reading:  # what model and data both import is one module to both
+        forget(path.parent)
+    with _importable(path.parent):
         sys.modules[module.__name__] = module  # dataclasses and pickle look there
         try:
             exec(compile(text, str(path), "exec"), module.__dict__)
         except Exception as error:
             del sys.modules[module.__name__]
             raise ConfigError(f"{path} cannot be loaded: {describe(error, path)}.") from error
-        sources = {path.name: text} | neighbours()
-    return module, sources
+    files = {path.name: path} | own_files(path.parent)
+    read = module, {path.name: text} | _texts_of(files, {path.name}), _named_paths(files)
+    if _reading is not None:
+        _reading[path] = read
+    return read
 
 
 @contextlib.contextmanager
-def _neighbours(folder: Path) -> Iterator[Any]:
-    """Makes the files beside a source importable, afresh; yields what tells their texts."""
-    for name in _loaded_by_us & set(sys.modules):
+def one_reading() -> Iterator[None]:
+    """Each file is executed once inside, however many references lead to it."""
+    global _reading
+    _reading = {}
+    try:
+        yield
+    finally:
+        _reading = None
+
+
+def own_files(folder: Path) -> dict[str, Path]:
+    """The files in a folder that were imported since it was first read from, by relative path."""
+    found = {}
+    for name in _modules_in(folder):
+        file = Path(str(sys.modules[name].__file__))
+        found[str(file.relative_to(folder))] = file
+    return found
+
+
+def forget(folder: Path) -> None:
+    """Has everything that a user's source imported from its folder be imported afresh."""
+    for name in _modules_in(folder):
         del sys.modules[name]
-    _loaded_by_us.clear()
     importlib.invalidate_caches()
-    before, written = set(sys.modules), sys.dont_write_bytecode
+
+
+def _modules_in(folder: Path) -> list[str]:
+    known = _before.setdefault(folder, frozenset(sys.modules))
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if name not in known
+        and getattr(module, "__spec__", None) is not None  # what we executed has none
+        and name.partition(".")[0] not in _OURS
+        and _is_source_in(getattr(module, "__file__", None), folder)
+    ]
+
+
+def _is_source_in(file: str | None, folder: Path) -> bool:
+    if not file or not file.endswith(".py"):
+        return False
+    path = Path(file)
+    return path.is_relative_to(folder) and not {"site-packages", "dist-packages"} & set(path.parts)
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Makes the files beside a source importable, and read anew when they have changed."""
+    written = sys.dont_write_bytecode
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last: a file named random.py must not shadow Python's
     sys.dont_write_bytecode = True  # compiled files are told apart by whole seconds only
-
-    def texts() -> dict[str, str]:
-        found = {}
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).is_relative_to(folder) and file.endswith(".py"):
-                _loaded_by_us.add(name)
-                found[str(Path(file).relative_to(folder))] = Path(file).read_text("utf-8")
-        return found
-
     try:
-        yield texts
+        yield
     finally:
         sys.dont_write_bytecode = written
 
 
-def _imported(name: str, reference: str) -> tuple[ModuleType, dict[str, str]]:
+def _imported(name: str, reference: str) -> Read:
     if not name:
         raise ConfigError(f"Expected import:MODULE:NAME, but got {reference!r}.")
     here = os.getcwd()  # noqa: PTH109 - sys.path holds strings
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
     importlib.invalidate_caches()
-    known = sys.modules.get(name)
+    folder = _folder_of(name.partition(".")[0])
     try:
-        module = (
-            importlib.reload(known) if known and _changed(known) else importlib.import_module(name)
-        )
+        if folder is None:
+            return importlib.import_module(name), {}, {}
+        if any(path in _seen and _read(path) != _seen[path] for path in own_files(folder).values()):
+            forget(folder)
+        with _importable(folder):
+            module = importlib.import_module(name)
     except Exception as error:
         raise ConfigError(f"Module {name} cannot be imported: {describe(error)}.") from error
-    file = getattr(module, "__file__", None)
-    if not file or not file.endswith(".py"):
-        return module, {}
-    text = Path(file).read_text("utf-8")
-    _texts[name] = text
-    return module, {Path(file).name: text}
+    files = own_files(folder)
+    own = getattr(module, "__file__", None)
+    if _is_source_in(own, folder):
+        files = {str(Path(str(own)).relative_to(folder)): Path(str(own))} | files
+    texts = _texts_of(files)
+    _seen.update({files[name]: text for name, text in texts.items()})
+    return module, texts, _named_paths(files)
 
 
-_texts: dict[str, str] = {}
+def _folder_of(package: str) -> Path | None:
+    """The folder that a user's own package or module lies in; None for installed ones."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    origin = Path(spec.origin)
+    folder = origin.parent.parent if spec.submodule_search_locations else origin.parent
+    installed = {Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")}
+    return None if folder in installed or package in _OURS else folder
 
 
-def _changed(module: ModuleType) -> bool:
-    """Whether the file of a module that we imported before reads differently now."""
-    file = getattr(module, "__file__", None)
-    seen = _texts.get(module.__name__)
-    return bool(file and seen is not None and Path(file).read_text("utf-8") != seen)
+def _texts_of(files: dict[str, Path], known: Collection[str] = ()) -> dict[str, str]:
+    return {name: _read(path) for name, path in files.items() if name not in known}
+
+
+def _named_paths(files: dict[str, Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in files.items()}
+
+
+def _read(path: Path) -> str:
+    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
 
 def describe(error: BaseException, path: Path | None = None) -> str:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import streamlit as st
 
 from inspector import catalog
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
 from inspector.ui.context import escape
+from inspector.ui.own.pictures import enlarged, in_a_row
 from inspector.ui.own.python import field
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from inspector.training.own.preview import Few
 
 _COLUMNS = 4
 _DRAWS = 6
 _TILE = 84  # pixels on the screen
-_GAP = 6
 _RARELY = ("interpolation", "fill", "center", "inplace", "num_magnitude_bins", "antialias")
 
 Entries = list[dict[str, Any]]
@@ -95,17 +92,20 @@ def _heading(place: int, entry: dict[str, Any], count: int, key: str) -> Any:
     from inspector.training.own.augment import offer
 
     act: tuple[int, int | None] | None = None
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{place + 1}. {escape(entry['name'])}**", width="content")
-        st.caption(escape(offer(entry["name"]).about), width="stretch")
-        if st.button("", icon=":material/arrow_upward:", key=f"{key}/up", disabled=place == 0,
-                     help="Earlier"):  # fmt: skip
-            act = place, place - 1
-        if st.button("", icon=":material/arrow_downward:", key=f"{key}/down",
-                     disabled=place == count - 1, help="Later"):  # fmt: skip
-            act = place, place + 1
-        if st.button("", icon=":material/close:", key=f"{key}/remove", help="Remove"):
-            act = place, None
+    left, right = st.columns([5, 1], vertical_alignment="top", gap="small")
+    about = offer(entry["name"]).about.partition(". ")[0].rstrip(".")
+    left.markdown(f"**{place + 1}. {escape(entry['name'])}** &ensp;:small[{escape(about)}.]")
+    with right, st.container(horizontal=True, horizontal_alignment="right", gap="xxsmall"):
+        for icon, to, words, enabled in (
+            ("arrow_upward", place - 1, "Earlier", place > 0),
+            ("arrow_downward", place + 1, "Later", place < count - 1),
+            ("close", None, "Remove", True),
+        ):
+            if st.button(
+                "", icon=f":material/{icon}:", key=f"{key}/{icon}", help=words, type="tertiary",
+                disabled=not enabled,
+            ):  # fmt: skip
+                act = place, to
     return act
 
 
@@ -165,8 +165,8 @@ def _pictures(config: RunConfig, entries: Entries, key: str) -> None:
     for caption, pictures in zip(few.captions, rows, strict=True):
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             st.markdown(escape(caption), width=110)
-            st.image(_tile(pictures[0]))
-            st.image(np.concatenate([_tile(picture) for picture in pictures[1:]], axis=1))
+            st.image(enlarged(pictures[0], _TILE * len(pictures[0]) // pictures[0].shape[1]))
+            st.image(in_a_row(pictures[1:], _TILE * len(pictures[0]) // pictures[0].shape[1]))
 
 
 def _few(config: RunConfig) -> Few:
@@ -180,11 +180,3 @@ def _few(config: RunConfig) -> Few:
     except Exception as error:  # the user's own code may raise anything
         told = failure(error)
         raise InspectorError(f"{told.error}: {told.message}") from error
-
-
-def _tile(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Enlarged by whole pixels to about the size of a tile, with a transparent margin."""
-    times = max(1, _TILE // picture.shape[1])
-    large = picture.repeat(times, 0).repeat(times, 1)
-    opaque = np.full((*large.shape[:2], 1), 255, np.uint8)
-    return np.pad(np.concatenate([large, opaque], axis=2), ((0, 0), (0, _GAP), (0, 0)))

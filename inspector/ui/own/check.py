@@ -10,6 +10,7 @@ import streamlit as st
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
 from inspector.ui.context import escape
+from inspector.ui.own.pictures import enlarged
 
 if TYPE_CHECKING:
     from inspector.training.own.preview import Preview
@@ -107,7 +108,10 @@ def _samples(made: Preview) -> None:
         st.markdown("**Samples**")
         with st.container(horizontal=True, gap="small"):
             for image, caption in made.images:
-                st.image(image, caption=escape(caption), width=_IMAGE_PIXELS)
+                large = enlarged(image, _IMAGE_PIXELS * len(image) // max(image.shape[:2]))
+                wide = image.shape[1] > image.shape[0]
+                width = large.shape[1] if wide else _IMAGE_PIXELS
+                st.image(large, caption=escape(caption), width=width)
     elif made.table is not None:
         st.markdown("**First samples**")
         st.dataframe(made.table, hide_index=True, width="stretch")
