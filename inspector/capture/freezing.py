@@ -83,7 +83,5 @@ def inside(model: nn.Module, paths: Collection[str]) -> set[str]:
 
 def unknown(path: str, known: Collection[str]) -> str:
     """The refusal of a path, with those that there are."""
-    top = [name for name in known if name and "." not in name]
-    return (
-        f"There is no module {path!r}; the model has {', '.join(top) or 'no modules'} at its top."
-    )
+    top = ", ".join(name for name in known if name and "." not in name)
+    return f"There is no module {path!r}; at its top the model has {top or 'none'}."
