@@ -33,12 +33,15 @@ def findings_page() -> None:
 def _findings(name: str) -> None:
     with current_run() as run:
         found, live, events, config = diagnose(run), is_live(run), run.events(), run.config
+        modules = (run.document("modules") or {}).get("modules", [])
+        steps = run.series("loss", max_points=2).steps
+    repair.answered(config, found, int(steps[-1]) + 1 if len(steps) else 0)
     repair.verdicts(events)
     repair.nan_card(name)
     if not found:
         st.success("Nothing suspicious has been found so far.")
         return
-    draw = partial(_card, name=name, config=config, live=live)
+    draw = partial(_card, name=name, config=config, modules=modules, live=live)
     serious = [finding for finding in found if finding.level != "note"]
     for position, finding in enumerate(serious):
         draw(finding, position)
@@ -50,7 +53,13 @@ def _findings(name: str) -> None:
 
 
 def _card(
-    finding: Finding, position: int, *, name: str, config: dict[str, Any], live: bool
+    finding: Finding,
+    position: int,
+    *,
+    name: str,
+    config: dict[str, Any],
+    modules: list[dict[str, Any]],
+    live: bool,
 ) -> None:
     card = view.cards([finding])[0]
     with st.container(border=True, key=f"finding-{card.code}-{position}"):
@@ -66,7 +75,9 @@ def _card(
         if card.explanation:
             st.markdown(escape(card.explanation))
             st.caption(escape(card.reference))
-        repair.buttons(finding, name, config, live=live, key=f"remedy-{position}-{card.code}")
+        repair.buttons(
+            finding, name, config, modules, live=live, key=f"remedy-{position}-{card.code}"
+        )
 
 
 def _evidence(finding: Finding, position: int) -> None:

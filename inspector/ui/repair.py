@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
 
+from inspector.config import RunConfig
 from inspector.diagnosis import Finding
+from inspector.errors import InspectorError
 from inspector.events import StoredEvent
-from inspector.ui import runs
 from inspector.ui.commanding import send
 from inspector.ui.context import escape, is_live, opened, runs_dir
 from inspector.views import repair as view
+from inspector.views.actions import Action, actions
+from inspector.views.answers import answer
 from inspector.views.bundle import zipped
 
 _REFRESH = "2s"
@@ -30,13 +34,21 @@ def nan_panel(name: str, *, live: bool) -> None:
     st.fragment(nan_card, run_every=_REFRESH if live else None)(name)
 
 
-def buttons(finding: Finding, name: str, config: dict[str, Any], *, live: bool, key: str) -> None:
+def buttons(
+    finding: Finding,
+    name: str,
+    config: dict[str, Any],
+    modules: Sequence[Mapping[str, Any]],
+    *,
+    live: bool,
+    key: str,
+) -> None:
     """One button for each thing the app can do about a finding; the rest is advice."""
-    for number, action in enumerate(view.actions(finding, config)):
+    for number, action in enumerate(actions(finding, config, modules, live=live)):
         if action.needs_new_run:
             if st.button(escape(action.label), key=f"{key}-{number}", help=action.about,
                          icon=":material/restart_alt:"):  # fmt: skip
-                runs.start_and_watch({**config, **action.settings})
+                _prepare(name, config, action)
             continue
         st.button(
             escape(action.label),
@@ -53,6 +65,30 @@ def buttons(finding: Finding, name: str, config: dict[str, Any], *, live: bool, 
             st.caption(escape(remedy.text))
             if remedy.code:
                 st.code(remedy.code, language="python")
+
+
+def _prepare(name: str, config: dict[str, Any], action: Action) -> None:
+    """Loads the next run into the Start page, where the change is shown before it starts."""
+    settings = {**config, **action.settings}
+    settings["follows"] = {"run": name, **settings["follows"]}
+    try:
+        st.session_state["draft"] = RunConfig.from_dict(settings)
+    except InspectorError as error:
+        st.error(escape(str(error)), icon=":material/block:")
+        return
+    st.session_state["draft_version"] = st.session_state.get("draft_version", 0) + 1
+    st.switch_page(st.session_state["pages"]["start"])
+
+
+def answered(config: dict[str, Any], found: list[Finding], steps: int) -> None:
+    """Whether this run has mended what an earlier one's finding said."""
+    made = answer(config.get("follows") or {}, found, steps)
+    if made is not None:
+        mark = _MARK.get(made.verdict, ":gray[:material/hourglass_empty:]")
+        with st.container(border=True, key="answer"):
+            st.markdown(f"{mark} **{escape(made.verdict.capitalize() or 'Wait')}** · "
+                        f"{escape(made.text)}")  # fmt: skip
+            st.caption(f"Changed: {escape(made.changed)}")
 
 
 def verdicts(events: list[StoredEvent]) -> None:

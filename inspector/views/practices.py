@@ -29,6 +29,7 @@ def changes(config: RunConfig) -> list[str]:
         *([f"schedule {SCHEDULES.get(str(name), name)}"] if (name := _schedule(config)) else []),
         *_arguments(config.loss_args),
         *(f"{kind} initialised {_method(how)}" for kind, how in config.init.items()),
+        *(f"{old} replaced by {new}" for old, new in config.replace.items()),
         *([config.precision] if config.precision != "float32" else []),
         *([f"{controls.accumulate} passes a step"] if controls.accumulate > 1 else []),
     ]
@@ -55,6 +56,8 @@ def changes(config: RunConfig) -> list[str]:
     found += _counted(len(config.augment), "augmentation")
     if config.metrics:
         found.append("metrics " + _listed([str(name) for name in config.metrics]))
+    if config.follows:
+        found.append(f"answers {config.follows.get('run')}: {config.follows.get('text')}")
     return found
 
 

@@ -1,13 +1,11 @@
-"""What can be done about a run: remedies with buttons, the origin of a NaN, verdicts, a curve."""
+"""What happened to a run: the origin of a NaN, verdicts of remedies, faults that were injected."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from inspector.commands import Name
-from inspector.diagnosis.finding import Finding
 from inspector.events import (
     FaultHealed,
     FaultInjected,
@@ -16,92 +14,6 @@ from inspector.events import (
     RemedyVerdict,
     StoredEvent,
 )
-
-_SIGMOID_LIKE = frozenset(("vanishing_gradient", "saturated_activation"))
-_NEW_WEIGHTS = frozenset(("vanishing_gradient", "saturated_activation", "dead_relu",
-                          "poor_initialization"))  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """A button: the command that it sends, or the settings with which the next run starts."""
-
-    label: str
-    about: str
-    name: Name = "remedy"
-    value: dict[str, Any] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def needs_new_run(self) -> bool:
-        """Whether it cannot be done to a run that is going."""
-        return bool(self.settings)
-
-
-def actions(finding: Finding, config: dict[str, Any]) -> list[Action]:
-    """What the app can do about a finding: to the running model first, then in a new run."""
-    judged = _judged_by(finding)
-    made = [
-        Action(
-            remedy.text.rstrip("."),
-            f"Sets {remedy.control} to {remedy.value} at the next step; after fifty steps you are "
-            "told whether it has helped.",
-            value={"action": "set", "control": remedy.control, "value": remedy.value,
-                   "text": remedy.text, **judged},
-        )
-        for remedy in finding.remedies
-        if remedy.control
-    ]  # fmt: skip
-    if finding.code in _NEW_WEIGHTS:
-        made += _new_weights(finding, judged)
-    if finding.code == "frozen_parameters" and finding.module is not None:
-        text = f"Unfreeze {finding.module or 'the model'}"
-        value = {"action": "unfreeze", "module": finding.module, "text": text, **judged}
-        made.append(Action(text, "Its parameters ask for gradients and join the optimizer.",
-                           value=value))  # fmt: skip
-    if finding.code == "unnormalized_input" and config and not config.get("normalize"):
-        made.append(
-            Action(
-                "Normalise the inputs in a new run",
-                "Starts this run again with mean 0 and standard deviation 1 for every feature.",
-                settings={"normalize": True},
-            )
-        )
-    return made
-
-
-def _new_weights(finding: Finding, judged: dict[str, Any]) -> list[Action]:
-    saturating = finding.code in _SIGMOID_LIKE
-    method, title = ("xavier", "Xavier") if saturating else ("he", "He")
-    whole = finding.code == "vanishing_gradient" or not finding.module
-    module = "" if whole else _owner(finding)
-    where = "all modules" if whole else module
-    text = f"Re-initialise {where} ({title})"
-    about = (
-        "Draws new weights whose size fits the activations, so that gradients keep their size from "
-        "module to module. What these weights had learnt is lost."
-    )
-    value = {"action": "reinitialize", "module": module, "method": method, "text": text, **judged}
-    return [Action(text, about, value=value)]
-
-
-def _owner(finding: Finding) -> str:
-    """The module with the weights; a finding may be about the activation behind it."""
-    subjects = [e.subject for e in finding.evidence if e.subject.endswith((".weight", ".bias"))]
-    if subjects:
-        return subjects[0].rpartition(".")[0]
-    return (finding.module or "").rpartition(".")[0]
-
-
-def _judged_by(finding: Finding) -> dict[str, Any]:
-    """By which statistic the remedy is judged: the first evidence that was recorded."""
-    judged: dict[str, Any] = {"code": finding.code}
-    shown = next((e for e in finding.evidence if e.quantity), None)
-    if shown is not None:
-        judged |= {"quantity": shown.quantity, "subject": shown.subject, "side": shown.side}
-        if shown.threshold is not None:
-            judged["threshold"] = shown.threshold
-    return judged
 
 
 @dataclass(frozen=True, slots=True)
