@@ -124,6 +124,20 @@ def fork(
 
 
 @app.command()
+def check(
+    what: Annotated[str, typer.Argument(help="overfit or reproducibility.")],
+    config: Annotated[str, typer.Argument(help="A preset, or a JSON file as of a run.")] = "",
+    steps: Annotated[int | None, typer.Option(help="At most so many, or so many of each.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value.")] = None,
+) -> None:
+    """Learns one batch by heart, or runs twice and compares; exit code 1 when it fails."""
+    from inspector.headless import check as run_check
+
+    made = _configuration(config, settings or [], headless=True, steps=None, seed=None)
+    raise typer.Exit(run_check(what, made, steps, typer.echo))
+
+
+@app.command()
 def diagnose(
     run: Annotated[str, typer.Argument(help="Name of a run in --run-dir, or its folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,

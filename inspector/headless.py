@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.progress import (
 
 from inspector.commands import Command
 from inspector.config import RunConfig
+from inspector.errors import ConfigError
 from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
 
@@ -42,6 +44,37 @@ def start(config: RunConfig, runs_dir: Path, name: str | None) -> str:
             bar.update(download[0], description=text, completed=share)
 
         return runner.start(config, runs_dir, name, progress=progress)
+
+
+def check(what: str, config: RunConfig, steps: int | None, say: Callable[[str], None]) -> int:
+    """Runs the check ``overfit`` or ``reproducibility`` and says what it has found.
+
+    Returns:
+        The exit code: 0 passed, 1 not.
+
+    Raises:
+        InspectorError: there is no such check, or the configuration cannot work.
+    """
+    from inspector.training.checks import check_overfit, check_reproducibility
+
+    with _bar(Console()) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def told(text: str, share: float) -> None:
+            bar.update(task, description=text, completed=share)
+
+        if what == "overfit":
+            verdict = check_overfit(config, *([] if steps is None else [steps]), told=told)
+            passed, text, meaning = verdict.learned, verdict.text, verdict.meaning
+        elif what == "reproducibility":
+            found = check_reproducibility(config, *([] if steps is None else [steps]), told=told)
+            passed, text, meaning = found.same, found.text, found.meaning
+        else:
+            raise ConfigError(f"check is overfit or reproducibility, but got {what!r}.")
+    say(text)
+    if meaning:
+        say(meaning)
+    return 0 if passed else 1
 
 
 def follow(path: Path) -> int:

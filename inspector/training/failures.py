@@ -14,6 +14,7 @@ from torch import nn
 
 import inspector
 from inspector.events import Frame, NonFinite, RunFailed
+from inspector.training.reproducibility import explain
 
 _PACKAGE = str(Path(inspector.__file__).parent)
 _BUNDLE = str(Path(_PACKAGE) / "bundle")
@@ -50,6 +51,8 @@ def failure(error: BaseException, model: nn.Module | None = None) -> RunFailed:
 
 
 def _message(error: BaseException) -> str:
+    if (explained := explain(error)) is not None:
+        return explained
     text = str(error).strip() or "(no message)"
     if isinstance(error, torch.OutOfMemoryError):
         return f"{text} Choose a smaller batch_size."

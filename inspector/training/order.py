@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import (
     BatchSampler,
+    DataLoader,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -20,11 +21,23 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from inspector.errors import ConfigError
+from inspector.errors import ConfigError, DataError
 from inspector.training.random_numbers import random_numbers, set_random_numbers
-from inspector.training.samples import Loader
+from inspector.training.samples import Loader, as_is
 
 _KNOWN = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+def first_batches(loader: Loader, count: int) -> Loader:
+    """A loader of the first ``count`` batches, in their order, just as they were drawn.
+
+    Raises:
+        DataError: there is no batch.
+    """
+    batches: Any = list(islice(loader, count))
+    if not batches:
+        raise DataError("Expected batches to train on, but the loader gives none.")
+    return DataLoader(batches, batch_size=None, collate_fn=as_is)
 
 
 def generators(loader: Loader) -> list[torch.Generator]:

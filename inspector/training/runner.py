@@ -23,17 +23,19 @@ import torch
 from inspector import catalog
 from inspector.commands import Command
 from inspector.config import RunConfig
-from inspector.errors import ConfigError, InspectorError, StoreError
+from inspector.errors import ConfigError, InspectorError, ModelError, StoreError
 from inspector.store.control import ControlWriter
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 from inspector.training import process
+from inspector.training.compiling import compiled, forgiving
 from inspector.training.continuing import attach, continuation, without_start
 from inspector.training.downloads import Progress
 from inspector.training.dry_run import dry_run
 from inspector.training.failures import failure
 from inspector.training.loop import train
 from inspector.training.own.code import keep
+from inspector.training.reproducibility import deterministic, explain
 from inspector.training.task import Task, build_task
 from inspector.watching import Watch, watch
 
@@ -96,10 +98,14 @@ def prepare(
         task = build_task(config if continued is None else without_start(config), progress)
         if continued is not None:
             task = attach(dataclasses.replace(task, config=config), continued)
-        dry_run(task)
+        with deterministic(config.deterministic):
+            dry_run(task)
+        task = compiled(task)
     except InspectorError:
         raise
     except Exception as error:
+        if (explained := explain(error)) is not None:
+            raise ModelError(explained) from error
         path = create_run(runs_dir, name, {"kind": "built_in", "config": config.to_dict()})
         with contextlib.closing(Writer(path)) as writer:
             writer.event(0, failure(error))
@@ -142,7 +148,8 @@ def train_and_record(
     try:
         keep(task.sources, watched.run_path)
         started(watched)
-        train(task, watched)
+        with deterministic(config.deterministic), forgiving(config.compile):
+            train(task, watched)
     except Exception as error:
         watched.failed(failure(error, task.model))
     finally:

@@ -20,6 +20,7 @@ from inspector.training.initialisation import summary
 from inspector.training.losses import build_loss
 from inspector.training.models import build_model, image_size
 from inspector.training.optimizers import build_optimizer
+from inspector.training.order import first_batches
 from inspector.training.own.code import OwnCode, find_own
 from inspector.training.own.datasets import OwnLoaders
 from inspector.training.own.sources import AnySource, load_data
@@ -120,6 +121,8 @@ def build_task(
     # A user's own pairs, such as noisy and clean images, keep their targets.
     echo = kind == "reconstruction" and (own.data is None or source.kind != kind)
     made = _loaders(source, config, size, echo=echo)
+    if config.overfit_batches:
+        made = made._replace(train=first_batches(made.train, config.overfit_batches))
     batches = _length(made.train)
     per_epoch = math.ceil(batches / config.controls.accumulate)
     if not (per_epoch or config.steps):

@@ -1,0 +1,121 @@
+"""Checks of a configuration before hours are spent on it, each in processes of its own.
+
+``python -m inspector.training.checks`` is the other end: it reads what to do from standard input
+and answers with one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from inspector import errors
+from inspector.config import RunConfig
+from inspector.errors import InspectorError
+from inspector.training import overfitting, reproducibility
+from inspector.training.overfitting import Verdict, overfit
+from inspector.training.reproducibility import Agreement, Record, compare, trace
+
+Told = Callable[[str, float], None]
+
+
+def check_overfit(
+    config: RunConfig, steps: int = overfitting.STEPS, told: Told | None = None
+) -> Verdict:
+    """Whether the model learns one batch by heart; see :func:`overfitting.overfit`.
+
+    Raises:
+        InspectorError: the configuration cannot work, or the user's code raised.
+    """
+    verdict: Verdict | None = None
+    for answer in _ask("overfit", config, steps):
+        if "verdict" in answer:
+            verdict = Verdict(**answer["verdict"])
+        elif told is not None:
+            told(f"step {answer['step']}, loss {answer['loss']:.3g}", answer["step"] / steps)
+    if verdict is None:
+        raise InspectorError("The check ended without an answer.")
+    return verdict
+
+
+def check_reproducibility(
+    config: RunConfig, steps: int = reproducibility.STEPS, told: Told | None = None
+) -> Agreement:
+    """Whether two runs of the configuration agree bit for bit over so many steps.
+
+    Raises:
+        InspectorError: the configuration cannot work, or the user's code raised.
+    """
+    records: list[list[Record]] = [[], []]
+    for number, run in enumerate(records):
+        for answer in _ask("trace", config, steps):
+            run.append(answer)
+            if told is not None:
+                share = (number * steps + len(run)) / (2 * steps)
+                told(f"run {number + 1}, step {len(run)}", share)
+    return compare(*records)
+
+
+def _ask(kind: str, config: RunConfig, steps: int) -> Iterator[dict[str, Any]]:
+    asked = json.dumps({"kind": kind, "config": config.to_dict(), "steps": steps})
+    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as log:
+        told.write(asked)
+        told.seek(0)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "inspector.training.checks"],
+            stdin=told,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                answer = json.loads(line)
+                if "refused" in answer:
+                    name, text = answer["refused"]
+                    raise getattr(errors, name, InspectorError)(text)
+                yield answer
+            if child.wait():
+                log.seek(0)
+                last = (log.read().strip().splitlines() or ["no message"])[-1]
+                raise InspectorError(f"The check ended with code {child.returncode}: {last}.")
+        finally:
+            child.stdout.close()
+            child.terminate()
+            child.wait()
+
+
+def main() -> None:
+    """Reads what to do from standard input, answers on standard output."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what models print must not mix with the answers
+
+    def answer(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    asked = json.load(sys.stdin)
+    try:
+        config, steps = RunConfig.from_dict(asked["config"]), asked["steps"]
+        if asked["kind"] == "trace":
+            trace(config, steps, answer)
+        else:
+            verdict = overfit(
+                config, steps, lambda step, loss: answer({"step": step, "loss": loss})
+            )
+            answer({"verdict": asdict(verdict)})
+    except InspectorError as error:
+        answer({"refused": [type(error).__name__, str(error)]})
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        answer({"refused": ["InspectorError", f"Your code raised {said}"]})
+
+
+if __name__ == "__main__":
+    main()
