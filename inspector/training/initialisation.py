@@ -93,7 +93,7 @@ class Rule:
             raise ConfigError(f"{self.name} cannot be used: {error}") from error
 
 
-def initialise(model: nn.Module, rules: dict[str, Any]) -> Pending:
+def initialise(model: nn.Module, rules: dict[str, Any]) -> None:
     """Initialises every module whose type, or a base class of it, has a rule.
 
     A lazy module has no weights yet: it is initialised right before its first forward.
@@ -102,35 +102,21 @@ def initialise(model: nn.Module, rules: dict[str, Any]) -> Pending:
         ConfigError: a rule cannot be used, or no module has its type.
     """
     made = {name: Rule(name, given) for name, given in rules.items()}
-    pending = Pending()
     for module, rule in _matches(model, made):
-        if any(is_lazy(p) for p in module.parameters(recurse=False)):
-            pending.add(module, rule)
+        if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
+            _later(module, rule)
         else:
             rule(module)
-    return pending
 
 
-class Pending:
-    """Lazy modules that are still to be initialised."""
+def _later(module: nn.Module, rule: Rule) -> None:
+    """At the first forward; the module's own hook, which comes first, gives it its weights."""
 
-    def __init__(self) -> None:
-        self._waiting: list[tuple[nn.Module, Any]] = []
+    def initialise_now(module: nn.Module, _args: Any) -> None:
+        handle.remove()
+        rule(module)
 
-    def add(self, module: nn.Module, rule: Rule) -> None:
-        # The module's own hook, which comes first, gives it its weights.
-        def initialise_now(module: nn.Module, _args: Any) -> None:
-            handle.remove()
-            rule(module)
-
-        handle = module.register_forward_pre_hook(initialise_now)
-        self._waiting.append((module, handle))
-
-    def forget_loaded(self) -> None:
-        """Leaves those alone whose weights were loaded from a file."""
-        for module, handle in self._waiting:
-            if not any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
-                handle.remove()
+    handle = module.register_forward_pre_hook(initialise_now)
 
 
 def summary(model: nn.Module, rules: dict[str, Any]) -> str:

@@ -63,10 +63,9 @@ def build_model(config: RunConfig, source: Sized, own: Loaded | None = None) -> 
         torchvision = config.model.startswith("torchvision:")
         model = _torchvision(config, source) if torchvision else _sample_model(config, source)
     replace_modules(model, config.replace)
-    pending = initialise(model, config.init)
+    initialise(model, config.init)
     if config.weights:
         load_weights(model, config.weights, partial=config.weights_partial)
-        pending.forget_loaded()
     return model
 
 
