@@ -9,6 +9,7 @@ from inspector.config import OPTIMIZER_TITLES, RunConfig
 from inspector.presets import DEFAULT, PRESETS, Preset
 from inspector.ui import context, runs
 from inspector.ui.choose import choose
+from inspector.ui.own.edited import source_line
 from inspector.views.practices import changes
 
 _COLUMNS = 4
@@ -74,6 +75,7 @@ def _running() -> bool:
                             width="content")  # fmt: skip
                 if st.button("Watch it", key=f"watch/{summary.name}", icon=":material/visibility:"):
                     runs.watch(summary.name)
+            source_line(context.runs_dir() / summary.name, live=True)
     return busy
 
 

@@ -15,6 +15,29 @@ from inspector.training.own.reference import Loaded, is_code, load, one_reading
 FOLDER = "source"
 
 
+class Sources(dict[str, str]):
+    """Texts by the names of their files.
+
+    Attributes:
+        origins: where each of the files lies; none for typed code.
+    """
+
+    origins: dict[str, str]
+
+    def __init__(self, texts: dict[str, str] | None = None) -> None:
+        super().__init__(texts or {})
+        self.origins = {}
+
+    @classmethod
+    def of(cls, found: list[Loaded]) -> Sources:
+        """Of several references; where two have a file of one name, the first counts."""
+        made = cls()
+        for loaded in reversed(found):
+            made |= loaded.sources
+            made.origins |= loaded.origins
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class OwnCode:
     """What was found.
@@ -22,15 +45,13 @@ class OwnCode:
     Attributes:
         step, validation_step: ``training_step(model, batch)`` and ``validation_step``, if any.
         sources: the texts that were executed, by the names of their files.
-        origins: where these files lie.
     """
 
     model: Loaded | None = None
     data: Loaded | None = None
     step: Callable[..., Any] | None = None
     validation_step: Callable[..., Any] | None = None
-    sources: dict[str, str] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
+    sources: Sources = field(default_factory=Sources)
 
 
 def find_own(config: RunConfig) -> OwnCode:
@@ -56,13 +77,13 @@ def find_own(config: RunConfig) -> OwnCode:
         data,
         step,
         _function("validation_step", found) if step else None,
-        {name: text for loaded in reversed(found) for name, text in loaded.sources.items()},
-        {name: path for loaded in reversed(found) for name, path in loaded.origins.items()},
+        Sources.of(found),
     )
 
 
-def keep(sources: dict[str, str], run_path: Path, origins: dict[str, str] | None = None) -> None:
+def keep(sources: dict[str, str], run_path: Path) -> None:
     """Writes the sources of a run into its ``blobs/source``, and where they are from beside it."""
+    origins = getattr(sources, "origins", None)
     if origins:
         path = run_path / "blobs" / f"{FOLDER}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
