@@ -29,6 +29,7 @@ SECONDS = 10.0
 MEMORY = 1024**3  # bytes a snippet may use beyond what Python and torch use themselves
 START_SECONDS = 120.0  # importing torch on a busy or cold machine
 GRACE_SECONDS = 5.0
+_LOOK_SECONDS = 0.1  # how soon a wish to stop is seen
 LINE_LIMIT = 32 * 1024**2  # of one message of the child, in bytes
 
 _BOOT = "import sys; sys.path.append(sys.argv.pop()); from inspector.lab.child import main; main()"
@@ -74,29 +75,31 @@ class Sandbox:
             finally:
                 self._lock.release()
 
-    def run(self, snippet: str, *, limits: Limits | None = None) -> Report:
+    def run(
+        self, snippet: str, *, limits: Limits | None = None, stop: threading.Event | None = None
+    ) -> Report:
         """Runs a snippet and says what became of it; never raises on the snippet's account.
 
         Runs of several threads wait for each other.
 
         Args:
             limits: for this run only.
+            stop: set by another thread to end it early, also while it waits for its turn.
 
         Raises:
             InspectorError: the child cannot be started at all.
         """
-        with self._lock, tempfile.TemporaryDirectory(
-            prefix="torch-inspector-lab-", ignore_cleanup_errors=True
-        ) as folder:  # fmt: skip
-            child = self._warm()
-            try:
-                child.await_ready()
-                return self._answer(child, snippet, folder, limits or self.limits)
-            finally:
-                if not child.reusable:
-                    child.kill()
-                    self._child = None
-                    self._warm()
+        stop = stop or threading.Event()
+        while not self._lock.acquire(timeout=_LOOK_SECONDS):
+            if stop.is_set():
+                return Report(stopped="You stopped the snippet before its turn came.")
+        try:
+            with tempfile.TemporaryDirectory(
+                prefix="torch-inspector-lab-", ignore_cleanup_errors=True
+            ) as folder:
+                return self._run(snippet, folder, limits or self.limits, stop)
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Ends the child; safe to call twice, and the next run starts another."""
@@ -110,22 +113,40 @@ class Sandbox:
             self._child = _Child()
         return self._child
 
-    def _answer(self, child: _Child, snippet: str, folder: str, limits: Limits) -> Report:
+    def _run(self, snippet: str, folder: str, limits: Limits, stop: threading.Event) -> Report:
+        child = self._warm()
+        try:
+            child.await_ready()
+            return self._answer(child, snippet, folder, limits, stop)
+        finally:
+            if not child.reusable:
+                child.kill()
+                self._child = None
+                self._warm()
+
+    def _answer(
+        self, child: _Child, snippet: str, folder: str, limits: Limits, stop: threading.Event
+    ) -> Report:
         child.send({
             "snippet": snippet, "folder": folder, "seconds": limits.seconds,
             "memory": limits.memory, "printed": limits.printed,
         })  # fmt: skip
-        deadline = time.monotonic() + limits.seconds
-        late = False
+        start = time.monotonic()
+        deadline = start + limits.seconds
+        late = by_hand = False
         printed: list[str] = []
         notes: tuple[str, ...] = ()
         report: Report | None = None
         while True:
-            message = child.message(deadline)
+            look = deadline if late else min(deadline, time.monotonic() + _LOOK_SECONDS)
+            message = child.message(look)
             if message is None:
                 if late:
                     child.reusable = False
                     break
+                by_hand = stop.is_set()
+                if not by_hand and time.monotonic() < deadline:
+                    continue
                 late = True
                 child.kill_run()
                 deadline = time.monotonic() + GRACE_SECONDS
@@ -141,10 +162,13 @@ class Sandbox:
                     report = Report(stopped=_ending(message["ended"], limits))
                 break
         if late:
+            spent = time.monotonic() - start
             report = Report(
-                stopped=f"The snippet was stopped after {limits.seconds:g} seconds: it may loop "
+                stopped=f"You stopped the snippet after {spent:.1f} seconds."
+                if by_hand
+                else f"The snippet was stopped after {limits.seconds:g} seconds: it may loop "
                 "for ever, or compute too much for the lab.",
-                seconds=limits.seconds,
+                seconds=spent if by_hand else limits.seconds,
             )
         assert report is not None
         return replace(report, printed="".join(printed), notes=(*report.notes, *notes))

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from inspector.errors import InspectorError
 from inspector.lab.lessons import Lesson, Slider, lessons, setting, with_setting
 from inspector.lab.report import Report
 from inspector.lab.sandbox import shared
 from inspector.ui.editor import editor
+from inspector.ui.lab_export import export
+from inspector.ui.lab_job import Job
 from inspector.ui.lab_results import results
+
+PATIENCE = 0.8  # seconds; what takes no longer is shown at once, without a running sign
 
 
 @dataclass(slots=True)
@@ -20,7 +23,8 @@ class _State:
 
     Attributes:
         revision: raised whenever the text in the editor is replaced.
-        ran: the text that ``report`` is about; None when it has yet to run.
+        ran: the text that ``report`` or ``job`` is about; None when it has yet to run.
+        job: what runs now.
     """
 
     lesson: str
@@ -28,11 +32,19 @@ class _State:
     revision: int = 0
     ran: str | None = None
     report: Report | None = None
+    job: Job | None = None
 
     def replace(self, code: str) -> None:
         self.code = code
         self.revision += 1
         self.ran = None
+
+    def start(self) -> None:
+        """Runs the text; what still runs is ended."""
+        if self.job is not None:
+            self.job.stop()
+        self.ran = self.code
+        self.job = Job(shared(), self.code)
 
 
 def lab_page() -> None:
@@ -45,14 +57,34 @@ def lab_page() -> None:
     with left:
         pressed = _work(state, lesson)
     if pressed or state.ran is None:
+        state.start()
+    if state.job is not None:
         with right:
-            _run(state)
+            finished = _finished(state, state.job)
         # The editor marks the line of the error, and it is drawn before the snippet runs.
-        if state.report is not None and state.report.error is not None:
+        if finished and state.report is not None and state.report.error is not None:
             st.rerun()
     with right:
-        if state.report is not None:
+        if state.job is None and state.report is not None:
             results(state.report, key=f"lab/{state.lesson}")
+            export(lesson, state.code, state.report)
+
+
+def wish_to_run() -> None:
+    """Runs the snippet when the page is drawn next, or stops it if it runs now."""
+    state = _state()
+    if state.job is None:
+        state.ran = None
+    else:
+        state.job.stop()
+
+
+def step_lesson(by: int) -> None:
+    """Opens the lesson that comes so many after this one, if there is one."""
+    state, keys = _state(), list(lessons())
+    place = keys.index(state.lesson) + by
+    if 0 <= place < len(keys):
+        _open(state, keys[place])
 
 
 def _state() -> _State:
@@ -61,10 +93,39 @@ def _state() -> _State:
         known = lessons()
         key = st.query_params.get("lesson", "")
         first = known.get(key) or known["chain_rule"]
-        st.session_state["lab"] = _State(first.key, first.snippet)
+        st.session_state["lab"] = _State(first.key, _as_linked(first))
     state: _State = st.session_state["lab"]
-    st.query_params["lesson"] = state.lesson
+    _link(state, lessons()[state.lesson])
     return state
+
+
+def _as_linked(lesson: Lesson) -> str:
+    """The lesson's snippet with the numbers that the link names; a link never brings code."""
+    snippet = lesson.snippet
+    for slider in lesson.sliders:
+        try:
+            wanted = float(st.query_params.get(slider.name, ""))
+        except ValueError:
+            continue
+        if slider.low <= wanted <= slider.high:
+            snippet = with_setting(snippet, slider.name, int(wanted) if slider.whole else wanted)
+    return snippet
+
+
+def _link(state: _State, lesson: Lesson) -> None:
+    """Keeps lesson and sliders in the address bar."""
+    wanted = {"lesson": state.lesson}
+    for slider in lesson.sliders:
+        now = setting(state.code, slider.name)
+        if now is not None and now != slider.default:
+            wanted[slider.name] = f"{now:g}"
+    every = {slider.name for one in lessons().values() for slider in one.sliders}
+    for name in every - wanted.keys():
+        if name in st.query_params:
+            del st.query_params[name]
+    for name, value in wanted.items():
+        if st.query_params.get(name) != value:
+            st.query_params[name] = value
 
 
 def _head(state: _State) -> None:
@@ -147,10 +208,23 @@ def _slider(state: _State, slider: Slider) -> None:
     )  # fmt: skip
 
 
-def _run(state: _State) -> None:
-    state.ran = state.code
-    try:
-        with st.spinner("Running …"):
-            state.report = shared().run(state.code)
-    except InspectorError as error:
-        state.report = Report(stopped=str(error))
+def _finished(state: _State, job: Job) -> bool:
+    """Whether the snippet is over; while it is not, a sign and a button to stop it are drawn."""
+    if job.wait(PATIENCE):
+        state.report, state.job = job.report, None
+        return True
+    _running(job, shared().limits.seconds)
+    return False
+
+
+@st.fragment(run_every=0.4)
+def _running(job: Job, limit: float) -> None:
+    if job.wait(0):
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Stop", icon=":material/stop:", type="primary", key="lab/stop"):
+            job.stop()
+            job.wait(2)
+            st.rerun()
+        st.caption(f"Running for {job.seconds:.1f} s", width="content")
+    st.progress(min(job.seconds / limit, 1.0))

@@ -62,17 +62,23 @@ def _graphs(graphs: tuple[GraphRecord, ...], key: str) -> None:
     graph = graphs[chosen]
     document = graph.document
     count = len(document["nodes"])
-    st.caption(
-        f"{graph.label.capitalize()}: {count:,} node{'s' if count != 1 else ''}, "
-        f"{size(document['saved_bytes'])} saved. Arrows follow the forward pass, gradients flow "
-        "against them. Colour: size of the gradient, from dark to yellow."
-    )
+    st.caption(about(graph))
     if count <= MOST_BOXES:
         folded = flat(document)
         dot = to_dot(document, folded)
         _picture(folded, dot, document, _SHORT if count <= 8 else _TALL, key)
     else:
         _folded(document, key)
+
+
+def about(graph: GraphRecord) -> str:
+    """What the picture of a graph shows."""
+    count = len(graph.document["nodes"])
+    return (
+        f"{graph.label.capitalize()}: {count:,} node{'s' if count != 1 else ''}, "
+        f"{size(graph.document['saved_bytes'])} saved. Arrows follow the forward pass, gradients "
+        "flow against them. Colour: size of the gradient, from dark to yellow."
+    )
 
 
 def _folded(document: dict[str, Any], key: str) -> None:
@@ -100,7 +106,12 @@ def _picture(folded: FoldedGraph, dot: str, document: dict[str, Any], height: in
 
 def _tensors(tensors: tuple[TensorRecord, ...]) -> None:
     st.caption("Tensors at the end")
-    rows = [
+    st.dataframe(tensor_rows(tensors), hide_index=True, width="stretch", height="content")
+
+
+def tensor_rows(tensors: tuple[TensorRecord, ...]) -> list[dict[str, Any]]:
+    """The tensors as rows of a table."""
+    return [
         {
             "name": tensor.name,
             "value": numbers(tensor.value) or _nested(tensor.value) or tensor.statistics,
@@ -114,7 +125,6 @@ def _tensors(tensors: tuple[TensorRecord, ...]) -> None:
         }
         for tensor in tensors
     ]
-    st.dataframe(rows, hide_index=True, width="stretch", height="content")
 
 
 def _nested(value: Any) -> str:

@@ -109,9 +109,13 @@ def _help(page: str) -> list[list[str]]:
         digits = "load an example expression" if expression else "load a preset on Start"
     elif page == "backward":
         arrows, digits = "one node on or back in the replay", "load an example expression"
+    elif page == "lab":
+        arrows, digits = "next or previous lesson", "load a preset on Start"
     else:
         arrows, digits = "→ trains one step (a run cannot go back)", "load a preset on Start"
-    space = "start what is loaded" if page == "start" else "run or pause the run"
+    space = {"start": "start what is loaded", "lab": "run or stop the snippet"}.get(
+        page, "run or pause the run"
+    )
     return [
         ["Space", space], ["→  ←", arrows], ["1 – 9", digits],
         ["Home  End", "first and last node of the replay"],
@@ -122,6 +126,13 @@ def _help(page: str) -> list[list[str]]:
 def _press(key: str, page: str) -> None:
     if key.isdecimal():
         _digit(int(key), page)
+    elif page == "lab" and key in ("space", "left", "right"):
+        from inspector.ui.lab_page import step_lesson, wish_to_run
+
+        if key == "space":
+            wish_to_run()
+        else:
+            step_lesson(1 if key == "right" else -1)
     elif key == "space":
         _space(page)
     elif key == "leave":

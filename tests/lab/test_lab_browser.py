@@ -163,6 +163,35 @@ def test_an_endless_loop_is_one_sentence_and_the_app_lives(page: Any, address: s
     page.get_by_text("alive 2").wait_for()
 
 
+def test_a_button_stops_what_runs(page: Any, address: str) -> None:
+    opened(page, address, "chain_rule")
+    write(page, "print('begun', 1, flush=True)\nwhile True: pass")
+    page.keyboard.press("ControlOrMeta+Enter")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("You stopped the snippet after").wait_for()
+    page.get_by_text("begun 1").wait_for()
+    page.get_by_role("button", name="Reset").click()
+    page.locator("svg g.node", has_text="gradient 6").first.wait_for()
+
+
+def test_a_result_opens_offline(page: Any, address: str, chromium: Any, tmp_path: Path) -> None:
+    opened(page, address, "clipping")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="HTML page of this result").click()
+    file = tmp_path / "result.html"
+    file.write_bytes(Path(saved.value.path()).read_bytes())
+    context = chromium.new_context(offline=True)
+    tab, asked, wrong = context.new_page(), [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.goto(file.as_uri())
+    tab.locator("section.graph[data-shown] g.node").first.wait_for()
+    tab.locator(".js-plotly-plot .main-svg").first.wait_for()
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
+    assert wrong == []
+    context.close()
+
+
 def test_two_gigabytes_are_one_sentence_and_the_app_lives(page: Any, address: str) -> None:
     opened(page, address, "chain_rule")
     write(page, "import torch\nx = torch.empty(2 * 1024**3, dtype=torch.uint8)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -228,3 +229,18 @@ def test_nothing_is_left_when_the_app_is_killed() -> None:
     assert left == []
     assert len(gone) >= 2
     app.stdout.close()
+
+
+def test_a_snippet_is_stopped_by_hand_and_the_next_one_runs(sandbox: Sandbox) -> None:
+    stop, reports = threading.Event(), []
+    snippet = "print('begun', flush=True)\nwhile True: pass"
+    thread = threading.Thread(target=lambda: reports.append(sandbox.run(snippet, stop=stop)))
+    thread.start()
+    late = threading.Event()
+    late.set()
+    assert "before its turn" in sandbox.run("print(1)", stop=late).stopped
+    threading.Timer(0.5, stop.set).start()
+    thread.join(20)
+    (report,) = reports
+    assert report.stopped.startswith("You stopped the snippet after ")
+    assert sandbox.run("print(2)").printed == "2\n"
