@@ -30,11 +30,17 @@ METHODS: dict[str, Callable[..., Any]] = {
     "constant": nn.init.constant_,
     "zeros": nn.init.zeros_,
 }
-_OF_MATRICES = frozenset({"xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal",
-                          "orthogonal"})  # fmt: skip
+_OF_MATRICES = frozenset(
+    {"xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal"}
+)
 _RESERVED = ("tensor", "generator")
-_USUAL: dict[str, dict[str, Any]] = {"kaiming_uniform": {"nonlinearity": "relu"}, "kaiming_normal": {"nonlinearity": "relu"},
-          "trunc_normal": {"std": 0.02}, "constant": {"val": 0.1}}  # fmt: skip
+_USUAL: dict[str, dict[str, Any]] = {
+    "kaiming_uniform": {"nonlinearity": "relu"},
+    "kaiming_normal": {"nonlinearity": "relu"},
+    "trunc_normal": {"std": 0.02},
+    "constant": {"val": 0.1},
+}
+"""Arguments that a method is called with unless they are given."""
 
 
 class Rule:

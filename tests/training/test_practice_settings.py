@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -46,8 +46,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_every_optimizer_trains_as_in_a_plain_loop(name: str, tmp_path: Path) -> None:
-    momentum = {"momentum": 0.9} if name in ("sgd", "rmsprop") else {}
-    decay = {} if name in ("rprop", "lbfgs") else {"weight_decay": 0.01}
+    momentum: dict[str, Any] = {"momentum": 0.9} if name in ("sgd", "rmsprop") else {}
+    decay: dict[str, Any] = {} if name in ("rprop", "lbfgs") else {"weight_decay": 0.01}
     config = RunConfig(
         optimizer=name, lr=0.02, steps=3, validation=0.0, optimizer_args=ARGUMENTS[name],
         **momentum, **decay,
@@ -235,7 +235,7 @@ def test_every_method_on_every_kind_of_module() -> None:
         "MultiheadAttention": "zeros",
         "Linear": "xavier_normal",
     })  # fmt: skip
-    conv, norm, rnn, table, attention = model.values()
+    conv, norm, rnn, table, attention = cast(list[Any], list(model.values()))
     assert conv.weight.abs().max().item() == pytest.approx(2 * math.sqrt(6 / (27 + 72)), rel=0.05)
     assert (norm.weight == 0.5).all() and torch.allclose(norm.bias, torch.tensor(0.1))
     square = rnn.weight_hh_l0.T @ rnn.weight_hh_l0
