@@ -13,6 +13,7 @@ from inspector.errors import InspectorError
 from inspector.store.housekeeping import TRASH, trash_run
 from inspector.store.reader import Run
 from inspector.ui import context, runs
+from inspector.ui.checks import checks_panel
 from inspector.ui.commanding import send
 from inspector.ui.context import escape
 from inspector.views.checkpoints import Checkpoint, checkpoints, lineage
@@ -51,6 +52,9 @@ def fork_panel(run: str) -> None:
                 kwargs={"said": "Written at the end of the step."},
             )
         _form(opened, found, live=live)
+        st.divider()
+        st.caption("With the settings of this run, on a copy:")
+        checks_panel(opened.config, f"fork/{run}")
 
 
 def keep(names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from inspector import catalog
 from inspector.config import OPTIMIZER_TITLES, RunConfig
 from inspector.presets import DEFAULT, PRESETS, Preset
 from inspector.ui import context, runs
+from inspector.ui.checks import checks_panel
 from inspector.ui.choose import choose
 from inspector.ui.own.edited import source_line
 from inspector.views.practices import changes
@@ -39,6 +40,7 @@ def start_page() -> None:
         if changed is not None and changed != config:
             st.session_state["draft"] = changed
             st.rerun()
+        checks_panel(config, "start")
     st.subheader("Presets")
     for group in dict.fromkeys(preset.group for preset in PRESETS):
         presets = [preset for preset in PRESETS if preset.group == group]

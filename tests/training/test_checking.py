@@ -46,7 +46,7 @@ def test_only_the_first_batches_are_trained_on_again_and_again(tmp_path: Path) -
     assert task.steps_per_epoch == 2
     run = train(config, tmp_path)
     loss = recorded(run)
-    assert loss[59] < 0.1 * loss[0]
+    assert loss[59] < 0.3 * loss[0]
     assert len(recorded(run, "val_loss")) == 30
 
 
