@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from inspector.charts.specs import Chart, Line, lines, matrix, number
+from collections.abc import Iterable
+
+from inspector.charts.specs import Chart, Line, lines, number
+from inspector.quantities import QUANTITIES, SeriesKey
+
+_PARTS = {"train": "training", "val": "validation", "valid": "validation", "test": "test"}
+_MOST_OWN = 40
+_OF_LOSS, _OF_ACCURACY = "loss", "accuracy"
 
 
-def overview() -> tuple[Chart, ...]:
-    """The live page: how the run does as a whole."""
+def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
+    """The live page: how the run does as a whole.
+
+    Args:
+        keys: what was recorded; a chart is added for each scalar that is the user's own. Scalars
+            that differ in ``train_``, ``val_`` or ``test_`` only share a chart, and so do those
+            with the same words before a ``/``.
+    """
+    families = _families(keys)
+    loss, accuracy = families.pop(_OF_LOSS, ()), families.pop(_OF_ACCURACY, ())
     return (
         lines(
             Line("loss", label="training"),
             Line("val_loss", label="validation"),
+            *loss,
             title="Loss",
             smooth=0.9,
             wide=True,
@@ -19,6 +35,7 @@ def overview() -> tuple[Chart, ...]:
         lines(
             Line("accuracy", label="training"),
             Line("val_accuracy", label="validation"),
+            *accuracy,
             title="Accuracy",
             smooth=0.9,
         ),
@@ -34,27 +51,43 @@ def overview() -> tuple[Chart, ...]:
         number("data_seconds"),
         number("memory"),
         number("gpu_memory"),
+        *(
+            lines(*drawn, id=f"own/{title}", title=title)
+            for title, drawn in list(families.items())[:_MOST_OWN]
+        ),
     )
 
 
-def gradients() -> tuple[Chart, ...]:
-    """Gradient norms, module × step."""
-    return (matrix("grad_norm", by="module"),)
+def own_scalars(keys: Iterable[SeriesKey]) -> tuple[str, ...]:
+    """Scalars that only some runs have: names of a script's own, and those of a test part."""
+    names = {key.quantity for key in keys}
+    return tuple(sorted(n for n in names if n not in QUANTITIES or n.startswith("test_")))
 
 
-def updates() -> tuple[Chart, ...]:
-    """Update ratios, parameter × step."""
-    return (matrix("update_ratio"),)
+def _families(keys: Iterable[SeriesKey]) -> dict[str, tuple[Line, ...]]:
+    """Lines of one chart each, by its title."""
+    found: dict[str, list[Line]] = {}
+    for name in own_scalars(keys):
+        title, label = _family(name)
+        found.setdefault(title, []).append(Line(name, label=label))
+    return {title: tuple(sorted(drawn, key=_place)) for title, drawn in found.items()}
 
 
-def activations() -> tuple[Chart, ...]:
-    """Statistics of module outputs, module × step."""
-    return (
-        matrix("activation_std"),
-        matrix("activation_zeros"),
-        matrix("activation_saturated"),
-        matrix("activation_mean"),
-    )
+def _family(name: str) -> tuple[str, str]:
+    """Title of the chart, and the label in its legend: ``val_f1`` is validation of f1."""
+    group, slash, rest = name.partition("/")
+    if slash and group not in _PARTS:
+        return group, rest
+    part, _, stem = name.replace("/", "_").partition("_")
+    if part in _PARTS and stem:
+        return stem, _PARTS[part]
+    return name, name
+
+
+def _place(line: Line) -> int:
+    """Training first, then validation, then test, then the rest by name."""
+    order = list(dict.fromkeys(_PARTS.values()))
+    return order.index(line.label) if line.label in order else -1
 
 
 def parameter(name: str) -> tuple[Chart, ...]:

@@ -37,10 +37,11 @@ Key = SeriesKey | MatrixKey
 
 
 class Feed:
-    """The newest of one run, in buffers that several sockets look into."""
+    """The newest of one rank of a run, in buffers that several sockets look into."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rank: int = 0) -> None:
         self.path = path
+        self.rank = rank
         self.lock = threading.Lock()
         self.state: RunState | None = None
         self._keeper = StateKeeper()
@@ -122,8 +123,8 @@ class Feed:
 
     def _follow(self, run: Run) -> None:
         # The place first, then the history: what lies between comes twice and is left out once.
-        cursor, _ = run.tail(None)
-        self._keeper.take(run.events(rank=0))
+        cursor, _ = run.tail(None, rank=self.rank)
+        self._keeper.take(run.events(rank=self.rank))
         shown = taken = checked = 0.0
         pending = False
         while not self.closed:
@@ -133,7 +134,7 @@ class Feed:
                 self._do_jobs(run)
                 continue
             now = time.monotonic()
-            cursor, delta = run.tail(cursor, keys=self._wanted())
+            cursor, delta = run.tail(cursor, keys=self._wanted(), rank=self.rank)
             if delta:
                 self._take(run, delta)
                 taken = taken if pending else now
@@ -179,7 +180,7 @@ class Feed:
                 buffer = SeriesBuffer(key, max_points)
             else:
                 buffer = MatrixBuffer(key, max_points)
-            _load(run, buffer)
+            _load(run, buffer, rank=self.rank)
             self._buffers[key, max_points] = buffer
         return buffer
 
@@ -191,7 +192,7 @@ class Feed:
             if delta.rows:
                 self.newest_wall = max(rows.wall for rows in delta.rows.values())
         for buffer in stale:
-            _load(run, buffer, self.lock)
+            _load(run, buffer, self.lock, rank=self.rank)
 
     def _take_state(self, run: Run) -> bool:
         state = self._keeper.state(run)
@@ -204,12 +205,12 @@ class Feed:
             wake()
 
 
-def _load(run: Run, buffer: Buffer, lock: threading.Lock | None = None) -> None:
+def _load(run: Run, buffer: Buffer, lock: threading.Lock | None = None, *, rank: int = 0) -> None:
     """Fills a buffer from the store; the reading itself is done outside the lock."""
     guard = lock or contextlib.nullcontext()
     if isinstance(buffer, SeriesBuffer):
         key = buffer.key
-        series = run.series(key.quantity, key.subject, max_points=buffer.max_points)
+        series = run.series(key.quantity, key.subject, max_points=buffer.max_points, rank=rank)
         with guard:
             buffer.load(series)
     elif isinstance(buffer, MatrixBuffer):
@@ -218,6 +219,7 @@ def _load(run: Run, buffer: Buffer, lock: threading.Lock | None = None) -> None:
             subjects=buffer.key.subjects or None,
             by=buffer.key.by,
             max_points=buffer.max_points,
+            rank=rank,
         )
         with guard:
             buffer.load(table)
@@ -270,10 +272,10 @@ def _columns(keys: tuple[SeriesKey, ...]) -> dict[SeriesKey, int]:
 
 
 class FeedHub:
-    """The feeds of this process: one per run that somebody watches."""
+    """The feeds of this process: one per rank of a run that somebody watches."""
 
     def __init__(self) -> None:
-        self._feeds: dict[Path, tuple[Feed, int]] = {}
+        self._feeds: dict[tuple[Path, int], tuple[Feed, int]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -283,23 +285,24 @@ class FeedHub:
             return [feed for feed, _ in self._feeds.values()]
 
     @contextlib.contextmanager
-    def watching(self, path: Path) -> Iterator[Feed]:
-        """The feed of a run, opened for its first viewer and closed after its last."""
+    def watching(self, path: Path, rank: int = 0) -> Iterator[Feed]:
+        """The feed of a rank of a run, opened for its first viewer and closed after its last."""
+        key = path, rank
         with self._lock:
-            feed, viewers = self._feeds.get(path, (None, 0))
+            feed, viewers = self._feeds.get(key, (None, 0))
             if feed is None or feed.closed:
-                feed, viewers = Feed(path), 0
-            self._feeds[path] = (feed, viewers + 1)
+                feed, viewers = Feed(path, rank), 0
+            self._feeds[key] = (feed, viewers + 1)
         try:
             yield feed
         finally:
             with self._lock:
-                held, viewers = self._feeds.get(path, (feed, 1))
+                held, viewers = self._feeds.get(key, (feed, 1))
                 if held is not feed:
                     pass
                 elif viewers > 1:
-                    self._feeds[path] = (feed, viewers - 1)
+                    self._feeds[key] = (feed, viewers - 1)
                 else:
-                    del self._feeds[path]
+                    del self._feeds[key]
             if held is not feed or viewers <= 1:
                 feed.close()

@@ -137,7 +137,8 @@ class Session:
         path = run_path(self._runs_dir, str(message.get("run", "")))
         max_points = min(max(int(message.get("max_points", LINE_POINTS)), 50), 20_000)
         exits = self._exits[name] = contextlib.ExitStack()
-        feed = exits.enter_context(self._hub.watching(path))
+        rank = max(int(message.get("rank", 0)), 0)
+        feed = exits.enter_context(self._hub.watching(path, rank))
         loop = asyncio.get_running_loop()
 
         def wake() -> None:

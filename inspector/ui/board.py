@@ -55,7 +55,7 @@ _strip = st.components.v2.component(
 
 
 def board(
-    charts: Sequence[Chart], *, run: str, key: str, max_points: int = 2000
+    charts: Sequence[Chart], *, run: str, key: str, max_points: int = 2000, rank: int = 0
 ) -> Selection | None:
     """Draws charts of a run, live where it is going on.
 
@@ -63,6 +63,7 @@ def board(
         charts: what is drawn, see ``inspector.charts``.
         run: name of the run.
         key: keeps zoom and toggles over script runs; unique on the page.
+        rank: whose numbers are drawn.
         max_points: most points of a line before it is thinned (minimum and maximum are kept).
 
     Returns:
@@ -72,6 +73,7 @@ def board(
         "run": run,
         "charts": [to_dict(chart) for chart in charts],
         "max_points": max_points,
+        "rank": rank,
     }
     result = _board(key=key, data=data, on_select_change=_nothing)
     return _selection(result.select)

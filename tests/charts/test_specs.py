@@ -9,12 +9,12 @@ import pytest
 from inspector.charts import boards
 from inspector.charts.specs import Line, from_dict, lines, matrix, number, to_dict
 from inspector.errors import ConfigError
-from inspector.quantities import QUANTITIES
+from inspector.quantities import QUANTITIES, SeriesKey
 
 
 @pytest.mark.parametrize(
     "board",
-    [boards.overview(), boards.gradients(), boards.updates(), boards.activations(),
+    [boards.overview(), boards.overview([SeriesKey("test_loss"), SeriesKey("f1")]),
      boards.parameter("fc.weight"), boards.module("fc"), boards.module("")],
 )  # fmt: skip
 def test_every_board_survives_the_way_to_the_browser_and_back(board: tuple[object, ...]) -> None:
@@ -34,6 +34,24 @@ def test_titles_units_and_hover_texts_come_from_the_quantities() -> None:
 def test_a_scalar_of_the_users_own_needs_no_entry() -> None:
     chart = lines("my_metric")
     assert (chart.title, chart.unit, chart.log) == ("my_metric", "", False)
+
+
+def test_the_overview_has_a_chart_for_each_scalar_of_ones_own() -> None:
+    names = ("loss", "val_loss", "lr", "grad_norm", "test_loss", "my_metric", "val_f1", "train_f1",
+             "box/iou", "box/area", "test_accuracy")  # fmt: skip
+    charts = {chart.title: chart for chart in boards.overview(map(SeriesKey, names))}
+    drawn = {
+        title: [(line.quantity, line.label) for line in chart.lines]
+        for title, chart in charts.items()
+        if chart.kind == "line"
+    }
+    assert drawn["Loss"][-1] == ("test_loss", "test")
+    assert drawn["Accuracy"][-1] == ("test_accuracy", "test")
+    assert drawn["my_metric"] == [("my_metric", "my_metric")]
+    assert drawn["f1"] == [("train_f1", "training"), ("val_f1", "validation")]
+    assert drawn["box"] == [("box/area", "area"), ("box/iou", "iou")]
+    assert "grad_norm" not in drawn
+    assert len(boards.overview()) + 3 == len(charts)
 
 
 def test_lines_measured_once_an_epoch_are_not_smoothed() -> None:

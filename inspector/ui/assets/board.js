@@ -45,7 +45,7 @@ export class Board {
   update(data, setTriggerValue) {
     this.trigger = setTriggerValue
     this.followTheme()
-    const wanted = JSON.stringify([data.run, data.charts, data.max_points])
+    const wanted = JSON.stringify([data.run, data.rank, data.charts, data.max_points])
     if (wanted === this.wanted) return
     const sameRun = this.data?.run === data.run
     this.wanted = wanted
@@ -71,7 +71,8 @@ export class Board {
 
   subscription() {
     this.markers = []
-    return { run: this.data.run, charts: this.data.charts, max_points: this.data.max_points }
+    const { run, rank, charts, max_points } = this.data
+    return { run, rank, charts, max_points }
   }
 
   news({ charts = [], state, markers }) {
