@@ -60,8 +60,8 @@ def _find(request: Request) -> Path:
         )
     if run.status in ("running", "paused"):
         raise ExportError(
-            f"Run {run.name} has not saved a checkpoint yet; it does so at its end, when told to by "
-            "hand, and every checkpoint_every steps. Its telemetry can be exported now."
+            f"Run {run.name} has not saved a checkpoint yet; it does so at its end, when told to "
+            "by hand, and every checkpoint_every steps. Its telemetry can be exported now."
         )
     raise ExportError(
         f"Run {run.name} ended ({run.status}) without a checkpoint, so there are no weights to "

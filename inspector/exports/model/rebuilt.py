@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from inspector.config import RunConfig
-from inspector.errors import ExportError
+from inspector.errors import ExportError, InspectorError
 from inspector.exports.configuration import built_in
 from inspector.exports.formats import Request
 from inspector.exports.model.checkpoint import weights
 from inspector.training.dry_run import dry_run
 from inspector.training.own.batches import size_of
+from inspector.training.own.reference import describe
 from inspector.training.task import build_task
 
 
@@ -47,8 +48,13 @@ def rebuild(request: Request) -> Rebuilt:
     try:
         task = build_task(config)
         batch = dry_run(task)
-    except FileNotFoundError as error:
-        raise ExportError(f"The model of run {request.run.name} needs {error.filename}.") from error
+    except InspectorError:
+        raise
+    except Exception as error:  # out of the user's own code
+        raise ExportError(
+            f"The model of run {request.run.name} can no longer be built: {describe(error)}; "
+            "export state_dict or safetensors instead."
+        ) from error
     try:
         task.model.load_state_dict(state)
     except RuntimeError as error:

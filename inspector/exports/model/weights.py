@@ -18,37 +18,24 @@ def state_dict(request: Request) -> Made:
 
 
 def safetensors(request: Request) -> Made:
-    """Writes safetensors; parameters that share memory are written once under each name."""
+    """Writes safetensors; a checkpoint holds shared parameters once under each of their names."""
     from safetensors.torch import save_file
 
     state, step = weights(request)
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    shared = 0
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ExportError(
                 f"Expected tensors only for safetensors, but {name} of run {request.run.name} is "
                 f"a {type(value).__name__}; export state_dict instead."
             )
-        place = value.untyped_storage().data_ptr() if value.numel() else 0
-        again = place != 0 and place in seen
-        shared += again
-        seen.add(place)
-        tensors[name] = value.clone().contiguous() if again else value.contiguous()
+    tensors = {name: value.contiguous() for name, value in state.items()}
     try:
         save_file(tensors, request.out, metadata=_metadata(request, step))
     except (ValueError, KeyError) as error:
         raise ExportError(
             f"safetensors cannot hold these weights ({error}); export state_dict instead."
         ) from error
-    notes = (
-        (f"{shared} tensors share memory with others and were written under each name.",)
-        if shared
-        else ()
-    )
-    made = _made(state, step)
-    return Made(notes=(*made.notes, *notes), facts={**made.facts, "shared": shared})
+    return _made(state, step)
 
 
 def _metadata(request: Request, step: int | None) -> dict[str, str]:
