@@ -11,6 +11,7 @@ from pathlib import Path
 
 from inspector.diagnosis.finding import Finding
 from inspector.diagnosis.findings import diagnose
+from inspector.diagnosis.ranks import named
 from inspector.store.reader import open_run
 
 _MARKS = {"critical": "✗", "warning": "!", "note": "·"}
@@ -79,4 +80,6 @@ def _place(finding: Finding) -> str:
         parts.append(f"{finding.file}:{finding.line}")
     if finding.step:
         parts.append(f"from step {finding.step}")
+    if finding.ranks:
+        parts.append(named(finding.ranks))
     return ", ".join(parts)

@@ -108,6 +108,7 @@ class Finding:
         remedies: what helps, the best first.
         consequences: codes of other findings that follow from this one.
         consequence_of: the code of the finding that explains this one, or None.
+        ranks: where it was seen in a distributed run, the surest rank first; empty otherwise.
     """
 
     code: str
@@ -125,6 +126,7 @@ class Finding:
     remedies: tuple[Remedy, ...] = ()
     consequences: tuple[str, ...] = ()
     consequence_of: str | None = None
+    ranks: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

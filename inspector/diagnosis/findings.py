@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from inspector.diagnosis.causes import EXPLAINS
 from inspector.diagnosis.finding import Finding
 from inspector.diagnosis.observations import Observations, RunLike
+from inspector.diagnosis.ranks import OneRank, ranks_of, together
 from inspector.diagnosis.registry import Thresholds, all_rules, with_overrides
 
 _TOLERANCE = 5  # steps by which a cause may be noticed after its symptom
@@ -16,6 +17,8 @@ _TOLERANCE = 5  # steps by which a cause may be noticed after its symptom
 def diagnose(run: RunLike, *, thresholds: Thresholds | None = None) -> list[Finding]:
     """The findings of a run, live or finished: causes first, then by confidence.
 
+    Every rank of a distributed run is looked at; ``Finding.ranks`` says where it was seen.
+
     Args:
         run: what :func:`inspector.open_run` gives.
         thresholds: other limits, keyed ``code.name`` (see :func:`inspector.diagnosis.thresholds`).
@@ -23,15 +26,25 @@ def diagnose(run: RunLike, *, thresholds: Thresholds | None = None) -> list[Find
     Raises:
         ConfigError: there is no threshold of that name.
     """
-    known = all_rules()
-    limits = with_overrides(known, thresholds)
-    observations = Observations(run)
-    found = [
+    limits = with_overrides(all_rules(), thresholds)
+    ranks = ranks_of(run)
+    if len(ranks) < 2:
+        return ranked(_found(Observations(run), limits))
+    return ranked(
+        together(
+            (rank, finding)
+            for rank in ranks
+            for finding in _found(Observations(OneRank(run, rank)), limits)
+        )
+    )
+
+
+def _found(observations: Observations, limits: Mapping[str, Thresholds]) -> list[Finding]:
+    return [
         finding
-        for code, rule in known.items()
+        for code, rule in all_rules().items()
         for finding in rule.check(observations, limits[code])
     ]
-    return ranked(found)
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:

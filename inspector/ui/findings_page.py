@@ -9,6 +9,7 @@ import streamlit as st
 
 from inspector.charts.evidence import evidence_figure
 from inspector.diagnosis import Finding, diagnose
+from inspector.diagnosis.ranks import OneRank
 from inspector.ui import repair
 from inspector.ui.context import current_run, escape, is_live
 from inspector.views import findings as view
@@ -85,7 +86,8 @@ def _evidence(finding: Finding, position: int) -> None:
     for evidence in finding.evidence:
         st.caption(escape(evidence.text))
     with current_run() as run:
-        drawn = [view.picture(run, evidence) for evidence in finding.evidence]
+        source = OneRank(run, finding.ranks[0]) if finding.ranks else run
+        drawn = [view.picture(source, evidence) for evidence in finding.evidence]
     pictures = [one for one in drawn if one is not None][:2]
     if not pictures:
         return

@@ -9,6 +9,7 @@ from typing import Any
 
 from inspector.diagnosis.drawing import Drawing, as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
+from inspector.diagnosis.ranks import named
 from inspector.quantities import QUANTITIES
 
 TITLES = {
@@ -95,6 +96,8 @@ def place(finding: Finding) -> str:
         parts.append(f"{finding.file}:{finding.line}")
     if finding.step:
         parts.append(f"since step {finding.step}")
+    if finding.ranks:
+        parts.append(named(finding.ranks))
     return " · ".join(parts)
 
 

@@ -1,0 +1,106 @@
+"""Evidence as it is drawn: the statistic that was judged, and its limit on the same axis."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from labelled_programs import Program, faulty_programs
+from scoring import seed_of, trained
+
+import inspector
+from inspector.charts.evidence import evidence_figure
+from inspector.diagnosis.drawing import Drawing, as_bars, over_steps
+from inspector.diagnosis.finding import CODES, Evidence, Finding
+from inspector.views.findings import Picture, picture
+
+torch.set_num_threads(1)
+OF_EACH_CODE = {program.code: program for program in reversed(faulty_programs())}
+NUMERIC = ("vanishing_gradient", "dead_relu", "saturated_activation", "class_imbalance",
+           "unnormalized_input", "no_shuffle")  # fmt: skip
+"""Rules that draw bars, of which the marked ones are beyond the limit."""
+
+
+def shown(program: Program, folder: Path) -> tuple[Finding, list[Picture]]:
+    path, _ = trained(program, seed_of(program, 405), True, folder)
+    with inspector.open_run(path) as run:
+        found = next(one for one in run.findings() if one.code == program.code)
+        drawn = [picture(run, evidence) for evidence in found.evidence]
+    return found, [one for one in drawn if one is not None]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_rule_draws_what_it_judged(code: str, tmp_path: Path) -> None:
+    found, pictures = shown(OF_EACH_CODE[code], tmp_path)
+    assert pictures, found
+    drawing, evidence = pictures[0].drawing, found.evidence[0]
+    assert len(drawing.x) == len(drawing.y) >= 1
+    assert drawing.axis
+    figure = evidence_figure(drawing, window=pictures[0].window)
+    lines = [shape for shape in figure.layout.shapes if shape.type == "line"]
+    if evidence.threshold is not None:
+        assert drawing.limits, found
+        assert {line.y0 for line in lines} >= {value for value, _ in drawing.limits}
+        labels = " ".join(str(note.text).replace("<br>", " ") for note in figure.layout.annotations)
+        assert all(label in labels for _, label in drawing.limits)
+    if code in NUMERIC:
+        sign = 1 if evidence.side == "above" else -1
+        (limit, _), *_ = drawing.limits
+        beyond = [y for at, y in enumerate(drawing.y) if at in drawing.marked and y is not None]
+        assert beyond
+        assert all(sign * y > sign * limit for y in beyond) != (code == "class_imbalance")
+
+
+def test_the_label_of_a_limit_stands_at_the_logarithm_on_a_logarithmic_axis() -> None:
+    drawing = as_bars([("a", 1e-8), ("b", 1.0)], "size", (1e-3, "limit 0.001"), log=True)
+    figure = evidence_figure(drawing)
+    assert figure.layout.yaxis.type == "log"
+    (note,) = (one for one in figure.layout.annotations if one.text == "limit 0.001")
+    assert note.y == pytest.approx(-3)
+    (line,) = figure.layout.shapes
+    assert (line.y0, line.y1) == (1e-3, 1e-3)
+    low, high = figure.layout.yaxis.range
+    assert low < -8
+    assert high > 0
+
+
+def test_a_linear_axis_reaches_to_the_limit() -> None:
+    figure = evidence_figure(over_steps([0, 1], [0.1, 0.2], "share", (0.9, "limit 0.9")))
+    drawn = [value for trace in figure.data for value in trace.y]
+    assert max(drawn) == 0.9
+
+
+def test_the_window_is_shaded_and_nan_is_named() -> None:
+    drawing = over_steps(range(4), [1.0, 2.0, math.nan, math.nan], "loss")
+    figure = evidence_figure(drawing, window=(1, 3))
+    boxes = [(shape.x0, shape.x1) for shape in figure.layout.shapes if shape.type == "rect"]
+    assert boxes == [(1, 3), (2, 3)]
+    assert any("from step 2" in str(note.text) for note in figure.layout.annotations)
+
+
+def test_a_long_line_is_thinned_and_keeps_its_spike() -> None:
+    values = np.zeros(50_000)
+    values[31_234] = 7.0
+    drawing = over_steps(np.arange(50_000), values, "x")
+    assert len(drawing.x) < 400
+    assert 7.0 in drawing.y
+    assert drawing.x[0] == 0
+    assert drawing.x[-1] == 49_999
+
+
+class Nothing:
+    def series(self, *_: Any, **__: Any) -> Any:
+        return type("Empty", (), {"steps": [], "values": []})
+
+
+def test_a_users_own_rule_gets_its_number_beside_its_limit() -> None:
+    made = picture(Nothing(), Evidence(statistic="the answer", value=42.0, threshold=41.0))
+    assert made is not None
+    assert made.drawing == Drawing(
+        axis="the answer", x=("this run",), y=(42.0,), limits=((41.0, "limit 41"),), marked=(0,)
+    )
+    assert picture(Nothing(), Evidence(statistic="a fact")) is None
