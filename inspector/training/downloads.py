@@ -92,11 +92,23 @@ def cifar10(progress: Progress | None = None) -> Images:
     return Images(np.concatenate(images), np.concatenate(labels), names)
 
 
-def fetch(urls: Sequence[str], path: Path, md5: str, progress: Progress | None = None) -> Path:
+def fetch(
+    urls: Sequence[str],
+    path: Path,
+    digest: str,
+    progress: Progress | None = None,
+    *,
+    algorithm: str = "md5",
+    otherwise: str = "choose data that needs no download, such as digits",
+) -> Path:
     """``path``, downloaded from the first of ``urls`` that answers unless it is there already.
 
+    Args:
+        digest: what the hexadecimal checksum must begin with.
+        otherwise: what can be done without a connection.
+
     Raises:
-        DataError: no address answered with the file of that MD5 sum.
+        DataError: no address answered with the file of that checksum.
     """
     if path.exists():
         return path
@@ -105,17 +117,18 @@ def fetch(urls: Sequence[str], path: Path, md5: str, progress: Progress | None =
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            received = _download(url, partial, progress)
-            if received == md5:
+            received = _download(url, partial, progress, algorithm)
+            if received.startswith(digest):
                 return partial.replace(path)
-            reasons.append(f"{url}: expected MD5 {md5}, but got {received}")
+            name = algorithm.upper()
+            reasons.append(f"{url}: expected {name} {digest}, but got {received}")
         except (OSError, ValueError) as error:
             reasons.append(f"{url}: {error}")
         finally:
             partial.unlink(missing_ok=True)
     raise DataError(
         f"Cannot download {path.name} ({'; '.join(reasons)}); connect to the internet, or put the "
-        f"file at {path}, or choose data that needs no download, such as digits."
+        f"file at {path}, or {otherwise}."
     )
 
 
@@ -138,9 +151,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise _damaged(path, error) from error
 
 
-def _download(url: str, path: Path, progress: Progress | None) -> str:
-    """Writes the answer of ``url`` to ``path``; its MD5 sum."""
-    digest = hashlib.md5(usedforsecurity=False)
+def _download(url: str, path: Path, progress: Progress | None, algorithm: str) -> str:
+    """Writes the answer of ``url`` to ``path``; its checksum."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     name = url.rsplit("/", 1)[-1]
     with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:
         total = int(answer.headers.get("Content-Length") or 0)

@@ -15,10 +15,12 @@ from inspector import catalog
 from inspector.catalog import Kind, Layout
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, ModelError
+from inspector.training.downloads import Progress
 from inspector.training.initialisation import initialise
 from inspector.training.own.arguments import arguments, takes_anything
 from inspector.training.own.reference import Loaded
 from inspector.training.own.weights import load_weights
+from inspector.training.pretrained import PREFIX, load_pretrained
 from inspector.training.replacing import replace_modules
 
 _Pair = tuple[int, int]
@@ -43,13 +45,20 @@ class Sized(Protocol):
     def outputs(self) -> int: ...
 
 
-def build_model(config: RunConfig, source: Sized, own: Loaded | None = None) -> nn.Module:
+def build_model(
+    config: RunConfig,
+    source: Sized,
+    own: Loaded | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
     """The model that ``config`` names, on the CPU, with sizes and first weights filled in.
 
     Args:
         own: what ``config.model`` refers to, if it is the user's own.
+        progress: told how far a download of weights is.
 
     Raises:
+        DataError: weights cannot be downloaded.
         ConfigError: the name, an argument or a type to initialise is unknown.
         ModelError: the model cannot be trained on such data, or the weights do not fit it.
         Exception: whatever the model's own constructor raises.
@@ -64,7 +73,9 @@ def build_model(config: RunConfig, source: Sized, own: Loaded | None = None) -> 
         model = _torchvision(config, source) if torchvision else _sample_model(config, source)
     replace_modules(model, config.replace)
     initialise(model, config.init)
-    if config.weights:
+    if config.weights.startswith(PREFIX):
+        load_pretrained(model, config.model, config.weights, progress)
+    elif config.weights:
         load_weights(model, config.weights, partial=config.weights_partial)
     return model
 

@@ -116,7 +116,7 @@ def build_task(
     kind = _kind(config, source, own)
     loss_fn = _loss(config, source, kind)
     seed_everything(config.seed)
-    model = build_model(config, source, own.model).to(device)
+    model = build_model(config, source, own.model, progress).to(device)
     size = image_size(config.model, source)
     # A user's own pairs, such as noisy and clean images, keep their targets.
     echo = kind == "reconstruction" and (own.data is None or source.kind != kind)

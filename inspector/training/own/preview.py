@@ -27,6 +27,7 @@ from inspector.training.own.reference import load
 from inspector.training.own.sources import AnySource, load_data
 from inspector.training.own.weights import Comparison, compare, read_weights
 from inspector.training.parts import split
+from inspector.training.pretrained import PREFIX, load_pretrained
 from inspector.training.samples import Examples
 from inspector.training.task import build_task
 from inspector.training.transcription import Transcripts
@@ -193,7 +194,11 @@ def preview_model(config: RunConfig, source: AnySource, made: Preview) -> None:
         Exception: whatever the user's own code raises.
     """
     with untouched_random():
-        if config.weights:
+        if config.weights.startswith(PREFIX):
+            bare = build_model(replace(config, weights=""), source, find_own(config).model)
+            note = load_pretrained(bare, config.model, config.weights)
+            made.notes = (*made.notes, note)
+        elif config.weights:
             bare = build_model(replace(config, weights=""), source, find_own(config).model)
             made.weights = compare(bare, read_weights(config.weights))
             if not (made.weights.complete or config.weights_partial):

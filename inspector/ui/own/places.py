@@ -11,9 +11,21 @@ _MOST = 60
 _SKIPPED = {"node_modules", "runs", "__pycache__", "build", "dist", "site-packages"}
 
 
-def path_field(label: str, current: str, suffixes: tuple[str, ...], key: str) -> str:
-    """A path, chosen or typed; empty while there is none. No suffixes means a folder."""
-    options = nearby(suffixes)
+def path_field(
+    label: str,
+    current: str,
+    suffixes: tuple[str, ...],
+    key: str,
+    *,
+    more: dict[str, str] | None = None,
+) -> str:
+    """A path, chosen or typed; empty while there is none. No suffixes means a folder.
+
+    Args:
+        more: what else is offered, before the files, and how it is shown.
+    """
+    named = more or {}
+    options = [*named, *nearby(suffixes)]
     if current and current not in options:
         options = [current, *options]
     chosen = st.selectbox(
@@ -21,6 +33,7 @@ def path_field(label: str, current: str, suffixes: tuple[str, ...], key: str) ->
         options,
         index=options.index(current) if current else None,
         accept_new_options=True,
+        format_func=lambda name: named.get(name, name),
         placeholder="Choose, or type a path",
         key=key,
     )

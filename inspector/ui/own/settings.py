@@ -21,6 +21,15 @@ _TASK_NAMES = {
 }
 
 
+def _pretrained(model: str) -> dict[str, str]:
+    """Names of the weights that torchvision has for a model of its own."""
+    if not model.startswith("torchvision:"):
+        return {}
+    from inspector.training.pretrained import offered
+
+    return {one.name: one.about for one in offered(model)}
+
+
 def _metrics(config: RunConfig, task: str, key: str) -> list[str]:
     """Those of the task; of every task while it is not known."""
     source = catalog.DATA.get(config.data)
@@ -45,10 +54,17 @@ def settings_fields(config: RunConfig, version: int) -> dict[str, Any]:
     first, second, third = st.columns(3, gap="medium")
     with first:
         weights = path_field(
-            "Start from weights", config.weights, (".pt", ".pth", ".safetensors"), f"{key}/weights"
+            "Start from weights",
+            config.weights,
+            (".pt", ".pth", ".safetensors"),
+            f"{key}/weights/{config.model}",
+            more=_pretrained(config.model),
         )
-        partial = weights != "" and st.toggle(
-            "Take what fits of them", config.weights_partial, key=f"{key}/partial"
+        by_name = weights.startswith("torchvision:")
+        partial = (
+            weights != ""
+            and not by_name
+            and st.toggle("Take what fits of them", config.weights_partial, key=f"{key}/partial")
         )
         task = st.selectbox(
             "Task",
