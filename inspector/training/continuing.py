@@ -46,7 +46,7 @@ class Continuation:
         in_force: the controls that were in force there.
         controls: those that are changed at once.
         changes: all that differs, as it is shown.
-        shown: the file, relative to the folder of runs.
+        shown: the file, relative to the folder of runs; ``title`` as ``RUN@STEP``.
     """
 
     path: Path
@@ -57,6 +57,7 @@ class Continuation:
     controls: dict[str, Any]
     changes: dict[str, Any]
     shown: str
+    title: str
     notes: list[str] = field(default_factory=list)
 
     def lineage(self) -> dict[str, Any]:
@@ -91,18 +92,22 @@ def continuation(config: RunConfig, runs_dir: Path) -> Continuation | None:
     path = checkpoints.locate(config.resume, runs_dir)
     state = checkpoints.read(path)
     base = base_config(state)
-    changes, controls = _changes(base, config, config.resume)
     here = runs_dir.resolve()
     inside = path.relative_to(here) if path.is_relative_to(here) else Path()
+    parent = inside.parts[0] if inside.parts else ""  # the file may know an older name
+    at = path.stem if path.stem in ("last", "best") else state["step"]
+    title = f"{parent}@{at}" if parent else path.name
+    changes, controls = _changes(base, config, title)
     return Continuation(
         path,
         state,
-        inside.parts[0] if inside.parts else "",  # not what the file says: runs can be renamed
+        parent,
         state["step"],
         base.controls,
         controls,
         changes,
-        inside.as_posix() if inside.parts else path.name,
+        inside.as_posix() if parent else path.name,
+        title,
     )
 
 
@@ -152,7 +157,7 @@ def attach(task: Task, continued: Continuation) -> Task:
         ConfigError: weights or samples are not those of the run, all steps are done, or the data
             cannot be taken up in the middle.
     """
-    state, source = continued.state, task.config.resume
+    state, source = continued.state, continued.title
     check_fit(task, state, source)
     refuse_unrepeatable(task.train_loader, task.config.data)
     if state["samples"] != task.samples:

@@ -52,8 +52,7 @@ def fork_panel(run: str) -> None:
                 kwargs={"said": "Written at the end of the step."},
             )
         _form(opened, found, live=live)
-        st.divider()
-        st.caption("With the settings of this run, on a copy:")
+        st.caption("Checks with the settings of this run, on a copy:")
         checks_panel(opened.config, f"fork/{run}")
 
 
@@ -139,7 +138,7 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
             min_value=0,
             value=0,
             key=f"{key}/more",
-            help="0 trains to where the run itself would have ended.",
+            help="0 trains to where the run itself ends; from its end, as many steps again.",
         )
         with st.container(horizontal=True):
             forked = st.form_submit_button(
@@ -153,11 +152,11 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
             )  # fmt: skip
     if not (forked or resumed) or at is None:
         return
-    if extent:
-        reached = run.heartbeat.step if at == _NOW and run.heartbeat else steps.get(at, 0)
-        length = {"steps": int(reached + extent)}
-    else:
-        length = {}
+    beat = run.heartbeat
+    reached = beat.step if at == _NOW and beat else steps.get(at, 0)
+    if not extent and beat and beat.total_steps is not None and reached >= beat.total_steps:
+        extent = reached
+    length = {"steps": int(reached + extent)} if extent else {}
     _start(run.name, at, {**(changes if forked else {}), **length})
 
 
