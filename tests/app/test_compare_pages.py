@@ -1,0 +1,177 @@
+"""Runs and Compare: what a person reads there, marks, and does to runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from inspector.commands import Controls
+from inspector.config import RunConfig
+from inspector.events import CommandApplied, RunContinued, RunFinished
+from inspector.quantities import SeriesKey
+from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
+from inspector.store.layout import create_run
+from inspector.store.reader import list_runs
+from inspector.store.writer import Writer
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = (SeriesKey("loss"), SeriesKey("epoch"))
+
+
+def make_run(folder: Path, name: str, config: RunConfig | None, losses: list[float],
+             first: int = 0) -> Writer:  # fmt: skip
+    kind = "built_in" if config else "watched"
+    content = {"kind": kind, "config": config.to_dict() if config else {}}
+    writer = Writer(create_run(folder, name, content))
+    for step, loss in enumerate(losses, first):
+        row = np.array([loss, (step + 1) / 10], np.float32)
+        writer.append("run", step, KEYS, row)
+    return writer
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    plain = make_run(tmp_path, "plain", RunConfig(lr=0.1), [3.0, 2.0, 1.0])
+    plain.event(1, CommandApplied(command_id="x", name="lr", requested=0.2, effective=0.2))
+    plain.event(2, RunFinished())
+    clipped = make_run(
+        tmp_path, "clipped", RunConfig(lr=0.1, controls=Controls(clip="norm")), [3.0, 1.5, 0.5]
+    )
+    clipped.event(2, RunFinished())
+    script = make_run(tmp_path, "script", None, [4.0, 3.5])
+    for writer in (plain, clipped, script):
+        writer.close()
+    return tmp_path
+
+
+@pytest.fixture
+def app(folder: Path) -> Iterator[AppTest]:
+    configure(Settings(token="t" * 32, runs_dir=folder))
+    yield AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
+    sys.modules.pop("_torch_inspector_server", None)
+    os.environ.pop(RUNS_DIR_VARIABLE, None)
+
+
+def compared(app: AppTest, *names: str) -> AppTest:
+    app.run()
+    app.query_params["runs"] = list(names)
+    app.switch_page("../../pages/compare.py").run()
+    assert not app.exception, app.exception
+    return app
+
+
+def runs_page(app: AppTest, *marked: str) -> AppTest:
+    app.run()
+    app.session_state["runs/chosen"] = list(marked)
+    app.switch_page("../../pages/runs.py").run()
+    assert not app.exception, app.exception
+    return app
+
+
+def test_only_the_setting_that_differs_is_shown(app: AppTest) -> None:
+    compared(app, "plain", "clipped")
+    table = app.dataframe[0].value
+    assert table.to_dict("records") == [
+        {"setting": "controls.clip", "plain": "off", "clipped": "norm"}
+    ]
+
+
+def test_results_show_last_and_best_of_each_run(app: AppTest) -> None:
+    compared(app, "plain", "clipped", "script")
+    table = app.dataframe[1].value.set_index("run")
+    assert table["Loss, last"].to_dict() == {"plain": 1.0, "clipped": 0.5, "script": 3.5}
+    assert table.loc["clipped", "Loss, best"] == "0.5  (step 2)"
+
+
+def test_what_was_done_by_hand_is_told(app: AppTest) -> None:
+    compared(app, "plain", "clipped")
+    table = app.dataframe[2].value
+    assert table.to_dict("records") == [{"run": "plain", "step": 1, "what": "lr = 0.2"}]
+
+
+def test_address_carries_the_runs_and_follows_the_choice(app: AppTest) -> None:
+    compared(app, "plain", "clipped", "gone")
+    assert app.multiselect(key="compare/runs").value == ["plain", "clipped"]
+    app.multiselect(key="compare/runs").select("script").run()
+    assert app.query_params["runs"] == ["plain", "clipped", "script"]
+
+
+def test_one_run_alone_is_explained(app: AppTest) -> None:
+    compared(app, "plain")
+    assert "two runs or more" in str(app.info[0].value)
+
+
+def test_parallel_coordinates_have_a_line_for_each_run(app: AppTest) -> None:
+    compared(app, "plain", "clipped")
+    chart = str(app.get("plotly_chart")[0].proto)
+    assert "controls.clip: norm" in chart
+    assert "Loss, best: 0.5" in chart
+
+
+def test_a_fork_is_compared_with_its_parent_from_where_it_left(app: AppTest, folder: Path) -> None:
+    fork = make_run(folder, "fork", RunConfig(lr=0.5), [1.5], first=2)
+    fork.event(2, RunContinued(parent="plain", at=2, changes={"lr": 0.5}))
+    fork.event(2, RunFinished())
+    fork.close()
+    compared(app, "plain", "fork")
+    data = str(app.get("bidi_component")[-1].proto)
+    assert "Loss: difference since the fork" in data
+    assert "u2212 plain" in data  # fork − plain
+    assert app.selectbox(key="keep/which/plain/fork").options == ["plain", "fork"]
+
+
+def test_several_marked_runs_offer_to_be_compared(app: AppTest) -> None:
+    runs_page(app, "plain", "clipped")
+    assert "**2 runs**" in [str(text.value) for text in app.markdown]
+    app.button(key="runs/compare").click().run()
+    assert not app.exception
+    assert app.multiselect(key="compare/runs").value == ["plain", "clipped"]
+
+
+def test_one_marked_run_can_be_renamed(app: AppTest, folder: Path) -> None:
+    runs_page(app, "plain")
+    app.text_input(key="runs/rename/plain").set_value("baseline").run()
+    app.button(key="runs/rename/do").click().run()
+    assert not app.exception
+    assert {run.name for run in list_runs(folder)} == {"baseline", "clipped", "script"}
+    assert "baseline" in set(app.dataframe[0].value["name"])
+
+
+def test_a_taken_name_is_refused_in_a_sentence(app: AppTest) -> None:
+    runs_page(app, "plain")
+    app.text_input(key="runs/rename/plain").set_value("clipped").run()
+    app.button(key="runs/rename/do").click().run()
+    assert "clipped already" in str(app.error[0].value)
+
+
+def test_a_deleted_run_goes_to_the_trash(app: AppTest, folder: Path) -> None:
+    runs_page(app, "plain")
+    app.button(key="runs/delete/do").click().run()
+    assert not app.exception
+    assert set(app.dataframe[0].value["name"]) == {"clipped", "script"}
+    assert (folder / ".trash" / "plain").is_dir()
+
+
+def test_many_runs_can_be_narrowed_by_words_and_status(app: AppTest, folder: Path) -> None:
+    for number in range(8):
+        make_run(folder, f"more-{number}", RunConfig(optimizer="adam"), [1.0]).close()
+    runs_page(app)
+    app.text_input(key="runs/find").set_value("ADAM more").run()
+    assert len(app.dataframe[0].value) == 8
+    app.text_input(key="runs/find").set_value("adam more-3").run()
+    assert list(app.dataframe[0].value["name"]) == ["more-3"]
+
+
+def test_three_hundred_runs_are_listed_and_compared(app: AppTest, folder: Path) -> None:
+    for number in range(300):
+        create_run(folder, f"run-{number}", {"kind": "built_in", "config": {"lr": number / 10}})
+    runs_page(app)
+    assert len(app.dataframe[0].value) == 303
+    compared(app, "plain", "clipped")
+    assert len(app.multiselect(key="compare/runs").options) == 303
