@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
 import plotly.graph_objects as go
+
+# Plotly looks into pandas while another thread may be half-way through importing it: this waits.
+importlib.import_module("pandas")
 
 HEIGHT = 290
 _LEGEND_ROW = 22
@@ -15,8 +19,11 @@ _WIDTH = 380  # of the page's column on a screen of 1280, all in CSS pixels
 COLOURS = ("#4c6ef5", "#f76707", "#2f9e44", "#be4bdb", "#1098ad", "#e64980", "#f59f00", "#868e96")
 
 
-def figure(plot: dict[str, Any]) -> go.Figure:
+def figure(plot: dict[str, Any], *, scale: float = 1.0) -> go.Figure:
     """The figure of one plot.
+
+    Args:
+        scale: of all type, for a projector.
 
     Raises:
         KeyError: its kind is unknown.
@@ -27,12 +34,15 @@ def figure(plot: dict[str, Any]) -> go.Figure:
     columns = max(_WIDTH // (_LEGEND_LINE + _LETTER * max(map(len, names), default=0)), 1)
     rows = -(-len(names) // columns) if len(names) > 1 else 0
     drawn.update_layout(
-        title={"text": _text(plot["title"]), "font_size": 15},
-        height=HEIGHT + _LEGEND_ROW * rows,
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        title={"text": _text(plot["title"]), "font_size": 15 * scale},
+        height=round((HEIGHT + _LEGEND_ROW * rows) * scale),
         margin={"l": 8, "r": 8, "t": 40, "b": 8},
         legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0.0,
-                "font_size": 13},
+                "font_size": 13 * scale},
     )  # fmt: skip
+    for axes in (drawn.update_xaxes, drawn.update_yaxes):
+        axes(tickfont_size=12 * scale, title_font_size=13 * scale)
     return drawn
 
 

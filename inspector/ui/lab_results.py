@@ -11,6 +11,7 @@ import streamlit as st
 from inspector.lab.figures import figure
 from inspector.lab.picture import MOST_BOXES, flat, numbers, to_dot
 from inspector.lab.report import GraphRecord, Report, SnippetError, TensorRecord
+from inspector.ui import presenter
 from inspector.ui.context import escape
 from inspector.ui.graph import graph_picture
 from inspector.views import graph_dot
@@ -28,7 +29,8 @@ def results(report: Report, *, key: str) -> None:
     if report.error is not None:
         _error(report.error)
     for number, plot in enumerate(report.plots):
-        st.plotly_chart(figure(plot), key=f"{key}/plot/{number}", config={"displaylogo": False})
+        drawn = figure(plot, scale=1.25 if presenter.on() else 1.0)
+        st.plotly_chart(drawn, key=f"{key}/plot/{number}", config={"displaylogo": False})
     if report.graphs:
         _graphs(report.graphs, key)
     if report.tensors:

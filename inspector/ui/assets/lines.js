@@ -126,9 +126,10 @@ export class LineChart {
 
   #options() {
     const { board, spec } = this
-    const font = `12px ${board.theme.font}`
+    const { scale } = board.theme
+    const font = `${12 * scale}px ${board.theme.font}`
     const axis = {
-      font, stroke: () => board.theme.muted, size: 26,
+      font, stroke: () => board.theme.muted, size: 26 * scale,
       grid: { stroke: () => board.theme.grid, width: 1 },
       ticks: { show: false },
     }
@@ -156,11 +157,11 @@ export class LineChart {
         y: { distr: this.log ? 3 : 1, range: (u) => span(...this.#extent(u), this.log) },
       },
       axes: [
-        { ...axis, incrs: spec.axis ? undefined : STEP_INCREMENTS, space: 60, values: (u, ticks) => ticks.map(stepTick) },
+        { ...axis, incrs: spec.axis ? undefined : STEP_INCREMENTS, space: 60 * scale, values: (u, ticks) => ticks.map(stepTick) },
         {
           ...axis,
-          size: (u, labels) => 14 + 6.8 * Math.max(3, ...(labels ?? []).map((text) => text.length)),
-          space: 34,
+          size: (u, labels) => 14 + 6.8 * scale * Math.max(3, ...(labels ?? []).map((text) => text.length)),
+          space: 34 * scale,
           splits: this.log ? powerTicks : undefined,
           filter: this.log ? roundTicks : undefined,
           values: (u, ticks) => ticks.map((value) => tick(value, spec.unit)),
@@ -268,9 +269,10 @@ export class LineChart {
     this.#drawNonFinite(u)
     ctx.restore()
     ctx.fillStyle = this.board.theme.muted
-    ctx.font = `${11 * ratio}px ${this.board.theme.font}`
+    const { scale } = this.board.theme
+    ctx.font = `${11 * ratio * scale}px ${this.board.theme.font}`
     ctx.textAlign = "right"
-    ctx.fillText(this.spec.axis || "step", left - 8 * ratio, top + height + 15 * ratio)
+    ctx.fillText(this.spec.axis || "step", left - 8 * ratio, top + height + 15 * ratio * scale)
   }
 
   #drawNonFinite(u) {

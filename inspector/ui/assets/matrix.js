@@ -146,8 +146,10 @@ export class MatrixChart {
     const width = this.host.clientWidth
     const context = this.canvas.getContext("2d")
     const ratio = devicePixelRatio
-    const natural = Math.min(Math.max(this.rows * ROW, 90), MOST)
-    const height = (this.spec.height || natural) + AXIS
+    const { scale } = this.board.theme
+    const natural = Math.min(Math.max(this.rows * ROW * scale, 90), MOST * scale)
+    const axis = AXIS * scale
+    const height = (this.spec.height || natural) + axis
     if (this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio)) {
       this.canvas.width = Math.round(width * ratio)
       this.canvas.height = Math.round(height * ratio)
@@ -155,10 +157,10 @@ export class MatrixChart {
       this.canvas.style.height = `${height}px`
     }
     context.setTransform(ratio, 0, 0, ratio, 0, 0)
-    context.font = `12px ${this.board.theme.font}`
+    context.font = `${12 * scale}px ${this.board.theme.font}`
     const longest = Math.max(...this.points.subjects.map((name) => context.measureText(label(name)).width))
-    const gutter = Math.min(Math.max(longest, context.measureText("step").width) + GAP, width * 0.3, 240)
-    const plot = { left: gutter, top: 0, width: width - gutter - 2, height: height - AXIS }
+    const gutter = Math.min(Math.max(longest, context.measureText("step").width) + GAP, width * 0.3, 240 * scale)
+    const plot = { left: gutter, top: 0, width: width - gutter - 2, height: height - axis }
     return { context, width, height, plot, rowHeight: plot.height / this.rows }
   }
 
@@ -221,7 +223,7 @@ export class MatrixChart {
     context.fillStyle = theme.text
     context.textBaseline = "middle"
     context.textAlign = "right"
-    const every = Math.max(1, Math.ceil(13 / rowHeight))
+    const every = Math.max(1, Math.ceil((13 * theme.scale) / rowHeight))
     for (let row = 0; row < this.rows; row += every) {
       const text = fit(context, label(this.points.subjects[row]), plot.left - GAP)
       context.fillText(text, plot.left - GAP, Math.max(7, plot.top + (row + 0.5) * rowHeight))
@@ -229,7 +231,7 @@ export class MatrixChart {
     context.fillStyle = theme.muted
     context.textBaseline = "top"
     context.fillText("step", plot.left - GAP, plot.top + plot.height + 6)
-    const step = nice((max - min) / Math.max(2, Math.floor(plot.width / 90)))
+    const step = nice((max - min) / Math.max(2, Math.floor(plot.width / (90 * theme.scale))))
     for (let value = Math.ceil(min / step) * step; value <= max; value += step) {
       if (value < 0 || value !== Math.round(value)) continue
       const x = toX(value)

@@ -10,16 +10,19 @@ export function readTheme(element) {
   const value = (name) => style.getPropertyValue(`--st-${name}`).trim()
   const text = value("text-color") || style.color
   const background = value("background-color") || "#ffffff"
+  // Presenter mode enlarges the root's type; what is drawn on a canvas follows.
+  const root = parseFloat(getComputedStyle(document.documentElement).fontSize) || 16
   const palette = value("chart-categorical-colors").match(/#[0-9a-f]{3,8}|rgba?\([^)]*\)/gi)
   return {
-    key: NAMES.map(value).join("|"),
+    key: `${NAMES.map(value).join("|")}|${root}`,
+    scale: root / 16,
     text,
     background,
     panel: value("secondary-background-color") || "#f3f5f9",
     border: value("border-color") || "#d5dbe5",
     primary: value("primary-color") || FALLBACK[0],
     palette: palette ?? FALLBACK,
-    muted: mix(text, background, 0.62),
+    muted: mix(text, background, root > 16 ? 0.85 : 0.62),
     grid: mix(text, background, 0.1),
     font: value("font") || "sans-serif",
     dark: luminance(background) < 0.4,
