@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = {
     "events", "commands", "errors", "quantities", "config", "presets", "catalog", "faults",
-    "schedules",
+    "schedules", "preset", "practice_presets",
 }  # fmt: skip
 
 
@@ -65,6 +65,14 @@ def test_readers_never_import_torch(room: str) -> None:
         heavy = ("torch", "torchvision", "inspector.capture", "inspector.training",
                  "inspector.autograd", "inspector.recorder", "inspector.watching")  # fmt: skip
         assert names(path, *heavy) == [], path
+
+
+def test_of_the_exports_only_models_import_torch() -> None:
+    models = set(under("inspector/exports/model"))
+    for path in under("inspector/exports"):
+        heavy = ("torch", "torchvision", "inspector.capture", "inspector.training",
+                 "inspector.recorder", "inspector.watching")  # fmt: skip
+        assert path in models or names(path, *heavy) == [], path
 
 
 def test_capture_never_imports_the_store() -> None:

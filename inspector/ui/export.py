@@ -104,8 +104,13 @@ def _row(path: Path, wanted: Format, checkpoint: str, form: Form) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{wanted.title}** · {wanted.about}", width="stretch")
         if job is not None and outcome is None:
-            with st.spinner(f"{job.seconds:.0f} s", width="content"):
-                st.button("Cancel", key=f"export/{path.name}/{key}/cancel", on_click=job.cancel)
+            st.button(
+                f"{job.seconds:.0f} s",
+                icon="spinner",
+                key=f"export/{path.name}/{key}/cancel",
+                on_click=job.cancel,
+                help="Being prepared in the background; click to cancel.",
+            )
         elif outcome is not None and outcome.path is not None:
             st.download_button(
                 "Download",
