@@ -8,6 +8,8 @@ from inspector.charts.boards import overview, own_scalars
 from inspector.ui.board import board
 from inspector.ui.context import current_run, is_live, opened
 from inspector.ui.failure import failure_panel
+from inspector.ui.own.confusion import confusion_panel
+from inspector.ui.own.edited import source_line
 from inspector.ui.presets import explain
 from inspector.ui.repair import nan_panel
 
@@ -18,12 +20,14 @@ def live_page() -> None:
     """Draws the page for the run that this tab looks at."""
     with current_run() as run:
         name, config, live, ranks = run.name, run.config, is_live(run), run.ranks
+        path = run.path
         recorded = run.events()
         rank = _rank(ranks, name)
         keys = run.keys(rank=rank)
     explain(config)
     failure_panel(recorded, config=config)
     nan_panel(name, live=live)
+    source_line(path, live=live)
     if live:
         st.fragment(_notice_new, run_every=_REFRESH)(name, rank, own_scalars(keys), len(ranks))
     board(charts=overview(keys), run=name, key=f"overview/{name}", rank=rank)
@@ -31,6 +35,8 @@ def live_page() -> None:
         "Drag to zoom, double-click to reset. Vertical lines are events: hover them to read what "
         "was changed."
     )
+    wanted = "confusion_matrix" in config.get("metrics", ())
+    confusion_panel(name, wanted=wanted, live=live)
 
 
 def _rank(ranks: list[int], name: str) -> int:
