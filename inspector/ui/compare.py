@@ -18,6 +18,7 @@ from inspector.ui.fork import keep
 from inspector.views import compare, compare_settings
 from inspector.views.compare import Axis, Curve, Recorded
 from inspector.views.compare_parallel import uprights
+from inspector.views.compare_settings import Difference
 
 _EVERY = "2s"
 _MOST = 40
@@ -69,8 +70,9 @@ def _moving(names: list[str], quantities: list[str], axis: Axis) -> None:
             st.warning("None of these runs can be read.")
             return
         _overlays(runs[: compare.MOST_RUNS], quantities, axis)
-        _settings(runs)
-        _results(runs, quantities)
+        differences = compare_settings.differing([compare_settings.settings(run) for run in runs])
+        _settings(runs, differences)
+        _results(runs, quantities, differences)
         _by_hand(runs)
 
 
@@ -190,9 +192,8 @@ def _at(run: Run, axis: Axis, step: int) -> float | None:
     return None if x is None else float(x[0])
 
 
-def _settings(runs: list[Run]) -> None:
+def _settings(runs: list[Run], differences: list[Difference]) -> None:
     st.markdown("#### Settings that differ")
-    differences = compare_settings.differing([compare_settings.settings(run) for run in runs])
     if not differences:
         st.caption("None: the runs have the same settings.")
         return
@@ -209,7 +210,7 @@ def _settings(runs: list[Run]) -> None:
     })  # fmt: skip
 
 
-def _results(runs: list[Run], quantities: list[str]) -> None:
+def _results(runs: list[Run], quantities: list[str], differences: list[Difference]) -> None:
     st.markdown("#### Results")
     outcomes = {
         quantity: [compare.outcome(run, quantity) for run in runs] for quantity in quantities
@@ -233,7 +234,7 @@ def _results(runs: list[Run], quantities: list[str]) -> None:
         for name in rows[0]
         if name.endswith(", last")
     }
-    st.dataframe(rows, hide_index=True, key="compare/results", column_config={
+    st.dataframe(rows, hide_index=True, key="compare/results", placeholder="–", column_config={
         "run": st.column_config.TextColumn("Run", pinned=True),
         "status": "Status",
         "steps": st.column_config.NumberColumn("Steps", format="localized"),
@@ -244,7 +245,6 @@ def _results(runs: list[Run], quantities: list[str]) -> None:
         kind = "best" if compare.better(quantity) else "last"
         values = [getattr(item, kind) if item else None for item in found]
         results.append((f"{compare.title(quantity)}, {kind}", values))
-    differences = compare_settings.differing([compare_settings.settings(run) for run in runs])
     axes = uprights(differences, results)
     if len(axes) < 2:
         return
