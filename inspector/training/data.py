@@ -6,16 +6,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from torch.nn import functional as F
 
 from inspector.catalog import OWN_CODE, OWN_FILES
 from inspector.errors import ConfigError, DataError
-from inspector.training import downloads
+from inspector.training import bundled, downloads
 from inspector.training.downloads import Progress
 from inspector.training.samples import Source
 from inspector.training.transcription import Strips
+
+
+_DIGITS = tuple(str(digit) for digit in range(10))
 
 
 def load(name: str, args: dict[str, Any], progress: Progress | None = None) -> Source | Strips:
@@ -58,19 +59,11 @@ def load(name: str, args: dict[str, Any], progress: Progress | None = None) -> S
 
 
 def _digits() -> Source:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = torch.tensor(bunch.images / 16, dtype=torch.float32)[:, None]
-    names = tuple(str(digit) for digit in range(10))
-    return Source("classification", "image", images, torch.tensor(bunch.target).long(), names)
+    return Source("classification", "image", *bundled.digits(), _DIGITS)
 
 
 def _digit_rows() -> Source:
-    digits = _digits()
-    return Source(
-        "classification", "sequence", digits.inputs[:, 0], digits.targets, digits.class_names
-    )
+    return Source("classification", "sequence", *bundled.digit_rows(), _DIGITS)
 
 
 def _digit_strips(
@@ -97,40 +90,20 @@ def _digit_strips(
 
 def _soft_digits(temperature: float = 2.0) -> Source:
     """The teacher that judges a digit has not learned from it: it was fitted on other folds."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_predict
-    from threadpoolctl import threadpool_limits
-
     if temperature == 0:
         raise ConfigError("temperature of data soft_digits must be greater than 0, but got 0.")
-    digits = _digits()
-    teacher = LogisticRegression(max_iter=300, tol=1e-3)
-    inputs, targets = digits.inputs.flatten(1).numpy(), digits.targets.numpy()
-    with threadpool_limits(1):  # so small a fit only waits for more threads
-        scores = cross_val_predict(teacher, inputs, targets, method="decision_function", cv=3)
-    soft = torch.softmax(torch.tensor(scores / temperature), dim=1).float()
-    return Source("distribution", "image", digits.inputs, soft, digits.class_names)
+    return Source("distribution", "image", *bundled.soft_digits(temperature), _DIGITS)
 
 
 def _two_moons(samples: int = 1000, noise: float = 0.15, seed: int = 0) -> Source:
-    from sklearn.datasets import make_moons
-
-    points, labels = make_moons(max(samples, 2), noise=noise, random_state=seed)
-    inputs = torch.tensor(points[:samples], dtype=torch.float32)
-    targets = torch.tensor(labels[:samples]).long()
-    return Source("classification", "table", inputs, targets, ("upper", "lower"))
+    points = bundled.two_moons(samples, noise, seed)
+    return Source("classification", "table", *points, ("upper", "lower"))
 
 
 def _spirals(samples: int = 1500, noise: float = 0.05, classes: int = 3, seed: int = 0) -> Source:
-    random = np.random.default_rng(seed)
-    targets = np.arange(samples) % max(classes, 1)
-    radius = np.sqrt(random.uniform(0.01, 1, samples))
-    angle = 2 * np.pi * (radius + targets / max(classes, 1))
-    points = radius * np.stack([np.cos(angle), np.sin(angle)])
-    points += noise * random.standard_normal(points.shape)
     names = tuple(f"arm {arm}" for arm in range(max(classes, 1)))
-    inputs = torch.tensor(points.T, dtype=torch.float32)
-    return Source("classification", "table", inputs, torch.tensor(targets).long(), names)
+    points = bundled.spirals(samples, noise, classes, seed)
+    return Source("classification", "table", *points, names)
 
 
 def _long_memory(samples: int = 2000, length: int = 60, symbols: int = 8, seed: int = 0) -> Source:
@@ -138,21 +111,13 @@ def _long_memory(samples: int = 2000, length: int = 60, symbols: int = 8, seed: 
         raise ConfigError(
             f"long_memory needs length ≥ 1 and symbols ≥ 2, but got {length} and {symbols}."
         )
-    random = torch.Generator().manual_seed(seed)
-    sequences = torch.randint(symbols, (samples, length), generator=random)
     names = tuple(f"symbol {symbol}" for symbol in range(symbols))
-    inputs = F.one_hot(sequences, symbols).float()
-    return Source("classification", "sequence", inputs, sequences[:, 0].clone(), names)
+    sequences = bundled.long_memory(samples, length, symbols, seed)
+    return Source("classification", "sequence", *sequences, names)
 
 
 def _diabetes() -> Source:
-    from sklearn.datasets import load_diabetes
-
-    table, progress = load_diabetes(return_X_y=True)
-    inputs, targets = (torch.tensor(x, dtype=torch.float32) for x in (table, progress[:, None]))
-    inputs = (inputs - inputs.mean(0)) / inputs.std(0)
-    targets = (targets - targets.mean(0)) / targets.std(0)
-    return Source("regression", "table", inputs, targets)
+    return Source("regression", "table", *bundled.diabetes())
 
 
 def _mnist(limit: int = 0, progress: Progress | None = None) -> Source:
@@ -180,13 +145,9 @@ def _fake_images(
             "fake_images needs size, channels and classes of 1 or more, "
             f"but got {size}, {channels} and {classes}."
         )
-    random = torch.Generator().manual_seed(seed)
-    shape = (samples, channels, size, size)
-    images = torch.randint(256, shape, dtype=torch.uint8, generator=random)
-    labels = torch.randint(classes, (samples,), generator=random)
-    return Source(
-        "classification", "image", images, labels, tuple(f"class {i}" for i in range(classes))
-    )
+    names = tuple(f"class {i}" for i in range(classes))
+    images = bundled.fake_images(samples, size, channels, classes, seed)
+    return Source("classification", "image", *images, names)
 
 
 _SOURCES: dict[str, Callable[..., Source | Strips]] = {
