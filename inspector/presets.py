@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from inspector.commands import Controls
 from inspector.config import RunConfig
+from inspector.practice_presets import PRACTICES
+from inspector.preset import Preset
 
+__all__ = ["DEFAULT", "PRESETS", "Preset", "find"]
 
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """A configuration with a story.
-
-    Attributes:
-        key: name on the command line.
-        title: a few words for the gallery.
-        about: one sentence: what is trained on what.
-        notice: what to look at, and what to try.
-        group: the heading that the gallery folds it under; empty for what the first screen shows.
-    """
-
-    key: str
-    title: str
-    about: str
-    notice: str
-    config: RunConfig
-    group: str = ""
-
-
-PRACTICES = "Practices of training"
-"""Group of the presets that each show one practice."""
 
 PRESETS: tuple[Preset, ...] = (
     Preset(
@@ -229,6 +208,7 @@ PRESETS: tuple[Preset, ...] = (
             controls=Controls(capture_every=1),
         ),
     ),
+    *PRACTICES,
 )
 
 DEFAULT = PRESETS[0]
