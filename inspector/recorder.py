@@ -121,6 +121,8 @@ class Recorder:
         loader: Any = None,
         first_step: int = 0,
     ) -> None:
+        self._validations: dict[str, str] = {}  # group of each scalar
+        self._validated = -1
         self.closed = False
         self._first_step = first_step
         self._boundary_due = False
@@ -209,9 +211,18 @@ class Recorder:
         self.observer.clock.pulse.alarm = 1
 
     def validation(self, scalars: dict[str, float]) -> None:
-        """One row of the group ``validation``, at the last finished step."""
-        keys = tuple(SeriesKey(name) for name in scalars)
-        self.writer.append("validation", max(0, self.step - 1), keys, list(scalars.values()))
+        """Numbers at the last finished step; several calls in one step may add to each other.
+
+        A group takes one row a step, so what first comes in a second call has its own.
+        """
+        step = max(0, self.step - 1)
+        rows: dict[str, dict[str, float]] = {}
+        for name, value in scalars.items():
+            usual = "validation" if step > self._validated else f"validation/{name}"
+            rows.setdefault(self._validations.setdefault(name, usual), {})[name] = value
+        for group, row in rows.items():
+            self.writer.append(group, step, tuple(map(SeriesKey, row)), list(row.values()))
+        self._validated = max(self._validated, step if "validation" in rows else -1)
 
     def close(self, last: Event | None = None) -> None:
         """Ends recording and gives back everything that was attached or changed."""

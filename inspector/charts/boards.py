@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from inspector.charts.specs import Chart, Line, lines, number
+from inspector.charts.specs import Chart, Line, LineChart, lines, number
 from inspector.quantities import QUANTITIES, SeriesKey
 
 _PARTS = {"train": "training", "val": "validation", "valid": "validation", "test": "test"}
@@ -16,11 +16,13 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
     """The live page: how the run does as a whole.
 
     Args:
-        keys: what was recorded; a chart is added for each scalar that is the user's own. Scalars
-            that differ in ``train_``, ``val_`` or ``test_`` only share a chart, and so do those
-            with the same words before a ``/``.
+        keys: what was recorded; accuracy is drawn only if it was, and a chart is added for each
+            scalar of the user's own. Those that differ in ``train_``, ``val_`` or ``test_`` only
+            share a chart, and so do those with the same words before a ``/``.
     """
+    keys = list(keys)
     families = _families(keys)
+    measured = not keys or any(key.quantity in ("accuracy", "val_accuracy") for key in keys)
     loss, accuracy = families.pop(_OF_LOSS, ()), families.pop(_OF_ACCURACY, ())
     return (
         lines(
@@ -32,13 +34,7 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
             wide=True,
             height=280,
         ),
-        lines(
-            Line("accuracy", label="training"),
-            Line("val_accuracy", label="validation"),
-            *accuracy,
-            title="Accuracy",
-            smooth=0.9,
-        ),
+        *([_accuracy(accuracy)] if measured or accuracy else []),
         lines("lr"),
         lines(
             Line("total_grad_norm", label="before clipping"),
@@ -58,7 +54,17 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
     )
 
 
-def own_scalars(keys: Iterable[SeriesKey]) -> tuple[str, ...]:
+def _accuracy(more: tuple[Line, ...]) -> LineChart:
+    return lines(
+        Line("accuracy", label="training"),
+        Line("val_accuracy", label="validation"),
+        *more,
+        title="Accuracy",
+        smooth=0.9,
+    )
+
+
+def _own_scalars(keys: Iterable[SeriesKey]) -> tuple[str, ...]:
     """Scalars that only some runs have: names of a script's own, and those of a test part."""
     names = {key.quantity for key in keys}
     return tuple(sorted(n for n in names if n not in QUANTITIES or n.startswith("test_")))
@@ -67,7 +73,7 @@ def own_scalars(keys: Iterable[SeriesKey]) -> tuple[str, ...]:
 def _families(keys: Iterable[SeriesKey]) -> dict[str, tuple[Line, ...]]:
     """Lines of one chart each, by its title."""
     found: dict[str, list[Line]] = {}
-    for name in own_scalars(keys):
+    for name in _own_scalars(keys):
         title, label = _family(name)
         found.setdefault(title, []).append(Line(name, label=label))
     return {title: tuple(sorted(drawn, key=_place)) for title, drawn in found.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from inspector.charts.boards import overview, own_scalars
+from inspector.charts.boards import overview
+from inspector.charts.specs import Chart
 from inspector.ui.board import board
 from inspector.ui.context import current_run, is_live, opened
 from inspector.ui.failure import failure_panel
@@ -23,14 +24,14 @@ def live_page() -> None:
         path = run.path
         recorded = run.events()
         rank = _rank(ranks, name)
-        keys = run.keys(rank=rank)
+        charts = overview(run.keys(rank=rank))
     explain(config)
     failure_panel(recorded, config=config)
     nan_panel(name, live=live)
     source_line(path, live=live)
     if live:
-        st.fragment(_notice_new, run_every=_REFRESH)(name, rank, own_scalars(keys), len(ranks))
-    board(charts=overview(keys), run=name, key=f"overview/{name}", rank=rank)
+        st.fragment(_notice_new, run_every=_REFRESH)(name, rank, charts, len(ranks))
+    board(charts=charts, run=name, key=f"overview/{name}", rank=rank)
     st.caption(
         "Drag to zoom, double-click to reset. Vertical lines are events: hover them to read what "
         "was changed."
@@ -54,9 +55,9 @@ def _rank(ranks: list[int], name: str) -> int:
     return first if chosen is None else int(chosen)
 
 
-def _notice_new(name: str, rank: int, drawn: tuple[str, ...], ranks: int) -> None:
+def _notice_new(name: str, rank: int, drawn: tuple[Chart, ...], ranks: int) -> None:
     """Draws the page again when a scalar or a rank has appeared that it does not show yet."""
     with opened(name) as run:
-        new = own_scalars(run.keys(rank=rank)) != drawn or len(run.ranks) != ranks
+        new = overview(run.keys(rank=rank)) != drawn or len(run.ranks) != ranks
     if new:
         st.rerun()

@@ -60,11 +60,13 @@ def buttons(
             args=(name, action.name, action.value),
             kwargs={"said": "Sent. The verdict comes in fifty steps."},
         )
-    for remedy in finding.remedies:
-        if not remedy.control:
-            st.caption(escape(remedy.text))
-            if remedy.code:
-                st.code(remedy.code, language="python")
+    advice = [remedy for remedy in finding.remedies if not remedy.control]
+    if advice:
+        with st.expander("In your own script"):
+            for remedy in advice:
+                st.caption(escape(remedy.text))
+                if remedy.code:
+                    st.code(remedy.code, language="python")
 
 
 def _prepare(name: str, config: dict[str, Any], action: Action) -> None:

@@ -19,6 +19,8 @@ import math
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from inspector.diagnosis.drawing import as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
@@ -192,6 +194,8 @@ def _stuck_at_guessing(run: Observations) -> Iterator[Finding]:
     moving, end = run.update_ratio.median(0.0), run.loss_at_end()
     guessing = run.floor if run.targets else run.guessing or run.loss_at_start()
     lowest = 0.9 if run.targets else 0.8
+    if run.targets and not (_stalled(run) and _not_better_than_guessing(run)):
+        return
     if guessing and 1e-3 < moving < 0.1 and lowest * guessing < end < 1.1 * guessing:
         yield _finding(
             "note", 0.42, "The loss stays at that of guessing although the weights move.",
@@ -200,6 +204,13 @@ def _stuck_at_guessing(run: Observations) -> Iterator[Finding]:
                      drawing=over_steps(run.loss.steps, run.loss.values / guessing,
                                         "loss over that of guessing")),
         )  # fmt: skip
+
+
+def _stalled(run: Observations) -> bool:
+    """Whether the last third of the run is no better than the third before it."""
+    third = len(run.loss) // 3
+    before, after = run.loss.values[third : 2 * third], run.loss.values[2 * third :]
+    return bool(np.nanmedian(after) > 0.99 * np.nanmedian(before))
 
 
 def _unused_outputs(run: Observations) -> Iterator[Finding]:

@@ -54,7 +54,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     yield Finding(
         code=CODE,
         level="warning" if serious else "note",
-        title=f"The gradient of {first['module']} is {1 / max(ratios[0], 1e-30):.0e} times "
+        title=f"The gradient of {first['module']} is {_power(1 / max(ratios[0], 1e-30))} times "
         "smaller than the largest."
         if not absolute
         else "Gradients are practically zero everywhere.",
@@ -91,6 +91,15 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         reference="Hochreiter 1991; Glorot & Bengio 2010; AUTOTRAINER (Zhang et al. 2021)",
         remedies=remedies(CODE),
     )
+
+
+def _power(number: float) -> str:
+    """A large number for people: ``40,000`` or ``3·10¹⁰``."""
+    digits, _, exponent = f"{number:.0e}".partition("e+")
+    if number < 1e6:
+        return f"{float(f'{number:.1e}'):,.0f}"
+    raised = exponent.lstrip("0").translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits}·10{raised}"
 
 
 def _faded_at(run: Observations, name: str) -> int:
