@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnxruntime import InferenceSession
 
 import inspector
 from inspector.store.reader import list_runs
@@ -131,6 +134,45 @@ def test_it_trains_with_its_own_modules_on_screen(page: Any, app: App, folder: P
     page.get_by_role("link", name="Modules", exact=True).first.click()
     page.get_by_text("75").first.wait_for()
     assert "Traceback" not in app.log.read_text()
+
+
+def test_it_is_exported_and_taken_up_again(page: Any, app: App, tmp_path: Path) -> None:
+    page.goto(f"{app.base}/runs")
+    page.locator("[data-testid=stDataFrame] canvas").first.wait_for()
+    first_row = {"x": 18, "y": 52}
+    page.locator("[data-testid=stDataFrame] .dvn-scroller").first.click(position=first_row)
+    page.get_by_role("button", name="Open").wait_for()
+    page.get_by_text("Export", exact=True).click()
+    got = {}
+    for tab, key in (("Model", "onnx-last"), ("Telemetry", "tensorboard-long")):
+        page.get_by_role("tab", name=tab).click()
+        page.locator(f"[class*='{key}-prepare'] button").click()
+        download = page.locator(f"[class*='{key}-download'] button")
+        download.wait_for(timeout=2 * SHORT)
+        with page.expect_download() as offered:
+            download.click()
+        got[tab] = tmp_path / offered.value.suggested_filename
+        offered.value.save_as(got[tab])
+    page.get_by_role("tab", name="Model").click()
+    page.get_by_text("Agrees with PyTorch on batches of 1, 2,").wait_for()
+    session = InferenceSession(got["Model"])
+    (scores,) = session.run(None, {session.get_inputs()[0].name: np.zeros((5, 2), np.float32)})
+    assert scores.shape == (5, 3)
+    with zipfile.ZipFile(got["Telemetry"]) as archive:
+        archive.extractall(app.runs_dir)
+    mine = list_runs(app.runs_dir)[-1].name
+    cells = page.locator("[data-testid=stDataFrame]").first.locator("canvas td")
+    for _ in range(SHORT // 100):
+        if f"{mine}-tensorboard" in cells.all_text_contents():
+            break
+        page.wait_for_timeout(100)
+    with inspector.open_run(mine, app.runs_dir) as run:
+        with inspector.open_run(f"{mine}-tensorboard", app.runs_dir) as back:
+            assert back.meta["kind"] == "imported"
+            for name in ("loss", "val_accuracy", "lr"):
+                before, after = run.series(name), back.series(name)
+                assert before.steps.tolist() == after.steps.tolist()
+                assert before.values.tolist() == after.values.tolist()
 
 
 def test_code_typed_into_the_app_trains(page: Any, app: App) -> None:

@@ -34,4 +34,4 @@ def test_example_trains(command: str, examples: Path) -> None:
 
 def test_every_task_is_explained() -> None:
     assert [task for task in TASKS if f"`{task}`" not in PAGE] == []
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6

@@ -1,0 +1,90 @@
+"""The forms for augmentation and metrics, and the confusion matrix on the Live page."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from inspector.config import RunConfig
+from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
+from inspector.training import runner
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def serve(runs_dir: Path, page: str, run: str = "") -> AppTest:
+    configure(Settings(token="t" * 32, runs_dir=runs_dir))
+    made = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
+    if run:
+        made.query_params["run"] = run
+    made.run()
+    return made.switch_page(str(ROOT / "pages" / f"{page}.py")).run()
+
+
+@pytest.fixture(autouse=True)
+def settings_are_forgotten() -> Iterator[None]:
+    yield
+    sys.modules.pop("_torch_inspector_server", None)
+    os.environ.pop(RUNS_DIR_VARIABLE, None)
+
+
+@pytest.fixture
+def form(tmp_path: Path) -> AppTest:
+    """The Start page with the form of augmentation open."""
+    app = serve(tmp_path, "start")
+    app.session_state["augment/0"] = True
+    return app.run()
+
+
+def draft(app: AppTest) -> RunConfig:
+    made = app.session_state["draft"]
+    assert isinstance(made, RunConfig)
+    return made
+
+
+def add(app: AppTest, name: str) -> None:
+    app.selectbox(key="augment/0/name").set_value(name).run()
+    app.button(key="augment/0/add").click().run()
+
+
+def test_transforms_are_added_set_moved_and_removed(form: AppTest) -> None:
+    add(form, "RandomRotation")
+    add(form, "RandomErasing")
+    assert not form.exception
+    turn, erase = {"name": "RandomRotation", "degrees": 10}, {"name": "RandomErasing"}
+    assert draft(form).augment == [turn, erase]
+    pictures = form.get("image")
+    assert len(pictures) == 8  # four samples: before, and the draws after
+    form.number_input(key="augment/0/1/p").set_value(0.9).run()
+    assert draft(form).augment == [turn, {"name": "RandomErasing", "p": 0.9}]
+    form.button(key="augment/0/1/arrow_upward").click().run()
+    assert draft(form).augment == [{"name": "RandomErasing", "p": 0.9}, turn]
+    form.button(key="augment/0/1/close").click().run()
+    assert draft(form).augment == [turn]
+    form.text_input(key="augment/0/0/degrees").set_value("[-90, 90]").run()
+    assert draft(form).augment == [{"name": "RandomRotation", "degrees": [-90, 90]}]
+
+
+def test_metrics_of_the_task_are_offered(tmp_path: Path) -> None:
+    app = serve(tmp_path, "start")
+    key = next(one.key for one in app.multiselect if one.key.endswith("/metrics"))
+    box = app.multiselect(key=key)
+    assert box.options == ["f1", "precision", "recall", "auroc", "confusion_matrix"]
+    box.set_value(["f1", "confusion_matrix"]).run()
+    assert draft(app).metrics == ["f1", "confusion_matrix"]
+
+
+def test_the_confusion_matrix_is_on_the_live_page(tmp_path: Path) -> None:
+    config = RunConfig(data="two_moons", steps=30, metrics=["confusion_matrix"])
+    name = runner.start(config, tmp_path)
+    assert runner.join(60)
+    app = serve(tmp_path, "live", name)
+    assert not app.exception
+    assert any("Confusion matrix" in one.value for one in app.markdown)
+    (chart,) = app.get("plotly_chart")
+    assert '"upper"' in chart.proto.spec
