@@ -55,7 +55,12 @@ def check(what: str, config: RunConfig, steps: int | None, say: Callable[[str], 
     Raises:
         InspectorError: there is no such check, or the configuration cannot work.
     """
-    from inspector.training.checks import check_overfit, check_reproducibility
+    from inspector.training.checks import (
+        COMPARED_STEPS,
+        OVERFIT_STEPS,
+        check_overfit,
+        check_reproducibility,
+    )
 
     with _bar(Console()) as bar:
         task = bar.add_task("starting", total=1.0)
@@ -64,10 +69,10 @@ def check(what: str, config: RunConfig, steps: int | None, say: Callable[[str], 
             bar.update(task, description=text, completed=share)
 
         if what == "overfit":
-            verdict = check_overfit(config, *([] if steps is None else [steps]), told=told)
+            verdict = check_overfit(config, steps or OVERFIT_STEPS, told)
             passed, text, meaning = verdict.learned, verdict.text, verdict.meaning
         elif what == "reproducibility":
-            found = check_reproducibility(config, *([] if steps is None else [steps]), told=told)
+            found = check_reproducibility(config, steps or COMPARED_STEPS, told)
             passed, text, meaning = found.same, found.text, found.meaning
         else:
             raise ConfigError(f"check is overfit or reproducibility, but got {what!r}.")

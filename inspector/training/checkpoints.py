@@ -58,7 +58,7 @@ def read(path: Path, *, device: str = "cpu") -> State:
         ConfigError: there is no such file, it is damaged, or it is something else.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state: Any = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise ConfigError(f"Expected a checkpoint at {path}, but there is no such file.") from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
@@ -75,7 +75,7 @@ def read(path: Path, *, device: str = "cpu") -> State:
             f"Checkpoint {path} has format {state['format']}, but this version reads up to "
             f"{FORMAT}; upgrade torch-inspector."
         )
-    return state
+    return dict(state)
 
 
 def locate(reference: str, runs_dir: Path) -> Path:
@@ -141,8 +141,8 @@ def plain(value: Any, path: str, lost: list[str]) -> Any:
         return kind(plain(held, f"{path}.{place}", lost) for place, held in enumerate(value))
     if type(value) in _PLAIN:
         return value
-    for kind in (bool, int, float, str):  # of NumPy's, or an enumeration's
-        if isinstance(value, kind):
-            return kind(value)
+    for simple in (bool, int, float, str):  # of NumPy's, or an enumeration's
+        if isinstance(value, simple):
+            return simple(value)
     lost.append(path)
     return None

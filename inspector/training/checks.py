@@ -18,15 +18,17 @@ from typing import Any
 from inspector import errors
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
-from inspector.training import overfitting, reproducibility
 from inspector.training.overfitting import Verdict, overfit
 from inspector.training.reproducibility import Agreement, Record, compare, trace
+
+OVERFIT_STEPS = 300
+COMPARED_STEPS = 10
 
 Told = Callable[[str, float], None]
 
 
 def check_overfit(
-    config: RunConfig, steps: int = overfitting.STEPS, told: Told | None = None
+    config: RunConfig, steps: int = OVERFIT_STEPS, told: Told | None = None
 ) -> Verdict:
     """Whether the model learns one batch by heart; see :func:`overfitting.overfit`.
 
@@ -45,7 +47,7 @@ def check_overfit(
 
 
 def check_reproducibility(
-    config: RunConfig, steps: int = reproducibility.STEPS, told: Told | None = None
+    config: RunConfig, steps: int = COMPARED_STEPS, told: Told | None = None
 ) -> Agreement:
     """Whether two runs of the configuration agree bit for bit over so many steps.
 

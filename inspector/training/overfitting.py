@@ -18,7 +18,6 @@ from inspector.config import RunConfig
 from inspector.training.own.batches import size_of, to_device
 from inspector.training.task import Task, build_task
 
-STEPS = 300
 _FALLEN = 0.01
 """Share of its first value that a loss without accuracy must fall to."""
 _MOVED = 0.01
@@ -59,7 +58,7 @@ class Verdict:
 
 
 def overfit(
-    config: RunConfig, steps: int = STEPS, told: Callable[[int, float], None] | None = None
+    config: RunConfig, steps: int = 300, told: Callable[[int, float], None] | None = None
 ) -> Verdict:
     """Trains a model of its own on one batch, with the optimizer and loss of ``config``.
 

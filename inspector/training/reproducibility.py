@@ -24,7 +24,6 @@ from inspector.store.reader import Run
 from inspector.training.step import Scores, Step
 from inspector.training.task import Task
 
-STEPS = 10
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _REFUSED = re.compile(r"^(.+?) does not have a deterministic implementation", re.MULTILINE)
 
