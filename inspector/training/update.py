@@ -75,4 +75,4 @@ class Update:
 def rates(optimizer: optim.Optimizer) -> dict[str, Any]:
     """The learning rates of all groups but the first, which is recorded as ``lr``."""
     groups = optimizer.param_groups
-    return {f"lr_group_{number}": groups[number]["lr"] for number in range(1, len(groups))}
+    return {f"lr/group {number}": groups[number]["lr"] for number in range(1, len(groups))}

@@ -76,3 +76,12 @@ def test_what_is_no_chart_is_refused(fields: dict[str, object], message: str) ->
 def test_a_chart_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs one quantity or more"):
         lines()
+
+
+def test_rates_of_groups_share_the_chart_and_a_loss_scale_has_one() -> None:
+    names = ("lr", "lr/group 1", "grad_scale")
+    charts = {chart.title: chart for chart in boards.overview(map(SeriesKey, names))}
+    drawn = [line.key.quantity for line in charts["Learning rate"].lines]
+    assert drawn == ["lr", "lr/group 1"]
+    assert "Loss scale" in charts
+    assert "Loss scale" not in {chart.title for chart in boards.overview()}

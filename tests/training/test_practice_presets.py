@@ -43,7 +43,7 @@ def only_the_head(run: Run) -> bool:
 
 
 def in_proportion(run: Run) -> bool:
-    return np.allclose(run.series("lr_group_1").values, 0.1 * run.series("lr").values)
+    return np.allclose(run.series("lr/group 1").values, 0.1 * run.series("lr").values)
 
 
 def falls_and_rises(run: Run) -> bool:

@@ -235,7 +235,7 @@ def test_every_method_on_every_kind_of_module() -> None:
         "MultiheadAttention": "zeros",
         "Linear": "xavier_normal",
     })  # fmt: skip
-    conv, norm, rnn, table, attention = cast(list[Any], list(model.values()))
+    conv, norm, rnn, table, attention = (cast(Any, module) for module in model.values())
     assert conv.weight.abs().max().item() == pytest.approx(2 * math.sqrt(6 / (27 + 72)), rel=0.05)
     assert (norm.weight == 0.5).all() and torch.allclose(norm.bias, torch.tensor(0.1))
     square = rnn.weight_hh_l0.T @ rnn.weight_hh_l0

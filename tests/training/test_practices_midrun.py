@@ -128,7 +128,7 @@ def test_every_group_has_its_rate(tmp_path: Path) -> None:
     rest = run.series("lr").values
     assert rest.tolist() == pytest.approx([0.1, 0.05, 0.025, 0.0125, 0.8, 0.4, 0.2, 0.1])
     for number, share in ((1, 0.1), (2, 0.2)):
-        assert run.series(f"lr_group_{number}").values == pytest.approx(share * rest, rel=1e-5)
+        assert run.series(f"lr/group {number}").values == pytest.approx(share * rest, rel=1e-5)
 
 
 # ---------------------------------------------------------------- accumulation, loss scaling
@@ -219,7 +219,7 @@ def script(tmp_path: Path) -> Iterator[tuple[Small, Watch, Callable[[int], None]
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(x), y)
             watched.record(loss=loss)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
     yield model, watched, steps
