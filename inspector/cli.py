@@ -142,11 +142,21 @@ def diagnose(
     run: Annotated[str, typer.Argument(help="Name of a run in --run-dir, or its folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
     run_dir: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    threshold: Annotated[
+        list[str], typer.Option(help="Another limit, such as overfitting.gap=0.2.")
+    ] = [],  # noqa: B006
+    rules: Annotated[
+        list[Path], typer.Option(help="A Python file that registers rules of your own.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Says what is wrong with a run; exit code 1 when a finding is critical."""
     from inspector.diagnosis.command import diagnose_command
 
-    raise typer.Exit(diagnose_command(run, typer.echo, runs_dir=run_dir, as_json=as_json))
+    raise typer.Exit(
+        diagnose_command(
+            run, typer.echo, runs_dir=run_dir, as_json=as_json, changed=threshold, rules=rules
+        )
+    )
 
 
 @app.command()

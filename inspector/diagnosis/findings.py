@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from inspector.diagnosis.causes import EXPLAINS
 from inspector.diagnosis.finding import Finding
+from inspector.diagnosis.limits import read_limits
 from inspector.diagnosis.observations import Observations, RunLike
 from inspector.diagnosis.ranks import OneRank, ranks_of, together
 from inspector.diagnosis.registry import Thresholds, all_rules, with_overrides
@@ -21,11 +22,14 @@ def diagnose(run: RunLike, *, thresholds: Thresholds | None = None) -> list[Find
 
     Args:
         run: what :func:`inspector.open_run` gives.
-        thresholds: other limits, keyed ``code.name`` (see :func:`inspector.diagnosis.thresholds`).
+        thresholds: other limits, keyed ``code.name`` (see :func:`inspector.diagnosis.thresholds`);
+            None takes those in ``diagnosis.json`` beside the run.
 
     Raises:
-        ConfigError: there is no threshold of that name.
+        ConfigError: there is no threshold of that name, or the file cannot be used.
     """
+    if thresholds is None and (path := getattr(run, "path", None)) is not None:
+        thresholds = read_limits(path.parent)
     limits = with_overrides(all_rules(), thresholds)
     ranks = ranks_of(run)
     if len(ranks) < 2:

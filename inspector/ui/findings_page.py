@@ -10,8 +10,10 @@ import streamlit as st
 from inspector.charts.evidence import evidence_figure
 from inspector.diagnosis import Finding, diagnose
 from inspector.diagnosis.ranks import OneRank
+from inspector.errors import ConfigError
 from inspector.ui import repair
 from inspector.ui.context import current_run, escape, is_live
+from inspector.ui.limits import limits_panel
 from inspector.views import findings as view
 
 _REFRESH = "3s"
@@ -29,11 +31,18 @@ def findings_page() -> None:
     st.subheader("Findings")
     st.fragment(_findings, run_every=_REFRESH if live else None)(name)
     repair.lr_finder_panel(name, live=live)
+    with st.expander("Limits of the rules", icon=":material/tune:"):
+        limits_panel()
 
 
 def _findings(name: str) -> None:
     with current_run() as run:
-        found, live, events, config = diagnose(run), is_live(run), run.events(), run.config
+        live, events, config = is_live(run), run.events(), run.config
+        try:
+            found = diagnose(run)
+        except ConfigError as error:
+            st.error(escape(str(error)), icon=":material/tune:")
+            found = diagnose(run, thresholds={})
         modules = (run.document("modules") or {}).get("modules", [])
         steps = run.series("loss", max_points=2).steps
     repair.answered(config, found, int(steps[-1]) + 1 if len(steps) else 0)
