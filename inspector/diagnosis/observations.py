@@ -87,6 +87,11 @@ class Observations:
         """Step and event of every event of a kind, oldest first."""
         return [(s.step, s.event) for s in self.events if isinstance(s.event, kind)]
 
+    def set_on_purpose(self, control: str) -> tuple[str, ...]:
+        """What the run's own settings gave for ``frozen`` or ``eval_modules`` from the start."""
+        config = getattr(self._run, "config", None) or {}
+        return tuple((config.get("controls") or {}).get(control) or ())
+
     # ------------------------------------------------------------------ often needed
 
     @cached_property

@@ -94,3 +94,14 @@ def test_a_practice_shows(preset: object, tmp_path: Path) -> None:
     with Run(tmp_path / name) as run:
         assert run.status == "finished"
         assert shows(run)
+
+
+@pytest.mark.parametrize("key", ["frozen", "batch-norm-eval"])
+def test_what_is_done_on_purpose_is_no_finding(key: str, tmp_path: Path) -> None:
+    (made,) = [one for one in PRACTICES if one.key == key]
+    controls = dataclasses.replace(made.config.controls, max_steps_per_s=None)
+    config = dataclasses.replace(made.config, steps=30, controls=controls, torch_threads=1)
+    name = runner.start(config, tmp_path)
+    assert runner.join(120)
+    codes = {finding.code for finding in Run(tmp_path / name).findings()}
+    assert not codes & {"frozen_parameters", "mode_mistake"}

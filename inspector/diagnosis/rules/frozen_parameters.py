@@ -13,7 +13,7 @@ constant tables are only notes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -130,6 +130,7 @@ def _cut_off(run: Observations, rows: Rows) -> Finding | None:
 
 def _frozen(run: Observations, rows: Rows) -> Finding | None:
     order = run.call_order
+    rows = [row for row in rows if not _inside(row["module"], run.set_on_purpose("frozen"))]
     found = [row for row in rows if not row["ever_required_grad"] and len(row["shape"]) >= 2] or [
         row for row in rows if not row["ever_required_grad"] and row["in_optimizer"]
     ]
@@ -149,6 +150,10 @@ def _frozen(run: Observations, rows: Rows) -> Finding | None:
         shown[0], "parameters with requires_grad=False", len(shown), _UNFREEZE,
         rows=rows, marked=shown,
     )  # fmt: skip
+
+
+def _inside(module: str, paths: Collection[str]) -> bool:
+    return any(module == path or module.startswith(f"{path}.") for path in paths)
 
 
 def _at_rest(rows: Rows) -> Finding | None:
