@@ -136,7 +136,28 @@ def test_it_trains_with_its_own_modules_on_screen(page: Any, app: App, folder: P
     assert "Traceback" not in app.log.read_text()
 
 
+def test_code_typed_into_the_app_trains(page: Any, app: App) -> None:
+    page.get_by_role("link", name="Start", exact=True).first.click()
+    page.get_by_text("Choose model, data and optimizer").click()
+    page.get_by_role("radio", name="Typed here").first.click()
+    text = page.locator(".cm-content").first
+    text.click()
+    page.keyboard.press("Control+End")
+    page.keyboard.insert_text("\n# typed by hand\n")
+    page.get_by_role("heading", name=re.compile(r"Net on flowers\.csv")).wait_for()
+    page.get_by_role("button", name="Check and preview").click()
+    page.locator(".st-key-own-check").get_by_text("Net: 387 parameters").wait_for()
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_url("**/live**")
+    page.locator(".strip .badge:has-text('Finished')").wait_for(timeout=4 * SHORT)
+    with inspector.open_run(list_runs(app.runs_dir)[0].path) as run:
+        kept = (run.path / "blobs" / "source" / "your_code.py").read_text("utf-8")
+        assert kept == run.config["code"]
+        assert kept.endswith("# typed by hand\n")
+
+
 def test_it_is_exported_and_taken_up_again(page: Any, app: App, tmp_path: Path) -> None:
+    mine = list_runs(app.runs_dir)[0].name
     page.goto(f"{app.base}/runs")
     page.locator("[data-testid=stDataFrame] canvas").first.wait_for()
     first_row = {"x": 18, "y": 52}
@@ -160,36 +181,17 @@ def test_it_is_exported_and_taken_up_again(page: Any, app: App, tmp_path: Path) 
     assert scores.shape == (5, 3)
     with zipfile.ZipFile(got["Telemetry"]) as archive:
         archive.extractall(app.runs_dir)
-    mine = list_runs(app.runs_dir)[-1].name
     cells = page.locator("[data-testid=stDataFrame]").first.locator("canvas td")
     for _ in range(SHORT // 100):
         if f"{mine}-tensorboard" in cells.all_text_contents():
             break
         page.wait_for_timeout(100)
-    with inspector.open_run(mine, app.runs_dir) as run:
-        with inspector.open_run(f"{mine}-tensorboard", app.runs_dir) as back:
-            assert back.meta["kind"] == "imported"
-            for name in ("loss", "val_accuracy", "lr"):
-                before, after = run.series(name), back.series(name)
-                assert before.steps.tolist() == after.steps.tolist()
-                assert before.values.tolist() == after.values.tolist()
-
-
-def test_code_typed_into_the_app_trains(page: Any, app: App) -> None:
-    page.get_by_role("link", name="Start", exact=True).first.click()
-    page.get_by_text("Choose model, data and optimizer").click()
-    page.get_by_role("radio", name="Typed here").first.click()
-    text = page.locator(".cm-content").first
-    text.click()
-    page.keyboard.press("Control+End")
-    page.keyboard.insert_text("\n# typed by hand\n")
-    page.get_by_role("heading", name=re.compile(r"Net on flowers\.csv")).wait_for()
-    page.get_by_role("button", name="Check and preview").click()
-    page.locator(".st-key-own-check").get_by_text("Net: 387 parameters").wait_for()
-    page.get_by_role("button", name="Start", exact=True).click()
-    page.wait_for_url("**/live**")
-    page.locator(".strip .badge:has-text('Finished')").wait_for(timeout=4 * SHORT)
-    with inspector.open_run(list_runs(app.runs_dir)[0].path) as run:
-        kept = (run.path / "blobs" / "source" / "your_code.py").read_text("utf-8")
-        assert kept == run.config["code"]
-        assert kept.endswith("# typed by hand\n")
+    with (
+        inspector.open_run(mine, app.runs_dir) as run,
+        inspector.open_run(f"{mine}-tensorboard", app.runs_dir) as back,
+    ):
+        assert back.meta["kind"] == "imported"
+        for name in ("loss", "val_accuracy", "lr"):
+            before, after = run.series(name), back.series(name)
+            assert before.steps.tolist() == after.steps.tolist()
+            assert before.values.tolist() == after.values.tolist()
