@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inspector.training.own.weights import Comparison
 
 _IMAGE_PIXELS = 84
+_STRIP_PIXELS = 40
 _BARS = 40
 
 
@@ -108,8 +109,8 @@ def _samples(made: Preview) -> None:
         st.markdown("**Samples**")
         with st.container(horizontal=True, gap="small"):
             for image, caption in made.images:
-                large = enlarged(image, _IMAGE_PIXELS * len(image) // max(image.shape[:2]))
                 wide = image.shape[1] > image.shape[0]
+                large = enlarged(image, _STRIP_PIXELS if wide else _IMAGE_PIXELS)
                 width = large.shape[1] if wide else _IMAGE_PIXELS
                 st.image(large, caption=escape(caption), width=width)
     elif made.table is not None:
