@@ -83,7 +83,8 @@ def as_bars(
 def _kept(values: npt.NDArray[np.float64]) -> list[int]:
     if len(values) <= _POINTS:
         return list(range(len(values)))
-    kept = {0, len(values) - 1}
+    lost = ~np.isfinite(values)
+    kept = {0, len(values) - 1, int(lost.argmax())}
     for part in np.array_split(np.arange(len(values)), _POINTS // 2):
         inside = values[part]
         if np.isfinite(inside).any():

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from inspector.diagnosis.drawing import over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -52,6 +53,9 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
                 quantity="loss" if loss_step is not None else "nonfinite",
                 first=first,
                 last=run.last_step,
+                drawing=over_steps(run.loss.steps, run.loss.values, "loss")
+                if loss_step is not None
+                else None,
             ),
         ),
         explanation=(
@@ -60,7 +64,7 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
             "the next step, and nothing recovers from that."
         ),
         reference="SageMaker Debugger ExplodingTensor; DeepLocalize (Wardat et al. 2021)",
-        remedies=remedies(CODE),
+        remedies=tuple(r for r in remedies(CODE) if not (event and event.op and r.control)),
     )
 
 
