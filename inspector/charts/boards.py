@@ -16,14 +16,17 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
     """The live page: how the run does as a whole.
 
     Args:
-        keys: what was recorded; accuracy is drawn only if it was, and a chart is added for each
-            scalar of the user's own. Those that differ in ``train_``, ``val_`` or ``test_`` only
+        keys: what was recorded; accuracy and the loss scale are drawn only if they were, the rates
+            of further parameter groups beside the first, and a chart is added for each scalar of
+            the user's own. Those that differ in ``train_``, ``val_`` or ``test_`` only
             share a chart, and so do those with the same words before a ``/``.
     """
     keys = list(keys)
     families = _families(keys)
     measured = not keys or any(key.quantity in ("accuracy", "val_accuracy") for key in keys)
     loss, accuracy = families.pop(_OF_LOSS, ()), families.pop(_OF_ACCURACY, ())
+    groups = families.pop("lr", ())
+    scaled = any(key.quantity == "grad_scale" for key in keys)
     return (
         lines(
             Line("loss", label="training"),
@@ -35,13 +38,14 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
             height=280,
         ),
         *([_accuracy(accuracy)] if measured or accuracy else []),
-        lines("lr"),
+        lines(Line("lr", label="group 0"), *groups) if groups else lines("lr"),
         lines(
             Line("total_grad_norm", label="before clipping"),
             Line("clipped_grad_norm", label="after"),
             title="Gradient norm",
         ),
         lines("total_update_ratio"),
+        *([lines("grad_scale")] if scaled else []),
         number("clipped", title="Steps clipped", reading="share"),
         number("samples_per_s"),
         number("data_seconds"),
