@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 _WRITTEN = 20  # classes up to which every count is written into its cell
 _SIDE = 30  # pixels of a cell
+_FROM_NOTHING = [[0, "rgba(64, 110, 230, 0.04)"], [1, "rgba(64, 110, 230, 1)"]]  # on any theme
 
 
 def confusion_figure(document: dict[str, Any]) -> go.Figure:
@@ -21,13 +22,14 @@ def confusion_figure(document: dict[str, Any]) -> go.Figure:
             z=shares,
             x=names,
             y=names,
-            customdata=counts,
+            text=[[str(count or "") for count in row] for row in counts],
+            texttemplate="%{text}" if len(counts) <= _WRITTEN else None,
+            hovertext=counts,
+            hovertemplate="true %{y}, predicted %{x}: %{hovertext} (%{z:.1%} of the row)"
+            "<extra></extra>",
             zmin=0,
             zmax=1,
-            colorscale="Blues",
-            texttemplate="%{customdata}" if len(counts) <= _WRITTEN else None,
-            hovertemplate="true %{y}, predicted %{x}: %{customdata} (%{z:.1%} of the row)"
-            "<extra></extra>",
+            colorscale=_FROM_NOTHING,
             colorbar={"title": "share of row", "tickformat": ".0%", "thickness": 12},
         )
     )
@@ -36,5 +38,7 @@ def confusion_figure(document: dict[str, Any]) -> go.Figure:
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
         xaxis={"title": "predicted", "type": "category", "constrain": "domain"},
         yaxis={"title": "true", "type": "category", "autorange": "reversed", "scaleanchor": "x"},
+        xaxis_showgrid=False,
+        yaxis_showgrid=False,
     )
     return figure

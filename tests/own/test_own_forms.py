@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from inspector.config import RunConfig
 from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
+from inspector.store.reader import Run
 from inspector.training import runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,4 +90,10 @@ def test_the_confusion_matrix_is_on_the_live_page(tmp_path: Path) -> None:
     assert not app.exception
     assert any("Confusion matrix" in one.value for one in app.markdown)
     (chart,) = app.get("plotly_chart")
-    assert '"upper"' in chart.proto.spec
+    (drawn,) = json.loads(chart.proto.spec)["data"]
+    with contextlib.closing(Run(tmp_path / name)) as run:
+        counts = (run.document("confusion_matrix") or {})["counts"]
+    assert drawn["x"] == drawn["y"] == ["upper", "lower"]
+    assert drawn["hovertext"] == counts
+    assert drawn["text"] == [[str(count or "") for count in row] for row in counts]
+    assert drawn["z"][0] == [count / sum(counts[0]) for count in counts[0]]
