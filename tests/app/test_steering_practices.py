@@ -1,0 +1,154 @@
+"""The steering panel's practices: what is sent, what is shown until the answer, what is refused."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from inspector.config import RunConfig
+from inspector.events import CommandApplied, CommandRefused
+from inspector.quantities import SeriesKey
+from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
+from inspector.store.control import ControlReader
+from inspector.store.layout import create_run
+from inspector.store.writer import Writer
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = (SeriesKey("loss"), SeriesKey("lr"), SeriesKey("epoch"))
+MODULES = [
+    {"path": path, "type": kind, "parameters": count}
+    for path, kind, count in (("", "Net", 9), ("body", "Linear", 8), ("norm", "BatchNorm1d", 1),
+                              ("drop", "Dropout", 0))
+]  # fmt: skip
+
+
+class Going:
+    """A run that is going, as its trainer writes it."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        config = RunConfig(lr=0.1).to_dict() if kind == "built_in" else {}
+        self.path = create_run(folder, "run", {"kind": kind, "config": config})
+        self.writer = Writer(self.path)
+        for step in range(20):
+            row = np.array([1.0, 0.1, (step + 1) / 10], np.float32)
+            self.writer.append("run", step, KEYS, row)
+        self.writer.document("modules", 0, {"modules": MODULES})
+        self.writer.heartbeat(20, "running", total_steps=200)
+        self.writer.flush()
+        self._commands = ControlReader(self.path)
+
+    def close(self) -> None:
+        self._commands.close()
+        self.writer.close()
+
+    def sent(self) -> Any:
+        (command,) = self._commands.poll()
+        return command
+
+    def answers(self, command: Any, value: Any = None, *, refused: str = "") -> None:
+        name = command.control or command.name
+        if refused:
+            event: Any = CommandRefused(command_id=command.id, name=name, reason=refused)
+        else:
+            event = CommandApplied(command_id=command.id, name=name, effective=value)
+        self.writer.event(20, event)
+        self.writer.flush()
+
+
+@pytest.fixture
+def kind() -> str:
+    return "built_in"
+
+
+@pytest.fixture
+def run(tmp_path: Path, kind: str) -> Iterator[Going]:
+    made = Going(tmp_path, kind)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def app(run: Going) -> Iterator[AppTest]:
+    configure(Settings(token="t" * 32, runs_dir=run.path.parent))
+    made = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
+    made.query_params["run"] = "run"
+    made.run()
+    for part in ("Schedule", "Freeze, eval mode", "more"):
+        made.session_state[f"steer/run/{part}"] = True
+    made.switch_page("../../pages/live.py").run()
+    assert not made.exception, made.exception
+    yield made
+    sys.modules.pop("_torch_inspector_server", None)
+    os.environ.pop(RUNS_DIR_VARIABLE, None)
+
+
+def captions(app: AppTest) -> list[str]:
+    return [str(caption.value) for caption in app.sidebar.caption]
+
+
+def test_schedule_is_drawn_ahead_and_switched_when_the_run_answers(
+    app: AppTest, run: Going
+) -> None:
+    assert "In force: constant." in captions(app)
+    app.selectbox(key="steer/run/schedule/constant").select("cosine").run()
+    drawn = "".join(str(element.proto) for element in app.get("html"))
+    assert "<polyline" in drawn
+    assert "step 20: 0.1" in drawn
+    app.button(key="steer/run/schedule/switch").click().run()
+    command = run.sent()
+    assert (command.name, command.control) == ("set", "schedule")
+    assert command.value == {"name": "cosine"}
+    assert app.button(key="steer/run/schedule/switch").label == "Waiting for the step …"
+    run.answers(command, {"name": "cosine", "T_max": 180, "eta_min": 0.0, "unit": "step"})
+    app.run()
+    assert "In force: cosine." in captions(app)
+    assert app.button(key="steer/run/schedule/switch").label == "Switch"
+
+
+def test_frozen_modules_are_chosen_among_those_with_weights(app: AppTest, run: Going) -> None:
+    field = app.multiselect(key="steer/run/frozen")
+    assert field.options == ["body", "norm"]
+    field.select("body").run()
+    command = run.sent()
+    assert (command.control, command.value) == ("frozen", ["body"])
+    run.answers(command, ["body"])
+    app.run()
+    assert app.multiselect(key="steer/run/frozen").value == ["body"]
+
+
+def test_a_refused_change_snaps_back_and_says_why(app: AppTest, run: Going) -> None:
+    app.multiselect(key="steer/run/frozen").select("body").run()
+    run.answers(run.sent(), refused="Freezing body would leave nothing to train.")
+    app.run()
+    assert app.multiselect(key="steer/run/frozen").value == []
+    assert any("nothing to train" in str(toast.value) for toast in app.toast)
+
+
+def test_eval_mode_offers_types_that_behave_differently_in_it(app: AppTest, run: Going) -> None:
+    field = app.multiselect(key="steer/run/eval_modules")
+    assert field.options == ["BatchNorm1d", "Dropout", "norm", "drop"]
+    field.select("Dropout").run()
+    assert run.sent().value == ["Dropout"]
+
+
+def test_accumulation_and_checkpoint_are_sent(app: AppTest, run: Going) -> None:
+    app.number_input(key="steer/run/accumulate").set_value(4).run()
+    assert (lambda sent: (sent.control, sent.value))(run.sent()) == ("accumulate", 4)
+    app.button(key="steer/run/checkpoint").click().run()
+    assert run.sent().name == "checkpoint"
+
+
+@pytest.mark.parametrize("kind", ["watched"])
+def test_a_watched_script_shows_what_it_decides_itself(app: AppTest) -> None:
+    assert any("Your own script decides this" in text for text in captions(app))
+    assert app.selectbox(key="steer/run/schedule/constant").disabled
+    assert app.number_input(key="steer/run/accumulate").disabled
+    assert app.button(key="steer/run/checkpoint").disabled
+    assert not app.multiselect(key="steer/run/frozen").disabled
