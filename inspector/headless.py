@@ -109,8 +109,9 @@ def summary(run: Run) -> str:
         values = run.series(name).values
         if len(values):
             parts.append(f"{name} {values[-1]:.4g}")
-    failed = [stored.event.text for stored in run.events() if stored.event.kind == "run_failed"]
-    return ", ".join(parts) + "".join(f"; {text}" for text in failed) + f" → {run.path}"
+    ends = ("run_failed", "early_stopped")
+    told = [s.event.text.rstrip(".") for s in run.events() if s.event.kind in ends]
+    return ", ".join(parts) + "".join(f"; {text}" for text in told) + f" → {run.path}"
 
 
 def _show(run: Run, console: Console) -> None:

@@ -111,13 +111,28 @@ class Interventions:
             changed = reinitialize(model, optimizers, str(value.get("module", "")), method)
             note = f"{len(changed)} modules, {method}"
         else:
-            changed = unfreeze(model, optimizers, str(value.get("module", "")))
-            note = ", ".join(changed[:4])
+            note = ", ".join(self._unfreeze(model, str(value.get("module", "")))[:4])
         if value["action"] != "set":
             title = f"{value['action']} {value.get('module') or 'the model'}"
             self._answer(command, name=title, note=note)
         self._trials.append((trial, before))
         self._trials.sort(key=lambda waiting: waiting[0].due)
+
+    def _unfreeze(self, model: nn.Module, module: str) -> list[str]:
+        """Lets a module learn; what the control ``frozen`` holds there is taken off it."""
+        steering = self._recorder.steering
+        held = steering.controls.frozen
+        released = [
+            path
+            for path in held
+            if f"{path}.".startswith(f"{module}." if module else "")
+            or f"{module}.".startswith(f"{path}.")
+        ]
+        if not released:
+            return unfreeze(model, self._optimizers(), module)
+        kept = [path for path in held if path not in released]
+        steering.apply(Command(name="set", control="frozen", value=kept))
+        return released
 
     # ------------------------------------------------------------ faults
 

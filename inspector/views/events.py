@@ -16,6 +16,7 @@ TITLES = {
     "command_refused": "Refused",
     "nonfinite": "Non-finite",
     "epoch_finished": "Epoch",
+    "early_stopped": "Early stop",
     "checkpoint_saved": "Checkpoint",
     "checkpoint_failed": "Lost checkpoint",
     "run_continued": "Continued",

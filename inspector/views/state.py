@@ -17,7 +17,7 @@ MARKED = frozenset(
     {
         "command_applied", "nonfinite", "run_failed", "checkpoint_saved", "probe_failed",
         "step_skipped", "telemetry_dropped", "rewound", "remedy_verdict", "fault_injected",
-        "fault_revealed", "fault_healed",
+        "fault_revealed", "fault_healed", "early_stopped",
     }
 )  # fmt: skip
 MOST_MARKERS = 500

@@ -282,3 +282,16 @@ def test_what_a_script_does_by_itself_is_refused(script: Any, tmp_path: Path) ->
     with pytest.raises(CommandError, match="is written in the script's own loop"):
         watch(model, optimizer, run_dir=tmp_path / "x", controls=Controls(accumulate=2))
     assert not (tmp_path / "x").exists()
+
+
+def test_the_remedy_releases_what_the_control_holds(script: Any) -> None:
+    model, watched, steps = script
+    steps(2)
+    watched.apply(put("frozen", ["body"]))
+    remedy = Command(name="remedy", value={"action": "unfreeze", "module": "body.0"})
+    watched._recorder._interventions.apply(remedy)
+    assert watched.controls.frozen == ()
+    assert model.body[0].weight.requires_grad
+    before = copied(model)
+    steps(1)
+    assert "body.0.weight" in changed(before, copied(model))
