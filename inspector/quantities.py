@@ -253,6 +253,23 @@ _ALL = (
         "it is also part of the gradients' and the end of the step's cost.",
     ),
     Quantity(
+        "overhead_time_machine",
+        "Cost of watching: time machine",
+        "",
+        "run",
+        "step",
+        "Time spent on keeping batches and copies of the state and on looking for non-finite "
+        "gradients, as a share of the step.",
+    ),
+    Quantity(
+        "overhead_structure",
+        "Cost of watching: structure",
+        "",
+        "run",
+        "step",
+        "Time spent on facts about the program for the diagnosis, as a share of the step.",
+    ),
+    Quantity(
         "overhead_step",
         "Cost of watching: end of the step",
         "",

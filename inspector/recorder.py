@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,8 @@ class Recorder:
         self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
         self.observer.clock.step = first_step
         self.timemachine.known_bad = self.observer.gradients_known_bad
+        self.timemachine.now = partial(getattr, self.observer.clock.pulse, "step")
+        self.timemachine.charge = partial(self.observer.clock.charge, "time_machine")
         self.steering = Steering(model, optimizers, self.observer, self.event)
         self.event(RunStarted(device=str(self._device), resumed_at=first_step or None))
         if environment is not None:
@@ -180,10 +183,14 @@ class Recorder:
             if name in scalars:
                 self._context[name] = float(scalars.pop(name))
         if loss is not None:
-            scalars["loss"] = loss
-            self.timemachine.on_loss(loss)
+            value = loss
             if isinstance(loss, Tensor):
+                if loss.is_cpu and not self.observer.forward.blind:
+                    value = loss.item()
                 self._structure.on_loss(loss)
+            if not self.timemachine.asleep:
+                self.timemachine.on_loss(loss, value if isinstance(value, float) else None)
+            scalars["loss"] = value
         if scalars and self.observer.record(scalars) and not self._boundary_due:
             self._go_quiet()
 
@@ -233,8 +240,8 @@ class Recorder:
         self._interventions.close()
         self.timemachine.close()
         self.observer.close()
+        self._store_structure()  # as it is in training
         self.steering.restore()
-        self._store_structure()
         self._structure.close()
         self._graphs.disarm()
         self._backward.disarm()
@@ -312,6 +319,8 @@ class Recorder:
 
     def _go_quiet(self) -> None:
         """Leaves the coming steps to the capture, up to the next that has to be attended."""
+        if self.observer.full:
+            return
         pulse, steering = self.observer.clock.pulse, self.steering
         pulse.alarm = 0  # before looking: what comes later sets it again
         awaited = self._inbox or steering.pace.engaged or steering.graph_wanted
@@ -389,6 +398,7 @@ class Recorder:
         steering = self.steering
         if self._structure.on_step(self.step - 1 - self._first_step):
             self._store_structure()
+        self.observer.clock.charge("structure", self._structure.take_spent())
         if self._inbox or steering.pace.engaged or self._graphs.armed or self._backward.armed:
             self._finish_graph()
             self._guarded(self._finish_backward)

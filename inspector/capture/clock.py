@@ -10,6 +10,8 @@ from inspector.capture.quiet import Pulse
 DISPATCH_NS = 1_500
 """PyTorch's own cost of calling one hook, which the hook cannot time itself (about 1.5 µs)."""
 
+_SHARES_SECONDS = 0.25
+
 
 class Clock:
     """Counts completed optimizer steps and sums the time spent in our own code.
@@ -21,6 +23,7 @@ class Clock:
     def __init__(self) -> None:
         self.pulse: Any = Pulse()
         self._last: int | None = None
+        self._due = 0.0
         self._by_probe: dict[str, int] = {}
         self._ended: dict[str, int] = {}
 
@@ -53,6 +56,14 @@ class Clock:
         """Shows a part of what is charged elsewhere as a probe's own."""
         taken = time.perf_counter_ns() - since_ns
         self._by_probe[probe] = self._by_probe.get(probe, 0) + taken
+
+    def shares_due(self) -> bool:
+        """True four times a second: the shares of the probes do not change from step to step."""
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + _SHARES_SECONDS
+        return True
 
     @property
     def shares(self) -> dict[str, float]:

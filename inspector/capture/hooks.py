@@ -112,11 +112,14 @@ class ModuleHook(Inert):
             self.site.dead = 1
 
 
-def on_gradient_of(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
+def on_gradient_of(tensor: Tensor, hook: Callable[[Tensor], None], *, key: int = -1) -> None:
     """``tensor.register_hook(hook)`` without the handle, which costs more than the hook."""
-    if tensor._backward_hooks is None:
-        tensor._backward_hooks = OrderedDict(((-1, hook),))
+    hooks = tensor._backward_hooks
+    if hooks is None:
+        tensor._backward_hooks = OrderedDict(((key, hook),))
         tensor.grad_fn._register_hook_dict(tensor)  # type: ignore[union-attr]
+    elif key not in hooks:
+        hooks[key] = hook  # type: ignore[index]
     else:
         tensor.register_hook(hook)  # type: ignore[no-untyped-call]
 

@@ -113,17 +113,32 @@ static PyObject *states(PyObject *module, PyObject *parameters) {
     return result;
 }
 
-/* all_finite(tensors): whether every value is; None where some cannot be read here. */
-static PyObject *all_finite(PyObject *module, PyObject *tensors) {
+/* finite_gradients(optimizer): whether every gradient it would step with is wholly finite; None
+   where some cannot be read here. */
+static PyObject *finite_gradients(PyObject *module, PyObject *optimizer) {
     (void)module;
-    Py_ssize_t count = PyTuple_Check(tensors) ? PyTuple_GET_SIZE(tensors) : 0;
-    for (Py_ssize_t k = 0; k < count; k++) {
-        const float *x;
-        int64_t n;
-        if (!readable(PyTuple_GET_ITEM(tensors, k), &x, &n)) Py_RETURN_NONE;
-        if (!inspector_finite(x, n)) Py_RETURN_FALSE;
+    int finite = 1;
+    PyObject *groups = PyObject_GetAttr(optimizer, s_param_groups);
+    if (!groups || !PyList_CheckExact(groups)) finite = -1;
+    for (Py_ssize_t i = 0; finite > 0 && i < PyList_GET_SIZE(groups); i++) {
+        PyObject *group = PyList_GET_ITEM(groups, i);
+        PyObject *all = PyDict_CheckExact(group) ? PyDict_GetItem(group, s_params) : NULL;
+        if (!all || !PyList_CheckExact(all)) finite = -1;
+        for (Py_ssize_t k = 0; finite > 0 && k < PyList_GET_SIZE(all); k++) {
+            PyObject *g = PyObject_GetAttr(PyList_GET_ITEM(all, k), s_grad);
+            const float *x;
+            int64_t n;
+            if (!g)
+                finite = -1;
+            else if (g != Py_None)
+                finite = readable(g, &x, &n) ? inspector_finite(x, n) : -1;
+            Py_XDECREF(g);
+        }
     }
-    Py_RETURN_TRUE;
+    Py_XDECREF(groups);
+    PyErr_Clear();
+    if (finite < 0) Py_RETURN_NONE;
+    return PyBool_FromLong(finite);
 }
 
 /* fingerprint(parameters): a sum over some blocks of each gradient; None where one cannot be read.
@@ -167,7 +182,7 @@ static PyMethodDef functions[] = {
     {"reduce", reduce, METH_VARARGS, NULL},
     {"states", states, METH_O, NULL},
     {"fingerprint", fingerprint, METH_O, NULL},
-    {"all_finite", all_finite, METH_O, NULL},
+    {"finite_gradients", finite_gradients, METH_O, NULL},
     {"setup", setup, METH_VARARGS, NULL},
     {"gradients", (PyCFunction)(void (*)(void))gradients, METH_FASTCALL, NULL},
     {"keep", (PyCFunction)(void (*)(void))keep, METH_FASTCALL, NULL},

@@ -34,6 +34,7 @@ from inspector.capture.listener import Listener
 from inspector.capture.measured import Measured, parameter_keys
 from inspector.capture.nonfinite import NonFiniteWatch, Onset, bad_loss
 from inspector.capture.parameters import ParameterSet, collect
+from inspector.capture.plain import Landed, PlainStep
 from inspector.capture.quiet import CALLS_NS, MOST_NS, Taken
 from inspector.capture.readings import rates, states, zero_grad
 from inspector.capture.schedule import Schedule
@@ -82,8 +83,8 @@ class Observer:
         self._gradients_then: tuple[int | None, ...] = ()
         self._states = states if native.load() is None else native.load().states
         self._scalars: dict[str, Scalar] = {}
-        self._held: Flight | None = None
-        self._flights: deque[Flight] = deque()
+        self._held: Flight | Landed | None = None
+        self._flights: deque[Flight | Landed] = deque()
         self._nonfinite = NonFiniteWatch()
         self._histogram_schedule = HistogramSchedule()
         self._histograms: HistogramBatch | None = None
@@ -164,6 +165,10 @@ class Observer:
             assert optimizer is not None
             tensors = [parameters.tensors[i] for i in mine]
             self._probes.insert(0, OptimizerProbe(optimizer, tensors, mine))
+        extension = native.load()
+        self._plain: PlainStep | None = None
+        if extension is not None and len(self._probes) == 1 and not self._remote:
+            self._plain = PlainStep(extension, parameters, self._keys)
 
     def close(self) -> None:
         """Removes everything; the numbers of finished steps are still handed over."""
@@ -253,7 +258,7 @@ class Observer:
             return None
         self.clock.pulse.passes = 0
         probe = self._probes[position]
-        if probe.passes and probe.unstepped:
+        if probe.passes and probe.unstepped and not probe.inside_step:
             self._note_skip(probe)
             if len(self._probes) == 1:
                 self.forward.drop_finished_passes()
@@ -319,7 +324,7 @@ class Observer:
         if self._quiet:
             probe.after_step(False)
         ordinary = self._histograms is None
-        flight = self._gather(optimizer)
+        flight = self._gather_plainly(optimizer) or self._gather(optimizer)
         forward, gradient = self.forward.spent()
         self.clock.charge("forward", forward)
         self.clock.charge("gradients", gradient)
@@ -329,7 +334,7 @@ class Observer:
         if wall:
             flight.put("step_time", wall)
             flight.put("overhead", own / wall)
-            if self.full:
+            if self.full and self.clock.shares_due():
                 for name, seconds in self.clock.shares.items():
                     flight.put(f"overhead_{name}", seconds / wall)
         if self.full and self.forward.end_discovery():
@@ -436,6 +441,27 @@ class Observer:
             self.schedule.look_closer()  # what is NaN mostly stays: the next step says where
         self._listener.on_measured(measured)
 
+    def _gather_plainly(self, optimizer: Any) -> Landed | None:
+        """The step's numbers, where nothing has to be waited for or looked at by Python."""
+        plain, probe = self._plain, self._probes[0]
+        if not self.full or plain is None or probe.scale is not None:
+            return None
+        tape, cells = self.forward.taped, probe.cells()
+        if tape is None or self._histograms is not None or not cells.here or self.forward.remote:
+            return None
+        landed = plain.finish(
+            self.clock.step, cells, tape, self.forward.columns, self.forward.types
+        )
+        self.forward.forget_mark()
+        scalars = landed.measured.scalars
+        scalars.update(rates(optimizer.param_groups[0]))  # type: ignore[arg-type]
+        if probe.passes:
+            scalars["backward_passes"] = float(probe.passes)
+        if probe.late:
+            scalars["gradients_late"] = 1.0
+        probe.forget_step()
+        return landed
+
     def _gather(self, optimizer: Any) -> Flight:
         first = self._probes[0]
         flight = Flight(self.clock.step, self.full, self._remote or self.forward.remote)
@@ -510,7 +536,7 @@ class Observer:
             self.forward.expect(False)
             self._send(flight)
 
-    def _send(self, flight: Flight) -> None:
+    def _send(self, flight: Flight | Landed) -> None:
         flight.depart()
         self._flights.append(flight)
         self.receive()
@@ -520,7 +546,7 @@ class Observer:
         while self._flights and self._flights[0].ready():
             self._land(self._flights.popleft())
 
-    def _land(self, flight: Flight) -> None:
+    def _land(self, flight: Flight | Landed) -> None:
         try:
             measured = flight.land()
             if flight.careful or isinstance(flight.entries, list):

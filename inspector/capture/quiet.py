@@ -1,4 +1,4 @@
-"""Quiet steps: those of which only the script's own numbers are kept, written down by the extension.
+"""Quiet steps, of which only the script's own numbers are kept, written down by the extension.
 
 Between two boundaries that Python attends, ``stretch.c`` takes what is recorded and what the
 optimizer steps with; afterwards all these steps are handed over as columns.

@@ -9,7 +9,7 @@ static PyObject *grad_enabled, *task_id, *transformed, *minus_one;
 #define NAMES(X) X(dtype) X(is_cpu) X(layout) X(is_contiguous) X(is_neg) X(data_ptr) X(numel) \
     X(grad_fn) X(_backward_hooks) X(_register_hook_dict) X(register_hook) X(training) X(grad) \
     X(memory_format) X(dim) X(_version) X(param_groups) X(lr) X(momentum) X(betas) X(weight_decay) \
-    X(zero_grad)
+    X(zero_grad) X(params)
 #define DECLARE(name) static PyObject *s_##name;
 NAMES(DECLARE)
 

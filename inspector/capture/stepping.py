@@ -17,7 +17,7 @@ from inspector.capture.transfer import Scalar, scalar
 from inspector.capture.updates import UpdateProbe
 from inspector.commands import Clip
 
-_LARGE = 1 << 20  # elements, above which no gradient is read twice without need
+LARGE = 1 << 20  # elements, above which no gradient is read twice without need
 _SCALER_STEP = torch.amp.GradScaler.step.__code__
 
 
@@ -57,7 +57,7 @@ class OptimizerProbe:
         self.unstepped = False
         self.inside_step = False
         self._passes_before = 0
-        self._large = sum(p.numel() for p in parameters if measurable(p)) > _LARGE
+        self._large = sum(p.numel() for p in parameters if measurable(p)) > LARGE
         self._seen: tuple[Any, Any] | None = None
         self._usual = 1
         self._update_probe = UpdateProbe(parameters)

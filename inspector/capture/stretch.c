@@ -109,7 +109,10 @@ static PyObject *stretch_take(Stretch *self, PyObject *const *args, Py_ssize_t c
     for (int k = 0; k < size; k++) row[columns[k]] = found[k];
     if (row != self->row && !isfinite(row[LOSS])) self->alarm = 1;
     if (self->witness != Py_None && args[0] != Py_None) {
-        PyObject *answer = PyObject_CallOneArg(self->witness, args[0]);
+        PyObject *seen = PyFloat_FromDouble(row[LOSS]);
+        PyObject *answer =
+            seen ? PyObject_CallFunctionObjArgs(self->witness, args[0], seen, NULL) : NULL;
+        Py_XDECREF(seen);
         if (!answer) return NULL;
         Py_DECREF(answer);
     }

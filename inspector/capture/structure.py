@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,12 +41,15 @@ FIRST_STEPS = 16
 BURST = 8
 _OWNER_STEPS = 3  # during which it is noted which modules run at all, with gradients or without
 LAST_STEP_OF_ORDER = 1000
+_AT_ANY_COST = 400  # steps, after which a burst waits until the budget allows it
+_BUDGET = 0.004  # of the training time
 
 
 def is_examined(step: int) -> bool:
     """The first 16 steps, then bursts of 8 that lie further and further apart.
 
-    They end at 50, 100, 150, 200, 300, 400, 600, 800, …: two between doublings.
+    They end at 50, 100, 150, 200, 300, 400, 600, 800, …: two between doublings. After 400 steps
+    some are left out, to keep the cost within 0.4 % of the time.
     """
     if step < FIRST_STEPS:
         return True
@@ -86,7 +90,8 @@ class StructureProbe:
         self._model = weakref.ref(model)
         self._attachment = Attachment()
         self._now: Callable[[], int] | None = now
-        self._ended = 0
+        self._ended = self._spent = self._late_cost = self._since = self._idle_until = 0
+        self._switched: tuple[bool, ...] = ()
         self._examining = True
         self._called = False
         self._closed = False
@@ -142,9 +147,31 @@ class StructureProbe:
                 continue
             self._listen(module, "_on_forward", self._entries)
 
+    def take_spent(self) -> int:
+        """Nanoseconds that the probe has taken since the last call."""
+        spent, self._spent = self._spent, 0
+        self._late_cost += spent if self._ended > _AT_ANY_COST else 0
+        return spent
+
+    def _affordable(self) -> bool:
+        """Whether one more burst keeps to the budget, which counts after the first bursts."""
+        if self._ended < _AT_ANY_COST or not self._since:
+            self._since = time.perf_counter_ns()
+            return True
+        return self._late_cost <= _BUDGET * (time.perf_counter_ns() - self._since)
+
     def _switch(self) -> None:
         """Hooks that have nothing to learn in the coming step leave their module."""
         following = self._modes.sensitive or self._orders_wanted()
+        wanted = (
+            self._examining,
+            following,
+            self._step < _OWNER_STEPS,
+            self._data.wants_targets,
+        )
+        if wanted == self._switched:
+            return
+        self._switched = wanted
         for hook in self._entries:
             hook.switch(self._examining or following)
         for hook in self._owners:
@@ -217,6 +244,9 @@ class StructureProbe:
         """Ends a step; True when :meth:`document` has news worth storing."""
         if self._closed:
             return False
+        if step < self._idle_until:
+            self._ended = step + 1
+            return False
         return bool(self._guard(self._end_step, step))
 
     def _end_step(self, step: int) -> bool:
@@ -225,8 +255,11 @@ class StructureProbe:
         if not self._called and step == 0 and (model := self._model()) is not None:
             self._enter(*model.children())
         self._ended = step + 1
-        self._examining = is_examined(step + 1)
+        due = is_examined(step + 1)
+        self._examining = due and (examined or self._affordable())
         self._switch()
+        if not examined and not self._examining and self._step > FIRST_STEPS:
+            self._idle_until = self.quiet_until(step + 2) - 1
         if examined and not self._examining and step >= FIRST_STEPS:
             self._graph.end_burst()
             self._parameters.end_burst()
@@ -262,12 +295,15 @@ class StructureProbe:
         """Calls a part of the probe; its error ends the probe, never the training."""
         if self._closed and function != self._document:
             return None
+        started = time.perf_counter_ns()
         try:
             return function(*args)
         except Exception as error:  # an observer must not stop what it observes
             self.failed = error
             self.close()
             return None
+        finally:
+            self._spent += time.perf_counter_ns() - started
 
 
 def _finite(value: Any) -> Any:

@@ -244,7 +244,9 @@ static int listen(Site *self, PyObject *tensor) {
         result = 0;
     } else if ((hook = PyCFunction_New(&receive, (PyObject *)self)) &&
                (hooks = PyObject_GetAttr(tensor, s__backward_hooks))) {
-        if (hooks != Py_None)
+        if (PyDict_Check(hooks) && PyDict_Contains(hooks, minus_one) == 0)
+            answer = PyObject_SetItem(hooks, minus_one, hook) ? NULL : Py_NewRef(Py_None);
+        else if (hooks != Py_None)
             answer = PyObject_CallMethodOneArg(tensor, s_register_hook, hook);
         else {
             Py_SETREF(hooks, PyObject_CallNoArgs(ordered_dict));

@@ -18,8 +18,8 @@ from inspector.store.encoder import Encoder, Group
 from inspector.store.intake import Intake
 from inspector.store.resume import set_meta
 
-COMMIT_SECONDS = 0.05
-"""A row waits at most this long (a full block of CHUNK_ROWS does not wait)."""
+COMMIT_SECONDS = 0.1
+"""A row waits at most this long; a queue that fills up does not wait."""
 BEAT_SECONDS = 1.0
 RETRY_SECONDS = 0.25
 GIVE_UP_SECONDS = 2.0

@@ -47,6 +47,7 @@ class Intake:
         self.dropped = 0
         self.trouble = ""
         self._queue_rows = queue_rows
+        self._crowd = queue_rows // 4  # rows from which on the thread is woken for each block
         self._lanes = {group: _Lane(last) for group, last in last_steps.items()}
         self._full: list[Block] = []
         self._statements: list[Statement] = []
@@ -87,7 +88,7 @@ class Intake:
             if at + 1 == CHUNK_ROWS:
                 self._full.append(block)
                 lane.block = None
-                wake = True
+                wake |= self.queued > self._crowd
         if wake:
             self.wake.set()
 
@@ -108,7 +109,7 @@ class Intake:
                 taken = 0 if first <= lane.last else room
                 self._drop(len(values) - taken, ORDER if first <= lane.last else SLOW)
                 values = values[:taken]
-            wake = not self.queued
+            wake = not self.queued or self.queued + len(values) > self._crowd
             at = 0
             while at < len(values):
                 block = lane.block

@@ -29,27 +29,31 @@ class Call:
         nbytes: memory that is kept alive by the tensors.
     """
 
-    __slots__ = (
-        "args", "autocast", "complete", "gradient", "kwargs", "loss", "loss_args", "loss_kwargs",
-        "nbytes", "output", "random", "versions",
-    )  # fmt: skip
+    # One is made in every step: what it mostly does not have costs nothing here.
+    args: tuple[Any, ...] = ()
+    loss_args: tuple[Any, ...] | None = None
+    loss: weakref.ref[Tensor] | None = None
+    output: weakref.ref[Tensor] | None = None
+    complete = False
+    gradient: Tensor | None = None
+    autocast: tuple[str, Any] | None = None
+    nbytes = 0
 
     def __init__(self, random: list[Tensor] | None = None) -> None:
-        self.args: tuple[Any, ...] = ()
-        self.kwargs: dict[str, Any] = {}
-        self.loss_args: tuple[Any, ...] | None = None
-        self.loss_kwargs: dict[str, Any] = {}
-        self.loss: weakref.ref[Tensor] | None = None
-        self.output: weakref.ref[Tensor] | None = None
-        self.complete = False
-        self.gradient: Tensor | None = None
         self.random = random or []
-        self.autocast: tuple[str, Any] | None = None
-        self.nbytes = 0
         self.versions: list[tuple[Tensor, int]] = []
+        self.kwargs: dict[str, Any] = {}
+        self.loss_kwargs: dict[str, Any] = {}
 
     def keep(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keeps what the model was called with, without any autograd graph."""
+        if not kwargs and len(args) == 1 and type(args[0]) is Tensor:
+            tensor = args[0]
+            if tensor.layout is torch.strided and not tensor.requires_grad:
+                self.args, self.nbytes = args, tensor.nbytes
+                if not tensor.is_inference():
+                    self.versions.append((tensor, tensor._version))
+                return
         self.args = tuple([self._kept(value) for value in args])
         if kwargs:
             self.kwargs = {key: self._kept(value) for key, value in kwargs.items()}

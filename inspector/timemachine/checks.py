@@ -7,8 +7,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from inspector.capture import native
-
 
 class GradientCheck:
     """Exact: looks at every value; one call into PyTorch where the gradients are ordinary."""
@@ -25,10 +23,6 @@ class GradientCheck:
         device = gradients[0].device
         if not self._ordinary or any([g.requires_grad for g in gradients]):  # noqa: C419
             return has_nonfinite(gradients)
-        if device.type == "cpu" and (extension := native.load()) is not None:
-            finite = extension.all_finite(tuple(gradients))
-            if finite is not None:
-                return not finite
         if self._found is None or self._found.device != device:
             self._found = torch.zeros((), device=device)
             self._one = torch.ones((), device=device)

@@ -49,7 +49,8 @@ class History:
     def add(self, step: int, calls: list[Call]) -> None:
         """Keeps what the model was called with in a finished step."""
         for call in calls:
-            call.gradient = None
+            if call.gradient is not None:
+                call.gradient = None
             self._bytes += call.nbytes
         kept = self.calls
         kept.append((step, calls))

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from inspector.timemachine.machine import TimeMachine
 
 
+_is_compiling = torch.compiler.is_dynamo_compiling
+_transforms = torch._C._functorch.peek_interpreter_stack
+_graph_task = torch._C._current_graph_task_id
+
+
 class _Hook(Inert):
     __slots__ = ("machine",)
 
@@ -26,10 +31,11 @@ class OnEnter(_Hook):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if torch.compiler.is_dynamo_compiling() or self.machine is None:
+        machine = self.machine
+        if _is_compiling() or machine is None or not module.training:
             return
-        if module.training and torch.is_grad_enabled() and _ordinary():
-            self.machine.guarded(self.machine.enter, module, args, kwargs)
+        if torch.is_grad_enabled() and _ordinary():
+            machine.guarded(machine.enter, module, args, kwargs)
 
 
 class OnLeave(_Hook):
@@ -38,7 +44,7 @@ class OnLeave(_Hook):
     __slots__ = ()
 
     def __call__(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        if torch.compiler.is_dynamo_compiling() or self.machine is None:
+        if _is_compiling() or self.machine is None:
             return
         self.machine.guarded(self.machine.leave, output)
 
@@ -67,7 +73,4 @@ class OnGradient(_Hook):
 
 def _ordinary() -> bool:
     """Not inside vmap or grad, and not recomputed by a checkpoint during backward."""
-    return (
-        torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._current_graph_task_id() == -1
-    )
+    return _transforms() is None and _graph_task() == -1

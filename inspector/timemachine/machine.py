@@ -8,11 +8,12 @@ before each step: is everything finite?
 from __future__ import annotations
 
 import contextlib
-import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import isfinite
+from time import perf_counter_ns
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +22,10 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from inspector.capture.activations import tensors_in
+from inspector.capture import native
 from inspector.capture.attach import Attachment, ToggledHook
+from inspector.capture.hooks import on_gradient_of
+from inspector.capture.stepping import LARGE
 from inspector.events import Origin
 from inspector.timemachine.calls import Call
 from inspector.timemachine.checks import GradientCheck, has_nonfinite
@@ -33,6 +37,10 @@ from inspector.timemachine.state import random_state
 
 _TOLD = 64
 _CALLS = 64  # micro-batches of one step that are kept
+
+
+def _unknown(_optimizer: Any) -> bool | None:
+    return None
 
 
 class Listener(Protocol):
@@ -82,6 +90,8 @@ class TimeMachine:
     Attributes:
         history: what is kept of the past.
         known_bad: whether a gradient of an optimizer is known to be non-finite; None: unknown.
+        now: the step that runs.
+        charge: is told the nanoseconds that the machine has taken.
         exact: the recorded loss is what the loss module made of the model's output, so that both
             can be called again; otherwise the gradient at the model's output is kept.
     """
@@ -99,6 +109,10 @@ class TimeMachine:
         self.closed = False
         self.exact = False
         self._listener = listener
+        self.now: Callable[[], int] = lambda: listener.step
+        self.charge: Callable[[int], None] = lambda _ns: None
+        extension = native.load()
+        self._all_finite: Any = _unknown if extension is None else extension.finite_gradients
         self._model = weakref.ref(model)
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._loss_fn = weakref.ref(loss_fn) if isinstance(loss_fn, nn.Module) else None
@@ -108,11 +122,13 @@ class TimeMachine:
         self._calls: list[Call] = []
         self._entered: Call | None = None
         self._step = -1
+        self._large = sum(p.numel() for p in model.parameters() if not is_lazy(p)) > LARGE
         self._on_cuda = any(p.is_cuda for p in model.parameters())
         self._autocasts = tuple({"cpu", *(p.device.type for p in model.parameters())} - {"meta"})
         self._enter: ToggledHook | None = None
         self._leave: ToggledHook | None = None
         self._resting = False
+        self._spent = 0
         self.known_bad: Callable[[int], bool | None] = lambda _position: None
         self._loss: float | Tensor | None = None
         self._stash: list[tuple[Tensor, Tensor]] = []
@@ -180,8 +196,8 @@ class TimeMachine:
         """Whether the non-finite values of a step have been reported."""
         return step in self._told
 
-    def on_loss(self, loss: Any) -> None:
-        """The step's loss, as the script records it."""
+    def on_loss(self, loss: Any, value: float | None = None) -> None:
+        """The step's loss, as the script records it; ``value`` where it is known already."""
         if not self._calls:  # it belongs to a step that is over
             return
         if isinstance(loss, Tensor):
@@ -193,7 +209,10 @@ class TimeMachine:
                 self.exact = call.complete
                 if self._leave is not None:
                     self._leave.switch(not self.exact)
-            self._loss = loss.item() if loss.is_cpu else loss.detach()
+            if value is None:
+                self._loss = loss.item() if loss.is_cpu else loss.detach()
+            else:
+                self._loss = value
         elif loss is not None:
             self._loss = float(loss)
 
@@ -201,7 +220,7 @@ class TimeMachine:
 
     def enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The model is about to be called in training."""
-        step = self._listener.step
+        step = self.now()
         if step != self._step:
             self._turn(model, step)
         if len(self._calls) >= _CALLS:
@@ -224,7 +243,7 @@ class TimeMachine:
         main = output if isinstance(output, Tensor) else next(tensors_in(output), None)
         if call is not None and main is not None and main.grad_fn is not None:
             call.output = weakref.ref(main)
-            main.register_hook(self._gradient)  # type: ignore[no-untyped-call]
+            on_gradient_of(main, self._gradient, key=-2)
 
     def _turn(self, model: nn.Module, step: int) -> None:
         """A new step begins: what belonged to the last one is history."""
@@ -259,7 +278,18 @@ class TimeMachine:
     def _before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self.closed or self._resting:
             return
+        loss = self._loss
+        if type(loss) is float and isfinite(loss) and not self._large:
+            started = perf_counter_ns()
+            if self._all_finite(optimizer):
+                if position == 0:
+                    self._ill = False
+                self.charge(perf_counter_ns() - started + self._spent)
+                self._spent = 0
+                return
         self.guarded(self._examine, position, optimizer, args, kwargs)
+        self.charge(self._spent)
+        self._spent = 0
 
     def _examine(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
         if len(args) > 1 or kwargs.get("closure") is not None:
@@ -271,6 +301,9 @@ class TimeMachine:
             if p.grad is not None
         ]  # fmt: skip
         bad: Tensor | bool | None = self.known_bad(position)
+        if bad is None and not self._on_cuda:
+            finite = self._all_finite(optimizer)
+            bad = None if finite is None else not finite
         if bad is None:
             bad = self._check[position].start(gradients)
         loss = self._loss
@@ -283,7 +316,7 @@ class TimeMachine:
             elif self._late.healthy and position == 0:
                 self._ill = False
             return
-        bad_loss = loss is not None and not math.isfinite(loss)
+        bad_loss = loss is not None and not isfinite(loss)
         if bad or bad_loss:
             self._handle(Found(step, loss=bad_loss, gradient=bool(bad)), optimizer)
         elif position == 0:
@@ -336,10 +369,12 @@ class TimeMachine:
 
     def guarded(self, part: Callable[..., None], *args: Any) -> None:
         """Calls a part of the machine; its error ends the machine, never the training."""
+        started = perf_counter_ns()
         try:
             part(*args)
         except Exception as error:
             self._fail(error)
+        self._spent += perf_counter_ns() - started
 
     def _fail(self, error: Exception) -> None:
         self.close()

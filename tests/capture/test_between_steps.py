@@ -81,11 +81,14 @@ def test_the_cost_is_recorded_by_probe(tmp_path: Path) -> None:
             loss.backward()
             optimizer.step()
     with inspector.open_run(tmp_path / "cost") as run:
-        whole = run.series("overhead").values[-1]
-        parts = [
-            run.series(f"overhead_{probe}").values[-1]
-            for probe in ("forward", "gradients", "updates", "step")
+        series = [
+            run.series(f"overhead_{probe}")
+            for probe in ("forward", "gradients", "updates", "step", "time_machine", "structure")
         ]
+        assert len({tuple(one.steps) for one in series}) == 1
+        parts = [one.values[-1] for one in series]
+        overhead = run.series("overhead")
+        whole = overhead.values[list(overhead.steps).index(series[0].steps[-1])]
         assert all(part > 0 for part in parts)
         assert sum(parts) == pytest.approx(whole, rel=1e-3)
         assert not any(isinstance(e.event, NonFinite | Notice) for e in run.events())
