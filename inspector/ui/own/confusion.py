@@ -28,4 +28,5 @@ def _panel(name: str) -> None:
     part = _PARTS.get(str(document.get("part")), "held-out part")
     with st.container(border=True, key=f"confusion-{name}"):
         st.markdown(f"**Confusion matrix** &ensp;:small[{part}, after step {steps[-1][0]}]")
-        st.plotly_chart(confusion_figure(document), key=f"confusion-chart/{name}", width="stretch")
+        figure = confusion_figure(document, dark=st.context.theme.type == "dark")
+        st.plotly_chart(figure, key=f"confusion-chart/{name}", width="stretch")
