@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inspector.store.reader import RunSummary
 
+_ORIGIN = {"imported": "imported log"}
+
 
 def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
     """One row a run, in the order given."""
@@ -16,7 +18,7 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
         {
             "name": summary.name,
             "status": summary.status,
-            "model": summary.config.get("model", "your script"),
+            "model": summary.config.get("model", _ORIGIN.get(summary.kind, "your script")),
             "data": summary.config.get("data", ""),
             "optimizer": summary.config.get("optimizer", ""),
             "lr": summary.config.get("lr"),
