@@ -1,41 +1,54 @@
-"""How long a graph takes from capture to picture, beside torchviz, in one run.
+"""How long a graph takes from capture to picture, beside torchviz, torchview and TorchLens.
 
-    python benchmarks/graph.py [--chromium /usr/bin/chromium] [--limit 30]
+    python benchmarks/graph.py [--chromium /usr/bin/chromium] [--limit 60] [--write]
 
-Columns, in seconds: ``capture`` (walk, records and the transfer of the norms), ``picture`` (from a
-click in an open tab, through the store's reader, folding, Streamlit and the layout, to the drawn
-picture), ``total`` (both), ``torchviz`` (its DOT text) and ``its layout`` (Graphviz on that text:
-``dot`` where it is installed, else the bundled Graphviz in Node), ended after ``--limit``.
+Seconds. ``capture``: walk, records and transfer of the norms; median of three. ``picture``: from a
+click in an open tab, through the reader, folding, Streamlit and the layout, to the drawn picture;
+median of three captures. ``total``: both. Each peer: what it takes to build its graph and, after
+the +, to draw it (Graphviz to SVG; where no ``dot`` is installed, the bundled build in Node), once
+in a process of its own, ended when build and drawing took ``--limit``. About twelve minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
+import queue
 import shutil
+import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from graph_models import MODELS, model_and_input
+from graph_peers import PEERS
 from playwright.sync_api import sync_playwright
-from torch import nn
-from torchvision.models import resnet152, vit_b_16
 
 from inspector.autograd import GraphTags, capture_graph
-from inspector.autograd.torchviz_text import torchviz_dot
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+DOCS = ROOT / "docs" / "graph.md"
+MARKS = ("<!-- graph benchmark -->\n", "<!-- end of graph benchmark -->")
 REPEATS = 3
+START = 60.0  # seconds for imports and the tiny model, before the limit counts
 TARGETS = {"mlp": 0.3, "resnet152": 1.0, "vit_b_16": 1.0, "lstm100": 2.0, "lstm1000": 2.0}
+TITLES = {
+    "torchviz": "torchviz", "torchview": "torchview", "torchlens-forward": "TorchLens forward",
+    "torchlens-backward": "TorchLens backward",
+}  # fmt: skip
 
 APP = """
 import streamlit as st
@@ -57,90 +70,41 @@ if "run" in st.session_state:
 """
 
 
-class Unrolled(nn.Module):
-    """An LSTM cell called once a time step."""
+@dataclass(frozen=True)
+class Ours:
+    nodes: int
+    capture: float
+    picture: float
 
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.cell = nn.LSTMCell(8, 16)
-        self.head = nn.Linear(16, 2)
-        self.steps = steps
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = c = x.new_zeros(len(x), 16)
-        for _ in range(self.steps):
-            h, c = self.cell(x, (h, c))
-        return self.head(h)
+    @property
+    def total(self) -> float:
+        return self.capture + self.picture
 
 
-def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
-    """Constructor and shape of the input, by name."""
-    mlp = [nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4)]
-    return {
-        "mlp": (lambda: nn.Sequential(*mlp), (32, 8)),
-        "resnet152": (resnet152, (2, 3, 64, 64)),
-        "vit_b_16": (lambda: vit_b_16(image_size=32), (2, 3, 32, 32)),
-        "lstm100": (lambda: Unrolled(100), (2, 8)),
-        "lstm1000": (lambda: Unrolled(1000), (2, 8)),
-    }
-
-
-def captured(runs: Path, name: str, limit: float) -> tuple[int, float, float | None, float | None]:
-    """Nodes, seconds to capture, seconds of torchviz and of its layout; None when it failed."""
-    build, shape = models()[name]
-    model, x = build(), torch.randn(shape)
-    path = create_run(runs, name, {"kind": "watched", "config": {}})
-    writer = Writer(path)
+def captured(runs: Path, name: str) -> tuple[int, float]:
+    """Nodes and seconds to capture; stores the graph in as many runs as pictures are drawn."""
+    model, x = model_and_input(name)
     seconds = []
-    for step in range(REPEATS):
-        with GraphTags(model) as tags:
+    for number in range(REPEATS):
+        with GraphTags(model, calls=True) as tags:
             loss = model(x).logsumexp(1).mean()
         start = time.perf_counter()
-        pending = capture_graph(loss, model, step=step, tags=tags, torchviz=False)
+        pending = capture_graph(loss, model, step=0, tags=tags, torchviz=False)
         middle = time.perf_counter()
         loss.backward()
         end = time.perf_counter()
         document = pending.finish()
         seconds.append(middle - start + time.perf_counter() - end)
-    writer.document("graph", 0, document)
-    writer.close()
-    theirs = []
-    for _ in range(REPEATS):
-        loss = model(x).logsumexp(1).mean()
-        start = time.perf_counter()
-        text, _ = torchviz_dot(loss, model, nodes=0)
-        theirs.append(time.perf_counter() - start)
-    nodes, capture = len(document["nodes"]), sorted(seconds)[REPEATS // 2]
-    if text is None:
-        return nodes, capture, None, None
-    return nodes, capture, sorted(theirs)[REPEATS // 2], laid_out(text, limit)
-
-
-def laid_out(dot: str, limit: float) -> float | None:
-    """Seconds of Graphviz on a DOT text; None above the limit or without an engine."""
-    if shutil.which("dot"):
-        command = ["dot", "-Tsvg"]
-    elif shutil.which("node"):
-        bundle = ROOT / "inspector/ui/assets/vendor/viz-global.js"
-        code = (
-            f"require({str(bundle)!r}).instance().then(viz => "
-            "viz.render(require('fs').readFileSync(0, 'utf8'), {format: 'svg'}))"
-        )
-        command = ["node", "-e", code]
-    else:
-        return None
-    start = time.perf_counter()
-    try:
-        subprocess.run(command, input=dot.encode(), capture_output=True, timeout=limit, check=True)
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
-        return None
-    return time.perf_counter() - start
+        writer = Writer(create_run(runs, f"{name}-{number}", {"kind": "watched", "config": {}}))
+        writer.document("graph", 0, document)
+        writer.close()
+    return len(document["nodes"]), statistics.median(seconds)
 
 
 @contextlib.contextmanager
 def served(folder: Path, runs: Path) -> Iterator[str]:
     """Address of a server that shows the graph page of each run at the press of a button."""
-    names = list(models())
+    names = [f"{name}-{number}" for name in MODELS for number in range(REPEATS)]
     (folder / "script.py").write_text(SCRIPT.format(names=names, runs=str(runs)))
     (folder / "app.py").write_text(APP.format(script=str(folder / "script.py")))
     with socket.socket() as probe:
@@ -166,51 +130,141 @@ def served(folder: Path, runs: Path) -> Iterator[str]:
 
 def pictures(address: str, chromium: str) -> dict[str, float]:
     """Seconds from the click to the drawn picture in a tab that has drawn one before."""
-    seconds = {}
+    seconds: dict[str, list[float]] = {name: [] for name in MODELS}
     with sync_playwright() as playwright:
         args = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=chromium, args=args)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(address)
-        for name in [
-            "mlp",
-            *reversed(models()),
-        ]:  # the first one warms the tab and is measured last
-            start = time.perf_counter()
-            page.get_by_role("button", name=name, exact=True).click()
-            page.wait_for_selector(f'[data-graph^="{name}-graph"][data-shown]', timeout=60_000)
-            seconds[name] = time.perf_counter() - start
+        show(page, "resnet152-0")  # warms the tab: imports, worker, fonts
+        for number in range(REPEATS):
+            for name in MODELS:
+                seconds[name].append(show(page, f"{name}-{number}"))
         browser.close()
-    return seconds
+    # A graph that was shown before comes from the cache: the first of each is not its own.
+    seconds["resnet152"] = seconds["resnet152"][1:]
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def show(page: object, run: str) -> float:
+    """Clicks a run's button and waits for its picture."""
+    start = time.perf_counter()
+    page.get_by_role("button", name=run, exact=True).click()  # type: ignore[attr-defined]
+    picture = f'[data-graph^="{run}-graph"][data-shown]'
+    page.wait_for_selector(picture, timeout=60_000)  # type: ignore[attr-defined]
+    return time.perf_counter() - start
+
+
+def peer(tool: str, model: str, limit: float, folder: Path) -> str:
+    """``build + draw`` in seconds, or what became of it."""
+    command = [sys.executable, str(HERE / "graph_peers.py"), tool, model]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": _path_with_dot(folder)}
+    errors = folder / "errors.txt"
+    with errors.open("w") as stderr, subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True
+    ) as process:  # fmt: skip
+        done = _parts(process, limit)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            failed = False
+        else:
+            failed = process.returncode != 0
+    if failed:
+        last = errors.read_text().strip().splitlines()[-1:] or ["it ended"]
+        return last[0].partition(":")[0].rpartition(".")[2][:40]
+    if "build" not in done:
+        return f"> {limit:g}"
+    draw = _seconds(done["draw"]) if "draw" in done else f"> {limit:g}"
+    return f"{_seconds(done['build'])} + {draw}"
+
+
+def _parts(process: subprocess.Popen[bytes], limit: float) -> dict[str, float]:
+    """What the process reports until it ends, or until the limit after it was ready."""
+    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+        process.wait()
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    done: dict[str, float] = {}
+    deadline = time.monotonic() + START
+    with contextlib.suppress(queue.Empty):
+        while line := lines.get(timeout=max(deadline - time.monotonic(), 0)):
+            with contextlib.suppress(ValueError):
+                done |= json.loads(line)
+                if "ready" in done and len(done) == 1:
+                    deadline = time.monotonic() + limit
+    return done
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}" if value < 1 else f"{value:.1f}"
+
+
+def _path_with_dot(folder: Path) -> str:
+    """The PATH, with a stand-in for ``dot`` where there is none."""
+    path = os.environ["PATH"]
+    if shutil.which("dot"):
+        return path
+    shim = folder / "bin" / "dot"
+    shim.parent.mkdir(exist_ok=True)
+    shim.write_text(f'#!/bin/sh\nexec node "{HERE / "dot.cjs"}" "$@"\n')
+    shim.chmod(0o755)
+    return f"{shim.parent}{os.pathsep}{path}"
+
+
+def table(ours: dict[str, Ours], theirs: dict[str, dict[str, str]]) -> str:
+    """The results as Markdown."""
+    names = " | ".join(TITLES[tool] for tool in PEERS)
+    lines = [
+        f"| model | nodes | capture | picture | **total** | target | {names} |",
+        "|---" * (6 + len(PEERS)) + "|",
+    ]
+    for model, own in ours.items():
+        cells = " | ".join(theirs[model][tool] for tool in PEERS)
+        lines.append(
+            f"| {model} | {own.nodes:,} | {own.capture:.3f} | {own.picture:.2f} "
+            f"| **{own.total:.2f}** | ≤ {TARGETS[model]:g} | {cells} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write(text: str) -> None:
+    """Puts the table between the marks of the documentation."""
+    page = DOCS.read_text("utf-8")
+    head, _, rest = page.partition(MARKS[0])
+    _, _, tail = rest.partition(MARKS[1])
+    DOCS.write_text(f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{tail}", "utf-8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--chromium", default="/usr/bin/chromium")
-    parser.add_argument("--limit", type=float, default=30.0)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds for a peer")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--write", action="store_true", help="put the table into docs/graph.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         runs = folder / "runs"
-        rows = {model: captured(runs, model, options.limit) for model in models()}
+        walked = {model: captured(runs, model) for model in MODELS}
         with served(folder, runs) as address:
             drawn = pictures(address, options.chromium)
-    print("| model | nodes | capture | picture | total | target | torchviz | its layout |")
-    print("|---|---|---|---|---|---|---|---|")
-    for model, (nodes, capture, torchviz, layout) in rows.items():
-        total = capture + drawn[model]
-        theirs = "failed" if torchviz is None else f"{torchviz:.3f}"
-        end = (
-            "–"
-            if torchviz is None
-            else f"> {options.limit:g}"
-            if layout is None
-            else f"{layout:.2f}"
-        )
-        print(
-            f"| {model} | {nodes} | {capture:.3f} | {drawn[model]:.2f} | {total:.2f} "
-            f"| {TARGETS[model]} | {theirs} | {end} |"
-        )
+        ours = {model: Ours(*walked[model], drawn[model]) for model in MODELS}
+        theirs: dict[str, dict[str, str]] = {}
+        for model in options.models:
+            theirs[model] = {tool: peer(tool, model, options.limit, folder) for tool in PEERS}
+            print(model, ours[model], theirs[model], file=sys.stderr)
+    text = table({model: ours[model] for model in options.models}, theirs)
+    print(text)
+    if options.write:
+        write(text)
 
 
 if __name__ == "__main__":
