@@ -67,8 +67,8 @@ def test_readers_never_import_torch(room: str) -> None:
         assert names(path, *heavy) == [], path
 
 
-def test_of_the_exports_only_models_import_torch() -> None:
-    models = set(under("inspector/exports/model"))
+def test_of_the_exports_only_model_and_script_import_torch() -> None:
+    models = set(under("inspector/exports/model", "inspector/exports/script"))
     for path in under("inspector/exports"):
         heavy = ("torch", "torchvision", "inspector.capture", "inspector.training",
                  "inspector.recorder", "inspector.watching")  # fmt: skip

@@ -90,10 +90,7 @@ def destination(run: Run, wanted: Format, out: Path | None) -> Path:
 
 def _make(wanted: Format, request: Request) -> Made:
     place, _, name = wanted.maker.partition(":")
-    maker: Callable[[Any], Any] = getattr(importlib.import_module(place), name)
-    if wanted.text:
-        request.out.write_text(maker(request.run.path), "utf-8")
-        return Made()
+    maker: Callable[[Request], Made] = getattr(importlib.import_module(place), name)
     made = maker(request)
     assert isinstance(made, Made)
     return made

@@ -51,7 +51,7 @@ def _panel(run: str, waiting: bool) -> None:
                 if reason:
                     st.info(reason)
                     continue
-            if group == "Configuration" and watched:
+            if watched and all(wanted.rebuilds for wanted in formats):
                 st.info("A run that your own script recorded has no configuration to export.")
                 continue
             if group == "Telemetry":
