@@ -591,4 +591,8 @@ def decode(kind: str, payload: str) -> Event:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and "name" in value:
+        return str(value["name"])
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -49,7 +49,7 @@ class Freezing:
             named[name].grad = None
         self._held = frozen
         count = len({id(named[name]) for name in frozen})
-        return f"{count} parameter{'s' * (count != 1)} frozen" if count else "none is frozen"
+        return f"{count} parameter{'s' * (count != 1)} frozen" if count else "everything is trained"
 
     def release(self) -> None:
         """Lets everything that was frozen here be trained again."""

@@ -51,7 +51,11 @@ class Modes:
         for module in found:
             module.training = False
         count = len(found)
-        return f"{count} module{'s' * (count != 1)} held in eval mode" if count else "none is held"
+        return (
+            f"{count} module{'s' * (count != 1)} held in eval mode"
+            if count
+            else "all are in the mode of the model"
+        )
 
     def release(self) -> None:
         """Lets go of all; they are in the mode of the model."""

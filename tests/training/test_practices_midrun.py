@@ -91,7 +91,8 @@ def test_a_schedule_is_switched_without_a_jump(tmp_path: Path) -> None:
     (applied,) = only(run, CommandApplied)
     assert applied.effective["total_steps"] == 30
     assert applied.effective["div_factor"] == pytest.approx(0.2 / before[10])
-    assert applied.note == f"from {before[10]:.4g}, with 30 steps left"
+    rate = f"{before[10]:.4g}"
+    assert applied.text == f"schedule = one_cycle (from {rate}, with 30 steps left)"
     assert lr[10:] == pytest.approx(preview(applied.effective, before[10], 30, 23), rel=1e-6)
     assert max(lr[10:]) == pytest.approx(0.2, rel=1e-3)
     assert lr[-1] < 1e-4
@@ -182,7 +183,9 @@ def test_frozen_weights_stay_bit_by_bit(optimizer: str, tmp_path: Path) -> None:
     assert changed(states[4], states[8]) == set(states[0]) - first
     assert changed(states[8], states[9]) == set(states[0])
     applied = only(run, CommandApplied)
-    assert [event.note for event in applied] == ["2 parameters frozen", "none is frozen"]
+    assert [event.text for event in applied] == [
+        "frozen = hidden.0 (2 parameters frozen)", "frozen = none (everything is trained)",
+    ]  # fmt: skip
 
 
 def test_a_frozen_module_has_no_gradient_in_the_charts(tmp_path: Path) -> None:
