@@ -21,7 +21,7 @@ from inspector.errors import InspectorError
 from inspector.training.overfitting import Verdict, overfit
 from inspector.training.reproducibility import Agreement, Record, compare, trace
 
-OVERFIT_STEPS = 300
+OVERFIT_STEPS = 1000
 COMPARED_STEPS = 10
 
 Told = Callable[[str, float], None]

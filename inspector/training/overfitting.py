@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,11 @@ class Verdict:
 
 
 def overfit(
-    config: RunConfig, steps: int = 300, told: Callable[[int, float], None] | None = None
+    config: RunConfig,
+    steps: int = 1000,
+    told: Callable[[int, float], None] | None = None,
+    *,
+    seconds: float = 60.0,
 ) -> Verdict:
     """Trains a model of its own on one batch, with the optimizer and loss of ``config``.
 
@@ -66,7 +71,7 @@ def overfit(
     loss is 1 % of the first. Schedules, early stopping and augmentation are left out.
 
     Args:
-        steps: at most.
+        steps, seconds: at most.
         told: step and loss, for a bar.
 
     Raises:
@@ -81,7 +86,7 @@ def overfit(
     )  # fmt: skip
     batch = to_device(next(iter(task.train_loader)), task.device)
     losses: list[float] = []
-    learned = False
+    learned, end = False, time.monotonic() + seconds
     task.model.train()
     for step in range(steps):
         loss, accuracy = _step(task, batch)
@@ -93,7 +98,7 @@ def overfit(
         if step % _EVAL_EVERY == 0 and accuracy is not None and accuracy < 1:
             accuracy = _without_dropout(task, batch)
         learned = accuracy == 1 if accuracy is not None else loss <= _FALLEN * losses[0]
-        if learned:
+        if learned or time.monotonic() > end:
             break
     return Verdict(
         learned, len(losses), size_of(batch), losses, _meaning(learned, losses, config.lr)

@@ -24,8 +24,8 @@ def checks_panel(config: RunConfig | dict[str, Any], key: str) -> None:
     with st.container(horizontal=True, gap="small"):
         overfit = st.button(
             "Overfit one batch", icon=":material/psychology:", key=f"{key}/overfit",
-            help="Trains a copy on one batch, 300 steps at most. What can be learned can be "
-            "learned by heart; a model that does not has a fault.",
+            help="Trains a copy on one batch, 1,000 steps or a minute at most. What can be "
+            "learned can be learned by heart; a model that does not has a fault.",
         )  # fmt: skip
         twice = st.button(
             "Do two runs agree?", icon=":material/compare_arrows:", key=f"{key}/twice",
