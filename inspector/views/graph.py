@@ -197,9 +197,8 @@ class _Picture:
         nodes = [self._nodes[member] for member in members]
         marks = {node["nonfinite"] for node in nodes} - {""}
         norm = together((self._nodes[output]["grad_norm"] for output in outputs), "gradient")
-        words = {
-            word for node in nodes for name in ("op", "module", "parameter") if (word := node[name])
-        }
+        names = {(node["op"], node["module"], node["parameter"]) for node in nodes}
+        words = {word for name in names for word in name if word}
         shapes = ""
         if isinstance(item, Fold):
             key, title, subtitle, kind = item.key, item.title, item.subtitle, "fold"
@@ -210,7 +209,7 @@ class _Picture:
         else:
             key, title, subtitle, kind = self._loose(self._nodes[item])
             words.add(title)
-        if all(node.get("absent") for node in nodes):
+        if nodes and all(node.get("absent") for node in nodes):
             subtitle = " · ".join(filter(None, (subtitle, "not in the autograd graph")))
         nonfinite = "nan" if "nan" in marks else next(iter(marks), "")
         return Box(
@@ -218,7 +217,7 @@ class _Picture:
             norm, nonfinite, born, "\n".join(sorted(words)).lower(),
             value=norm if self._measure == "gradient" else self._value(item, nodes),
             shapes=shapes,
-            changes=tuple(sorted(Counter(filter(None, (n.get("mark") for n in nodes))).items())),
+            changes=_changes(nodes),
         )  # fmt: skip
 
     def _value(self, item: Fold | int, nodes: list[dict[str, Any]]) -> float | None:
@@ -254,6 +253,12 @@ class _Picture:
             else:
                 children.append(next(boxes))
         return tuple(children)
+
+
+def _changes(nodes: list[dict[str, Any]]) -> tuple[tuple[str, int], ...]:
+    if not nodes or "mark" not in nodes[0]:
+        return ()
+    return tuple(sorted(Counter(node["mark"] for node in nodes if node["mark"]).items()))
 
 
 def _opens_itself(fold: Fold) -> bool:
