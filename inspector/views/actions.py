@@ -13,6 +13,7 @@ _SIGMOID_LIKE = frozenset(("vanishing_gradient", "saturated_activation"))
 _NEW_WEIGHTS = frozenset(("vanishing_gradient", "saturated_activation", "dead_relu",
                           "poor_initialization"))  # fmt: skip
 _SATURATING = frozenset(("Sigmoid", "Tanh", "Hardsigmoid", "Hardtanh", "Softsign"))
+_WEIGHTED = frozenset(("Linear", "Conv1d", "Conv2d", "Conv3d"))
 _RECTIFYING = frozenset(("ReLU", "ReLU6"))
 _NORMALISING = frozenset(("Softmax", "Sigmoid", "Tanh", "LogSoftmax"))
 _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -108,16 +109,18 @@ def _next_run(
     types = {str(row["type"]) for row in modules}
     offered: list[tuple[str, dict[str, Any]]] = []
     if finding.code in _SIGMOID_LIKE:
-        offered += _swapped(config, types & _SATURATING, "ReLU")
+        offered += [
+            (f"{text}, initialised by He", changed | {"init": _by_he(config, types)})
+            for text, changed in _swapped(config, types & _SATURATING, "ReLU")
+        ]
     elif finding.code == "dead_relu":
         offered += _swapped(config, types & _RECTIFYING, "LeakyReLU")
     elif finding.code == "double_softmax":
         offered += _last_taken_away(config, modules)
     elif finding.code == "poor_initialization":
-        kinds = sorted(types & {"Linear", "Conv1d", "Conv2d", "Conv3d"})
-        init = {**config.get("init", {}), **dict.fromkeys(kinds, "kaiming_normal")}
-        if kinds and init != config.get("init"):
-            offered.append((f"initialise {' and '.join(kinds)} by He", {"init": init}))
+        init = _by_he(config, types)
+        if init != config.get("init", {}):
+            offered.append(("initialise by He", {"init": init}))
     settings = _SETTINGS.get(finding.code)
     if settings is not None:
         text, changed = settings
@@ -134,6 +137,11 @@ def _next_run(
         )
         for text, changed in offered
     ]
+
+
+def _by_he(config: Mapping[str, Any], types: set[str]) -> dict[str, Any]:
+    """First weights for ReLU; the default of PyTorch shrinks the signal at each of them."""
+    return {**config.get("init", {}), **dict.fromkeys(sorted(types & _WEIGHTED), "kaiming_normal")}
 
 
 def _swapped(

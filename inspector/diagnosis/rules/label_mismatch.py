@@ -19,8 +19,6 @@ import math
 import re
 from collections.abc import Iterator
 
-import numpy as np
-
 from inspector.diagnosis.drawing import as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
@@ -208,9 +206,9 @@ def _stuck_at_guessing(run: Observations) -> Iterator[Finding]:
 
 def _stalled(run: Observations) -> bool:
     """Whether the last third of the run is no better than the third before it."""
-    third = len(run.loss) // 3
-    before, after = run.loss.values[third : 2 * third], run.loss.values[2 * third :]
-    return bool(np.nanmedian(after) > 0.99 * np.nanmedian(before))
+    middle, last = run.last_step // 3, 2 * run.last_step // 3
+    before, after = run.loss.between(middle, last), run.loss.between(last + 1, run.last_step)
+    return after.median() > 0.99 * before.median()
 
 
 def _unused_outputs(run: Observations) -> Iterator[Finding]:
