@@ -22,7 +22,8 @@ from inspector.capture.modes import find
 from inspector.capture.steering import OF_THE_LOOP, Conductor
 from inspector.commands import Command, Controls
 from inspector.errors import CommandError, InspectorError
-from inspector.events import Event, Frame, RunFailed, RunFinished
+from inspector.events import Event, RunFailed, RunFinished
+from inspector.frames import user_frames
 from inspector.recorder import Recorder
 from inspector.store.layout import create_run
 
@@ -289,21 +290,6 @@ def _failure(error: BaseException, phase: str) -> RunFailed:
         error=type(error).__name__,
         message=str(error),
         phase=phase,
-        frames=user_frames(error),
+        frames=user_frames(traceback.extract_tb(error.__traceback__)),
         traceback="".join(traceback.format_exception(error)),
-    )
-
-
-def user_frames(error: BaseException) -> tuple[Frame, ...]:
-    """The frames of an exception that are the user's own: not PyTorch's, Python's or ours."""
-    foreign = (
-        str(Path(torch.__file__).parent),
-        str(Path(__file__).parent),
-        str(Path(os.__file__).parent),
-        "<frozen",
-    )
-    return tuple(
-        Frame(frame.filename, frame.lineno or 0, frame.name, frame.line or "")
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(foreign)
     )

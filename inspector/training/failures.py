@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,16 +11,10 @@ from types import TracebackType
 import torch
 from torch import nn
 
-import inspector
 from inspector.events import Frame, NonFinite, RunFailed
+from inspector.frames import user_frames
 from inspector.training.reproducibility import explain
 
-_PACKAGE = str(Path(inspector.__file__).parent)
-_BUNDLE = str(Path(_PACKAGE) / "bundle")
-_TORCH = str(Path(torch.__file__).parent)
-_LIBRARIES = tuple(
-    str(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
 _PHASES = (
     ("step", ("torch/optim/",)),
     (
@@ -69,19 +62,6 @@ def _phase(frames: Iterable[traceback.FrameSummary]) -> str:
     return "forward"
 
 
-def user_frames(frames: Iterable[traceback.FrameSummary]) -> tuple[Frame, ...]:
-    """The frames in nobody's library, outermost first.
-
-    Where there are none, those outside PyTorch and this package (as in torchvision's models).
-    """
-    outside = [frame for frame in frames if not _within(frame.filename, (_PACKAGE, _TORCH))]
-    own = [frame for frame in outside if not _within(frame.filename, _LIBRARIES)]
-    return tuple(
-        Frame(frame.filename, frame.lineno or 0, frame.name, frame.line or "")
-        for frame in own or outside
-    )
-
-
 def born_in_backward(error: RuntimeError, warned: Iterable[str], policy: str) -> NonFinite | None:
     """The event for an error of anomaly detection; None for any other error.
 
@@ -124,9 +104,3 @@ def _module_path(trace: TracebackType | None, model: nn.Module) -> str | None:
         found = paths.get(id(running), found)
         trace = trace.tb_next
     return found
-
-
-def _within(file: str, folders: Iterable[str]) -> bool:
-    if file.startswith(_BUNDLE):
-        return False
-    return file.startswith("<") or any(file.startswith(f"{folder}/") for folder in folders)

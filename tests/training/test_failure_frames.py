@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import inspector
-from inspector.training.failures import born_in_backward, failure, user_frames
+from inspector.frames import user_frames
+from inspector.training.failures import born_in_backward, failure
 
 LIBRARY = sysconfig.get_path("purelib")
 PACKAGE = Path(inspector.__file__).parent
