@@ -141,3 +141,37 @@ def test_names_in_an_exported_page_are_text(sandbox: Sandbox) -> None:
     made = lesson_page(lessons()["leaf"], code, sandbox.run(code))
     assert "<script>alert(1)" not in made
     assert "\\u003c/script>" in made
+
+
+def test_presenter_keys_run_stop_and_turn_the_pages(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab_page, "shared", lambda: sandbox)
+    monkeypatch.setattr(lab_page, "PATIENCE", 60)
+    app = AppTest.from_string(
+        "import streamlit as st\n"
+        "from inspector.ui.presenter import _press\n"
+        "if key := st.session_state.pop('pressed', None):\n"
+        "    _press(key, 'lab')\n" + SCRIPT,
+        default_timeout=60,
+    )
+    app.run()
+    keys = list(lessons())
+    app.session_state["pressed"] = "right"
+    app.run()
+    assert app.session_state["lab"].lesson == keys[keys.index("chain_rule") + 1]
+    app.session_state["pressed"] = "left"
+    app.run()
+    assert app.session_state["lab"].lesson == "chain_rule"
+    before = app.session_state["lab"].report
+    app.session_state["pressed"] = "space"
+    app.run()
+    assert app.session_state["lab"].report is not before
+    monkeypatch.setattr(lab_page, "PATIENCE", 0.2)
+    app.session_state["lab"].replace("while True: pass")
+    app.run()
+    job = app.session_state["lab"].job
+    app.session_state["pressed"] = "space"
+    app.run()
+    assert job.wait(20)
+    assert job.report.stopped.startswith("You stopped")
