@@ -119,7 +119,7 @@ def on_gradient_of(tensor: Tensor, hook: Callable[[Tensor], None], *, key: int =
         tensor._backward_hooks = OrderedDict(((key, hook),))
         tensor.grad_fn._register_hook_dict(tensor)  # type: ignore[union-attr]
     elif key not in hooks:
-        hooks[key] = hook  # type: ignore[index]
+        hooks[key] = hook
     else:
         tensor.register_hook(hook)  # type: ignore[no-untyped-call]
 

@@ -56,7 +56,9 @@ class Kernel:
         self._norms = _many(functions.inspector_norms, 4)
         self._gradients = _many(functions.inspector_gradients, 6)
         self._keep = _many(functions.inspector_keep, 5)
-        self._compare = _many(functions.inspector_compare, 6)
+        self._compare = functions.inspector_compare
+        self._compare.argtypes = (_COUNT, *([_POINTER] * 5), ctypes.c_int)
+        self._compare.restype = None
         self._modules = functions.inspector_modules
         self._modules.argtypes = (
             _POINTER, _COUNT, _POINTER, _COUNT, _REAL, _COUNT, _POINTER, _POINTER, ctypes.c_uint32,
@@ -158,7 +160,7 @@ class Kernel:
         count = len(tensors)
         change, after = (_REAL * count)(), (_REAL * count)()
         at = _addresses(tensors)
-        self._compare(count, at, sizes.array, copies.data_ptr(), change, after)
+        self._compare(count, at, sizes.array, copies.data_ptr(), change, after, 0)
         return change[:], after[:]
 
 

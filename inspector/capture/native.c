@@ -45,7 +45,9 @@ static PyObject *gradients(PyObject *module, PyObject *const *args, Py_ssize_t c
     Py_RETURN_TRUE;
 }
 
-static PyObject *walk(PyObject *const *args, Py_ssize_t count, int compare) {
+enum { KEEP, COMPARE, COMPARE_AND_KEEP };
+
+static PyObject *walk(PyObject *const *args, Py_ssize_t count, int what) {
     if (count != 5 || !PyTuple_Check(args[0])) return PyErr_Format(PyExc_TypeError, "5 arguments");
     int64_t *sizes = PyLong_AsVoidPtr(args[1]);
     float *copies = PyLong_AsVoidPtr(args[2]);
@@ -55,10 +57,10 @@ static PyObject *walk(PyObject *const *args, Py_ssize_t count, int compare) {
         const float *x;
         int64_t n;
         if (!readable(PyTuple_GET_ITEM(args[0], k), &x, &n) || n != sizes[k]) Py_RETURN_FALSE;
-        if (compare)
-            inspector_compare(1, &x, &n, copies, first + k, second + k);
-        else
+        if (what == KEEP)
             inspector_keep(1, &x, &n, copies, first + k);
+        else
+            inspector_compare(1, &x, &n, copies, first + k, second + k, what == COMPARE_AND_KEEP);
         copies += n;
     }
     Py_RETURN_TRUE;
@@ -67,13 +69,38 @@ static PyObject *walk(PyObject *const *args, Py_ssize_t count, int compare) {
 /* keep(parameters, sizes, copies, before, 0) */
 static PyObject *keep(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    return walk(args, count, 0);
+    return walk(args, count, KEEP);
 }
 
 /* compare(parameters, sizes, copies, change, after) */
 static PyObject *compare(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    return walk(args, count, 1);
+    return walk(args, count, COMPARE);
+}
+
+/* compare_and_keep(parameters, sizes, copies, change, after) */
+static PyObject *compare_and_keep(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    return walk(args, count, COMPARE_AND_KEEP);
+}
+
+/* alike(parameters, sizes, copies, turn): whether a part of each is what it is in the copies. */
+static PyObject *alike(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    if (count != 4 || !PyTuple_Check(args[0])) return PyErr_Format(PyExc_TypeError, "4 arguments");
+    int64_t *sizes = PyLong_AsVoidPtr(args[1]);
+    float *copies = PyLong_AsVoidPtr(args[2]);
+    long long turn = PyLong_AsLongLong(args[3]);
+    if (PyErr_Occurred()) return NULL;
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(args[0]); k++) {
+        const float *x;
+        int64_t n;
+        if (!readable(PyTuple_GET_ITEM(args[0], k), &x, &n) || n != sizes[k] ||
+            !inspector_alike(x, n, copies, turn))
+            Py_RETURN_FALSE;
+        copies += n;
+    }
+    Py_RETURN_TRUE;
 }
 
 /* reduce(cells, parameters, scale, received_scale, out, absent): inspector_parameters(). */
@@ -141,10 +168,14 @@ static PyObject *finite_gradients(PyObject *module, PyObject *optimizer) {
     return PyBool_FromLong(finite);
 }
 
-/* fingerprint(parameters): a sum over some blocks of each gradient; None where one cannot be read.
-   With states() it tells whether gradients have changed, without reading all of them. */
-static PyObject *fingerprint(PyObject *module, PyObject *parameters) {
+/* fingerprint(parameters, turn): a sum over some blocks of each gradient, the first and every 16th
+   from one that differs from turn to turn; None where one cannot be read. With states() it tells
+   whether gradients have changed, without reading all of them. */
+static PyObject *fingerprint(PyObject *module, PyObject *args) {
     (void)module;
+    PyObject *parameters;
+    long long turn;
+    if (!PyArg_ParseTuple(args, "OL", &parameters, &turn)) return NULL;
     Py_ssize_t count = PyTuple_Check(parameters) ? PyTuple_GET_SIZE(parameters) : 0;
     double total = 0;
     for (Py_ssize_t k = 0; k < count; k++) {
@@ -155,7 +186,9 @@ static PyObject *fingerprint(PyObject *module, PyObject *parameters) {
         int there = g != Py_None, fits = there && readable(g, &x, &n);
         Py_DECREF(g);
         if (there && !fits) Py_RETURN_NONE;
-        for (int64_t start = 0; there && start < n; start += 16 * BLOCK)
+        if (!there) continue;
+        total += (k + 1) * squares_of(x, n < BLOCK ? n : BLOCK);
+        for (int64_t start = (turn & 15) * BLOCK; start < n; start += 16 * BLOCK)
             total += (k + 1) * squares_of(x + start, n - start < BLOCK ? n - start : BLOCK);
     }
     return PyFloat_FromDouble(total);
@@ -181,7 +214,9 @@ static PyObject *setup(PyObject *module, PyObject *args) {
 static PyMethodDef functions[] = {
     {"reduce", reduce, METH_VARARGS, NULL},
     {"states", states, METH_O, NULL},
-    {"fingerprint", fingerprint, METH_O, NULL},
+    {"fingerprint", fingerprint, METH_VARARGS, NULL},
+    {"alike", (PyCFunction)(void (*)(void))alike, METH_FASTCALL, NULL},
+    {"compare_and_keep", (PyCFunction)(void (*)(void))compare_and_keep, METH_FASTCALL, NULL},
     {"finite_gradients", finite_gradients, METH_O, NULL},
     {"setup", setup, METH_VARARGS, NULL},
     {"gradients", (PyCFunction)(void (*)(void))gradients, METH_FASTCALL, NULL},

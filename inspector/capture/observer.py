@@ -45,7 +45,7 @@ from inspector.commands import Clip
 _REFRESH_STEPS = 50
 _REFERENCES = 8
 _SETTLED = 200
-_SHORT = 0.004  # seconds of a step in which the time machine is more than a percent
+_SHORT = 0.0015  # seconds of a step in which the time machine is more than a percent
 
 
 class Observer:
@@ -182,6 +182,7 @@ class Observer:
         while self._flights:
             self._land(self._flights.popleft())
         self._probes = []
+        self._plain = None
         self._references = ()
         self.parameters = ParameterSet((), (), (), ())
 

@@ -14,10 +14,9 @@ from inspector.capture.cells import LARGEST, NONFINITE, NORM, RECEIVED, Paramete
 from inspector.capture.gradients import measure_gradients, measure_received
 from inspector.capture.reductions import measurable
 from inspector.capture.transfer import Scalar, scalar
-from inspector.capture.updates import UpdateProbe
+from inspector.capture.updates import LARGE, UpdateProbe
 from inspector.commands import Clip
 
-LARGE = 1 << 20  # elements, above which no gradient is read twice without need
 _SCALER_STEP = torch.amp.GradScaler.step.__code__
 
 
@@ -59,6 +58,7 @@ class OptimizerProbe:
         self._passes_before = 0
         self._large = sum(p.numel() for p in parameters if measurable(p)) > LARGE
         self._seen: tuple[Any, Any] | None = None
+        self._turn = 0
         self._usual = 1
         self._update_probe = UpdateProbe(parameters)
         self._optimized = [p for group in optimizer.param_groups for p in group["params"]]
@@ -71,6 +71,7 @@ class OptimizerProbe:
         if full:
             measure_gradients(self.parameters, self._cells)
             self.measured = True
+            self._turn += 1
             self._seen = self._state() if self._large else None
         if self.inside_step:  # a closure: the optimizer takes these gradients from here
             self._clip(clip, threshold)
@@ -105,14 +106,23 @@ class OptimizerProbe:
 
     @property
     def unchanged(self) -> bool:
-        """Whether large gradients are those that were measured after backward."""
-        return self._seen is not None and self.measured and self._seen == self._state()
+        """Whether large gradients are those that were measured after backward.
+
+        An edit through ``.data`` leaves no version; it shows in the values, of which another part
+        is looked at in each step. Once it was seen, gradients are always read anew.
+        """
+        if self._seen is None or not self.measured:
+            return False
+        now = self._state()
+        if now is not None and now[1] == self._seen[1] and now[0] != self._seen[0]:
+            self._large, self._seen = False, None
+        return self._seen is not None and self._seen == now
 
     def _state(self) -> tuple[Any, Any] | None:
         extension = native.load()
         if extension is None or not self._cells.here:
             return None
-        mark = extension.fingerprint(self.parameters)
+        mark = extension.fingerprint(self.parameters, self._turn)
         return None if mark is None else (mark, extension.states(self.parameters))
 
     def after_step(self, full: bool) -> None:

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from inspector.capture.activations import tensors_in
 from inspector.capture import native
+from inspector.capture.activations import tensors_in
 from inspector.capture.attach import Attachment, ToggledHook
 from inspector.capture.hooks import on_gradient_of
-from inspector.capture.stepping import LARGE
+from inspector.capture.updates import LARGE
 from inspector.events import Origin
 from inspector.timemachine.calls import Call
 from inspector.timemachine.checks import GradientCheck, has_nonfinite
