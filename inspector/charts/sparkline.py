@@ -1,4 +1,4 @@
-"""A curve as a small SVG: for previews that change in place, in whatever colours stand around."""
+"""A curve as a small SVG picture: for previews that change in place."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 _LEFT, _TOP, _BOTTOM = 2, 6, 16
 _MOST = 240
+_INK = {True: "#e8edf4", False: "#15202b"}
+_LINE = {True: "#748ffc", False: "#3b5bdb"}  # the theme's primary colours
 
 
 def sparkline(
     values: Sequence[float],
     *,
+    dark: bool,
     width: int = 260,
     height: int = 90,
     under: tuple[str, str] = ("", ""),
@@ -36,15 +39,17 @@ def sparkline(
     )
     left, right = (html.escape(text) for text in under)
     base = _TOP + room
+    ink, colour = _INK[dark], _LINE[dark]
+    words = (
+        f'<text x="{x}" y="{height - 3}" text-anchor="{anchor}" font-size="11" '
+        f'font-family="sans-serif" fill="{ink}" fill-opacity="0.75">{text}</text>'
+        for x, anchor, text in ((_LEFT, "start", left), (width - _LEFT, "end", right))
+    )
     return (
-        f'<svg viewBox="0 0 {width} {height}" width="100%" role="img" '
-        f'style="max-width:{width}px;display:block" fill="none">'
-        f'<line x1="{_LEFT}" y1="{base}" x2="{width - _LEFT}" y2="{base}" '
-        'stroke="currentColor" stroke-opacity="0.3"/>'
-        f'<polyline points="{points}" stroke="var(--st-primary-color, #4c6ef5)" stroke-width="2" '
-        'stroke-linejoin="round"/>'
-        f'<text x="{_LEFT}" y="{height - 3}" font-size="11" fill="currentColor" '
-        f'fill-opacity="0.7">{left}</text>'
-        f'<text x="{width - _LEFT}" y="{height - 3}" font-size="11" text-anchor="end" '
-        f'fill="currentColor" fill-opacity="0.7">{right}</text></svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" fill="none">'
+        f'<line x1="{_LEFT}" y1="{base}" x2="{width - _LEFT}" y2="{base}" stroke="{ink}" '
+        'stroke-opacity="0.3"/>'
+        f'<polyline points="{points}" stroke="{colour}" stroke-width="2" '
+        f'stroke-linejoin="round"/>{"".join(words)}</svg>'
     )

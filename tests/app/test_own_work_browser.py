@@ -1,16 +1,16 @@
-"""There and back: a person's own model file and table are trained in the app, exported from it,
-and taken in again."""
+"""There and back: a person's own model is trained in the app, its weights are exported from it and
+taken in again. (Its curves make the same way in tests/own/test_own_browser.py.)"""
 
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 import inspector
 from inspector.store.reader import list_runs
@@ -127,43 +127,20 @@ def test_own_model_and_table_train(page: Any, app: App, folder: Path) -> None:
         assert run.series("val_accuracy").values[-1] > 0.9
 
 
-def test_weights_and_curves_are_exported(page: Any, app: App, folder: Path) -> None:
+def test_weights_are_exported(page: Any, app: App, folder: Path) -> None:
     page.goto(f"{app.base}/runs")
     table = page.locator("[data-testid=stDataFrame] .dvn-scroller").first
     table.wait_for()
     table.click(position={"x": 18, "y": 52})
     page.get_by_text("Export", exact=True).click()
     weights = exported(page, "safetensors-last", folder / "shapes.safetensors")
-    page.get_by_role("tab", name="Telemetry").click()
-    logs = exported(page, "tensorboard-long", folder / "logs.zip")
-    assert weights.stat().st_size > 300
-    with zipfile.ZipFile(logs) as archive:
-        archive.extractall(app.runs_dir / "board")
-
-
-def test_exported_curves_come_back_beside_the_run(page: Any, app: App) -> None:
-    page.reload()
-    known = app.runs_dir
-    until(page, lambda: any("board" in run.name for run in list_runs(known)))
-    page.reload()
-    cells = page.locator("[data-testid=stDataFrame]").first.locator("canvas td")
-    until(page, lambda: any("board" in text for text in cells.all_text_contents()))
-    ours, theirs = None, None
-    for summary in list_runs(known):
-        with inspector.open_run(summary.path) as run:
-            if summary.kind == "built_in":
-                ours = run.series("loss")
-            elif summary.kind == "imported":
-                theirs = run.series("loss")
-    assert ours is not None
-    assert theirs is not None
-    np.testing.assert_array_equal(ours.steps, theirs.steps)
-    np.testing.assert_array_equal(ours.values, theirs.values)
+    assert set(load_file(weights)) == {"body.0.weight", "body.0.bias", "head.weight", "head.bias"}
 
 
 def test_exported_weights_begin_a_new_run_where_the_first_ended(
     page: Any, app: App, folder: Path
 ) -> None:
+    page.reload()  # what was chosen is forgotten
     page.get_by_role("link", name="Start", exact=True).first.click()
     bring(page, folder)
     page.get_by_text("More: weights, task, split, loading").click()

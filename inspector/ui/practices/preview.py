@@ -12,7 +12,7 @@ from inspector.charts.sparkline import sparkline
 from inspector.errors import CommandError
 from inspector.ui.context import escape
 
-_MOST = 4000
+_MOST = 1000
 _COUNTS = ("step_size", "T_max", "total_steps", "warmup_steps")
 
 
@@ -43,13 +43,16 @@ def draw(
         return
     if not rates:
         return
-    st.html(
+    # As a picture: st.html takes SVG out.
+    st.image(
         sparkline(
             rates,
+            dark=st.context.theme.type == "dark",
             width=width,
             height=96,
             under=(f"step {begin:,}: {rates[0]:.3g}", f"step {begin + steps:,}: {rates[-1]:.3g}"),
-        )
+        ),
+        width="stretch",
     )
     top = max(rates)
     if top > max(rates[0], rates[-1]) * 1.001:

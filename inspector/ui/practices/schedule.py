@@ -71,14 +71,17 @@ def schedule_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
         chosen = argument_fields(name, given if name == given["name"] else {}, f"{key}/{name}")
     if chosen is None:
         return None
+    schedule = None if chosen == {"name": "constant"} else chosen
+    if schedule != config.controls.schedule:
+        # Kept first, drawn at the rerun that follows: what was chosen outlives an impatient click.
+        return {"controls": dataclasses.replace(config.controls, schedule=schedule)}
     with picture:
         per_epoch = _steps_per_epoch(config)
         steps = config.steps or config.epochs * (per_epoch or _GUESS)
         draw(chosen, config.lr, steps, per_epoch or _GUESS, width=360)
         if not per_epoch:
             st.caption(f"Drawn for {_GUESS} steps an epoch: the data has not been read yet.")
-    schedule = None if chosen == {"name": "constant"} else chosen
-    return {"controls": dataclasses.replace(config.controls, schedule=schedule)}
+    return {}
 
 
 def argument_fields(
@@ -128,7 +131,7 @@ def _field(name: str, default: Any, value: Any, key: str) -> Any:
         value=None if value is None else int(value) if whole else float(value),
         step=1 if whole else None,
         format=None if whole else "%.6g",
-        placeholder="from the run",
+        placeholder="auto",
         key=key,
         help=text,
     )
