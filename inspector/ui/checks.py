@@ -21,6 +21,10 @@ def checks_panel(config: RunConfig | dict[str, Any], key: str) -> None:
         config = config if isinstance(config, RunConfig) else RunConfig.from_dict(config)
     except InspectorError:
         return
+    st.fragment(_panel)(config, key)  # the rest of the page stays usable meanwhile
+
+
+def _panel(config: RunConfig, key: str) -> None:
     with st.container(horizontal=True, gap="small"):
         overfit = st.button(
             "Overfit one batch", icon=":material/psychology:", key=f"{key}/overfit",
