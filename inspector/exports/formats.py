@@ -51,10 +51,10 @@ class Format:
         key: what ``--to`` calls it.
         about: one sentence.
         suffix: of the file; a folder is written where ``folder`` is true.
-        maker: ``module:function``; takes a :class:`Request` and gives :class:`Made`. Where
-            ``text`` is true it takes the run's path and gives the content of the file.
+        maker: ``module:function``; takes a :class:`Request` and gives :class:`Made`.
         needs: modules that must be importable, all part of the extra ``export``.
-        rebuilds: the model is built anew, so the run must be one of the built-in trainer's.
+        rebuilds: something is built anew from the configuration, which only runs of the built-in
+            trainer have.
     """
 
     key: str
@@ -64,7 +64,6 @@ class Format:
     suffix: str
     maker: str
     folder: bool = False
-    text: bool = False
     needs: tuple[str, ...] = ()
     rebuilds: bool = False
 
@@ -135,9 +134,15 @@ _ALL = (
         suffix=".html", maker="inspector.exports.html.report:html",
     ),
     Format(
+        key="script", group="Configuration", title="PyTorch script",
+        about="The run as plain PyTorch, with all that was changed by hand; same weights.",
+        suffix="-script", maker="inspector.exports.script.script:script", folder=True,
+        rebuilds=True,
+    ),
+    Format(
         key="config", group="Configuration", title="Configuration",
         about="JSON that torch-inspector train repeats the run from.",
-        suffix=".json", maker="inspector.exports.configuration:configuration",
+        suffix=".json", maker="inspector.exports.configuration:configuration", rebuilds=True,
     ),
 )  # fmt: skip
 

@@ -102,12 +102,17 @@ def _sample_model(config: RunConfig, source: Sized) -> nn.Module:
             f"{', '.join(catalog.MODELS)}, torchvision:NAME, or file:PATH:NAME."
         )
     cls = getattr(_sample(entry.name), entry.cls)
-    accepted = inspect.signature(cls).parameters
-    _refuse_unknown(config, set(accepted))
-    sizes = {name: size for name, size in sizes_of(source).items() if name in accepted}
-    model = cls(**{**sizes, **config.model_args})
+    _refuse_unknown(config, set(inspect.signature(cls).parameters))
+    model = cls(**arguments_for(cls, config, source))
     assert isinstance(model, nn.Module)
     return model
+
+
+def arguments_for(cls: Any, config: RunConfig, source: Sized) -> dict[str, Any]:
+    """What a model's class or factory is called with: sizes of the data, and ``model_args``."""
+    names = {argument.name for argument in arguments(cls)}
+    sizes = {name: size for name, size in sizes_of(source).items() if name in names}
+    return {**sizes, **config.model_args}
 
 
 def _own(config: RunConfig, source: Sized, own: Loaded) -> nn.Module:
@@ -123,8 +128,7 @@ def _own(config: RunConfig, source: Sized, own: Loaded) -> nn.Module:
     names = {argument.name for argument in known}
     if not takes_anything(own.value):
         _refuse_unknown(config, names)
-    sizes = {name: size for name, size in sizes_of(source).items() if name in names}
-    given = {**sizes, **config.model_args}
+    given = arguments_for(own.value, config, source)
     absent = [
         argument.name for argument in known if argument.required and argument.name not in given
     ]
@@ -179,10 +183,17 @@ def _torchvision(config: RunConfig, source: Sized) -> nn.Module:
         raise ConfigError(
             f"{reserved[0]} of {config.model} is set by the data; remove it from model_args."
         )
-    args: dict[str, Any] = {**_EXTRA_ARGS.get(name, {}), **config.model_args}
-    model: nn.Module = zoo.get_model(name, weights=None, num_classes=source.outputs, **args)
+    name, args = torchvision_arguments(config, source)
+    model: nn.Module = zoo.get_model(name, weights=None, **args)
     _adapt_channels(model, config.model, source.shape[0])
     return model
+
+
+def torchvision_arguments(config: RunConfig, source: Sized) -> tuple[str, dict[str, Any]]:
+    """The name of torchvision's builder, and what it is called with besides ``weights``."""
+    name = config.model.partition(":")[2]
+    extra = _EXTRA_ARGS.get(name, {})
+    return name, {"num_classes": source.outputs, **extra, **config.model_args}
 
 
 def _adapt_channels(model: nn.Module, name: str, channels: int) -> None:

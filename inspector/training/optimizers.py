@@ -57,7 +57,7 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> optim.Optimizer:
             "choose another model."
         )
     _refuse_misfits(cls, model)
-    arguments = _arguments(cls, config)
+    arguments = optimizer_arguments(cls, config)
     groups = _groups(cls, model, config) if config.param_groups else parameters
     try:
         return cls(groups, **arguments)
@@ -65,7 +65,7 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> optim.Optimizer:
         raise ConfigError(f"{cls.__name__} does not take these settings: {error}") from error
 
 
-def _arguments(cls: type[optim.Optimizer], config: RunConfig) -> dict[str, Any]:
+def optimizer_arguments(cls: type[optim.Optimizer], config: RunConfig) -> dict[str, Any]:
     """The constructor's keyword arguments."""
     accepted = inspect.signature(cls).parameters
     given = dict(config.optimizer_args)

@@ -74,7 +74,7 @@ def _config(request: Request) -> RunConfig:
     """The run's configuration, on the CPU, with the source that the run has kept."""
     content = dict(built_in(request))
     for part in ("model", "data"):
-        content[part] = _kept(str(content[part]), request.run.path)
+        content[part] = kept_reference(str(content[part]), request.run.path)
     known = {field.name for field in dataclasses.fields(RunConfig)}
     config = RunConfig.from_dict({key: content[key] for key in known & set(content)})
     return dataclasses.replace(
@@ -83,7 +83,7 @@ def _config(request: Request) -> RunConfig:
     )  # fmt: skip
 
 
-def _kept(name: str, run_path: Path) -> str:
+def kept_reference(name: str, run_path: Path) -> str:
     """A reference to a file of the user's own, led to the copy of it in the run."""
     kind, _, rest = name.partition(":")
     place, _, thing = rest.rpartition(":")

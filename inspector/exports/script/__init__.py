@@ -1,0 +1,1 @@
+"""A run as a plain PyTorch script that needs nothing of this package."""

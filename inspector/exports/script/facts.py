@@ -1,0 +1,134 @@
+"""What a script has to know of a run: its task as it was built, and what was done by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from inspector.commands import Controls
+from inspector.config import RunConfig
+from inspector.errors import ConfigError, ExportError, InspectorError
+from inspector.events import (
+    CommandApplied,
+    FaultInjected,
+    Rewound,
+    RunFinished,
+    StepSkipped,
+)
+from inspector.exports.configuration import built_in
+from inspector.exports.formats import Request
+from inspector.exports.model.checkpoint import saved
+from inspector.exports.model.rebuilt import kept_reference
+from inspector.store.reader import Run
+from inspector.training.checkpoints import read
+from inspector.training.own.reference import describe
+from inspector.training.task import Task, build_task
+
+_CONTROLS = {item.name for item in dataclasses.fields(Controls)}
+_WITHOUT_EFFECT = frozenset((
+    "detect_anomaly", "max_steps_per_s", "on_nonfinite", "capture_every", "graph_every",
+))  # fmt: skip
+"""Controls that change neither weights nor random numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A run, seen by who writes it down as a script.
+
+    Attributes:
+        changes: (completed steps, control, value) in the order in which they were applied.
+        last: completed steps after which the run was stopped by hand; None if it was not.
+        threads: of PyTorch on the CPU.
+        missing: sentences about what the script does not repeat.
+    """
+
+    run: Run
+    config: RunConfig
+    task: Task
+    changes: tuple[tuple[int, str, Any], ...]
+    last: int | None
+    threads: int
+    missing: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def ever(self, control: str) -> bool:
+        """Whether a control was changed by hand."""
+        return any(name == control for _, name, _ in self.changes)
+
+
+def facts(request: Request) -> Facts:
+    """Builds the task again and reads what was done by hand.
+
+    Raises:
+        ExportError: the run has no configuration, or does what a script cannot hold.
+        InspectorError: the model or the data cannot be built any more.
+    """
+    content = dict(built_in(request))
+    for part in ("model", "data"):
+        content[part] = kept_reference(str(content[part]), request.run.path)
+    known = {item.name for item in dataclasses.fields(RunConfig)}
+    config = RunConfig.from_dict({key: content[key] for key in known & set(content)})
+    _refuse(config, request.run.name)
+    try:
+        task = build_task(config)
+    except InspectorError:
+        raise
+    except Exception as error:  # out of the user's own code
+        raise ExportError(
+            f"The task of run {request.run.name} can no longer be built: {describe(error)}; "
+            "export config instead."
+        ) from error
+    changes, last, missing = _by_hand(request.run)
+    return Facts(
+        request.run, config, task, changes, last, _threads(request), missing,
+        {key: str(value) for key, value in (request.run.document("environment") or {}).items()},
+    )  # fmt: skip
+
+
+def _refuse(config: RunConfig, name: str) -> None:
+    reasons = {
+        "resume": "goes on from a checkpoint; export the run that it comes from",
+        "augment": "draws its augmentation sample by sample",
+    }
+    for setting, reason in reasons.items():
+        if getattr(config, setting):
+            raise ExportError(
+                f"A script cannot repeat run {name}, because it {reason}, or export config."
+            )
+
+
+def _by_hand(run: Run) -> tuple[tuple[tuple[int, str, Any], ...], int | None, tuple[str, ...]]:
+    changes: list[tuple[int, str, Any]] = []
+    missing: dict[str, None] = {}
+    last = None
+    for stored in run.events():
+        event, step = stored.event, stored.step
+        if isinstance(event, CommandApplied):
+            if event.name in _CONTROLS - _WITHOUT_EFFECT:
+                asked_for_first = event.requested is None and event.name != "schedule"
+                changes.append((step, event.name, None if asked_for_first else event.effective))
+            elif event.name.startswith(("reinitialize", "unfreeze")):
+                missing[f"Step {step}: {event.name}."] = None
+        elif isinstance(event, Rewound):
+            missing[f"Step {step}: going back to step {event.to_step}."] = None
+        elif isinstance(event, FaultInjected):
+            missing[f"Step {step}: the fault {event.fault or 'that was hidden'}."] = None
+        elif isinstance(event, StepSkipped) and "scal" not in event.reason:
+            missing[f"Step {step}: an update was held back ({event.reason})."] = None
+        elif isinstance(event, RunFinished) and event.reason in ("stopped", "closed"):
+            last = step
+    return tuple(changes), last, tuple(missing)
+
+
+def _threads(request: Request) -> int:
+    """Threads that the run computed with; sums depend on their number in the last bit."""
+    import torch
+
+    path = saved(request.run.path).get("last")
+    if path is not None:
+        try:
+            return int(read(path).get("threads", torch.get_num_threads()))
+        except ConfigError:
+            pass
+    return torch.get_num_threads()

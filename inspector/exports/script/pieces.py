@@ -1,0 +1,159 @@
+"""Functions that scripts hold as they stand here; nothing of this package is used in them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def mnist(name: str, limit: int = 0) -> tuple[Tensor, Tensor]:
+    """The training part of torchvision's MNIST or FashionMNIST: uint8 images and classes."""
+    from torchvision import datasets
+
+    part = getattr(datasets, name)("data", train=True, download=True)
+    return part.data[: limit or None, None], part.targets[: limit or None]
+
+
+def cifar10(limit: int = 0) -> tuple[Tensor, Tensor]:
+    """The training part of CIFAR-10: uint8 images and classes."""
+    from torchvision import datasets
+
+    part = datasets.CIFAR10("data", train=True, download=True)
+    images = torch.from_numpy(part.data.transpose(0, 3, 1, 2).copy())
+    return images[: limit or None], torch.tensor(part.targets)[: limit or None]
+
+
+def saved_samples() -> tuple[Tensor, Tensor]:
+    """The samples as they were trained on."""
+    kept = torch.load(Path(__file__).with_name("samples.pt"), weights_only=True)
+    return kept["inputs"], kept["targets"]
+
+
+def stratified(
+    order: Tensor, labels: Tensor, validation: float, test: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the parts; in each, every class has the same share."""
+    part = torch.zeros(len(order), dtype=torch.long)
+    labels = labels[order]
+    for label in torch.unique(labels):
+        places = (labels == label).nonzero()[:, 0]
+        end = round(validation * len(places))
+        end_of_test = min(end + round(test * len(places)), len(places) - 1)
+        part[places[: min(end, len(places) - 1)]] = 1
+        part[places[end:end_of_test]] = 2
+    return order[part == 0], order[part == 1], order[part == 2]
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, loader: Iterable[Any], loss_of: Callable[[Any], Tensor]) -> float:
+    """Mean loss over the samples of a held-out part, in eval mode."""
+    model.eval()
+    total, count = torch.zeros(()), 0
+    for batch in loader:
+        samples = len(batch[0])
+        total, count = total + samples * loss_of(batch), count + samples
+    return total.item() / count if count else float("nan")
+
+
+def replace(model: nn.Module, wanted: str, kind: type[nn.Module]) -> None:
+    """Puts new modules in the place of those of a type, or of the one at a path."""
+    made: dict[int, nn.Module] = {}
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if path and wanted in (path, type(module).__name__):
+            new = made.setdefault(id(module), kind().train(module.training))
+            parent, _, child = path.rpartition(".")
+            setattr(model.get_submodule(parent), child, new)
+
+
+def freeze(model: nn.Module, paths: Collection[str], trainable: Collection[str]) -> None:
+    """Parameters in these modules keep their values; all others of ``trainable`` learn."""
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        frozen = any(name.startswith(f"{path}.") for path in paths)
+        if name in trainable and parameter.requires_grad == frozen:
+            parameter.requires_grad_(not frozen)
+            if frozen:
+                parameter.grad = None
+
+
+def train_mode(model: nn.Module, held: Collection[str]) -> None:
+    """Puts the model into train mode, but these modules (paths or types) into eval mode."""
+    model.train()
+    for path, module in model.named_modules():
+        if path in held or {base.__name__ for base in type(module).__mro__} & set(held):
+            module.eval()
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Sets the first group's learning rate; the others keep their ratios to it."""
+    before = [float(group["lr"]) for group in optimizer.param_groups]
+    for group, old in zip(optimizer.param_groups, before, strict=True):
+        group["lr"] = lr * old / before[0] if before[0] > 0 else lr
+    optimizer.param_groups[0]["lr"] = lr
+
+
+def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
+    """Sets each group's learning rate."""
+    for group, lr in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = lr
+
+
+def set_momentum(optimizer: Optimizer, momentum: float) -> None:
+    """Sets the momentum; of Adam and its kin the first beta."""
+    for group in optimizer.param_groups:
+        if "betas" in group:
+            group["betas"] = (momentum, *group["betas"][1:])
+            continue
+        group["momentum"] = momentum
+        if isinstance(optimizer, torch.optim.RMSprop) and momentum > 0:
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter)
+                if state and "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+class Plan:
+    """A schedule whose rates were changed by hand.
+
+    The scheduler runs on an optimizer without parameters; the real one follows it in proportion
+    to what was set by hand.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.optimizer, self.written = optimizer, rates
+        groups = [{"params": [torch.zeros(())], "lr": lr} for lr in rates]
+        self.own = torch.optim.SGD(groups, lr=rates[0])
+        self.by_hand: dict[int, tuple[float, float]] = {}
+
+    def changed(self) -> dict[int, float]:
+        """Groups whose rate was set by hand, with that rate."""
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        return {i: lr for i, lr in enumerate(rates) if lr != self.written[i]}
+
+    def take(self, changed: dict[int, float]) -> None:
+        """These rates stand for the scheduler's of this moment."""
+        for number, lr in changed.items():
+            self.by_hand[number] = lr, float(self.own.param_groups[number]["lr"])
+
+    def follow(self) -> None:
+        """Gives the optimizer its rates."""
+        for number, group in enumerate(self.optimizer.param_groups):
+            lr = float(self.own.param_groups[number]["lr"])
+            if number in self.by_hand:
+                wanted, instead_of = self.by_hand[number]
+                lr = wanted * (lr / instead_of) if instead_of else wanted
+            group["lr"] = lr
+        self.written = [float(group["lr"]) for group in self.optimizer.param_groups]
