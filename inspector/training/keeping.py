@@ -61,6 +61,7 @@ class Keeper:
 
     def __init__(self, task: Task, watch: Watch, at: Position, parts: Mapping[str, Part]) -> None:
         self._task, self._watch, self._at, self._parts = task, watch, at, parts
+        self._first = watch.step
         self._begun: dict[str, Any] = {}
         self._rest: State | None = None
         self._marked: dict[str, Any] | None = None
@@ -152,7 +153,7 @@ class Keeper:
         """After an exception in the middle of a step: the state before that step."""
         step, position = self._good
         self._flush()
-        if step != self._watch.step or not self._begun:
+        if step != self._watch.step or step == self._first:
             return
         self._move(position)
         state = self._state("last")

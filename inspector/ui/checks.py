@@ -64,8 +64,12 @@ def _twice(config: RunConfig) -> None:
 def _run(title: str, check: Callable[[Callable[[str, float], None]], Any]) -> Any:
     """What the check has found; None where it was refused, with the reason on the page."""
     bar = st.progress(0.0, title)
+
+    def told(text: str, share: float) -> None:
+        bar.progress(min(share, 1.0), f"{title} {text}")
+
     try:
-        return check(lambda text, share: bar.progress(min(share, 1.0), f"{title} {text}") and None)
+        return check(told)
     except InspectorError as error:
         st.error(escape(str(error)), icon=":material/block:")
         return None

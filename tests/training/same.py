@@ -45,4 +45,4 @@ def recorded(run: Run, name: str = "loss") -> dict[int, float]:
 
 
 def files(run: Run) -> list[str]:
-    return sorted(path.name for path in Path(run.path, "blobs", "checkpoints").iterdir())
+    return sorted(path.name for path in Path(run.path, "blobs", "checkpoints").glob("*"))

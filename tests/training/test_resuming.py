@@ -315,5 +315,8 @@ LIMIT = 0
     assert failed.status == "failed"
     step = last(failed)["step"]
     assert 20 < step < 25
+    module.LIMIT = 2  # type: ignore[attr-defined]
+    at_once = train(config, tmp_path / "runs", "at_once")
+    assert (at_once.status, files(at_once)) == ("failed", [])  # nothing to go on from
     module.LIMIT = 0  # type: ignore[attr-defined]
     assert_goes_on(whole, resumed(tmp_path / "runs", "failed@last"), step)
