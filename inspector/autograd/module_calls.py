@@ -95,7 +95,8 @@ class ModuleCalls:
             return
         number = self._numbers.get(path, 0)
         self._numbers[path] = number + 1
-        if len(self._calls) >= MOST_CALLS:
+        # A pass without gradients, such as a validation, makes no graph: nothing of it is kept.
+        if len(self._calls) >= MOST_CALLS or not (self._open or torch.is_grad_enabled()):
             return
         taken = _tensors(args)
         makers = {self._maker(tensor) for tensor in taken} - {None}

@@ -113,7 +113,7 @@ def _tour(folded: FoldedGraph, boxes: tuple[str, ...] | None) -> tuple[tuple[str
         keys = {box.id: box.key for box in folded.boxes()}
         return tuple(keys[box] for box in boxes), "on the way"
     changed = tuple(box.key for box in folded.boxes() if box.changes)
-    return changed, "differences"
+    return changed, "difference" if len(changed) == 1 else "differences"
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
