@@ -320,3 +320,15 @@ LIMIT = 0
     assert (at_once.status, files(at_once)) == ("failed", [])  # nothing to go on from
     module.LIMIT = 0  # type: ignore[attr-defined]
     assert_goes_on(whole, resumed(tmp_path / "runs", "failed@last"), step)
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, wait_for: Callable[..., Run]) -> None:
+    config = dataclasses.replace(BASE, controls=Controls(max_steps_per_s=60.0))
+    whole = train(config, tmp_path, "whole")
+    runner.start(config, tmp_path, "stopped")
+    runner.stop()
+    assert runner.join(60)
+    stopped = wait_for(tmp_path / "stopped", "stopped")
+    step = last(stopped)["step"]
+    assert 0 < step < 40
+    assert_goes_on(whole, resumed(tmp_path, "stopped@last"), step)
