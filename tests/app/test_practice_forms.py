@@ -13,7 +13,9 @@ from streamlit.testing.v1 import AppTest
 
 from inspector.commands import Controls
 from inspector.config import OPTIMIZERS, RunConfig
+from inspector.presets import PRESETS
 from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
+from inspector.ui.presets import nearest
 from inspector.views.practices import changes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,3 +210,22 @@ def test_looking_up_modules_draws_no_random_numbers(app: AppTest) -> None:
         options = app.multiselect(key=f"practices/0/Regularisation/{model}/frozen").options
         assert options, model
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_hint_beside_a_run_is_that_of_the_preset_it_was_made_from() -> None:
+    for preset in PRESETS:
+        found = nearest(preset.config.to_dict())
+        assert found is not None
+        assert found.config == preset.config, preset.key
+    assert nearest(RunConfig(model="rnn", data="two_moons").to_dict()) is None
+
+
+def test_presets_of_the_practices_are_folded_under_their_heading(app: AppTest) -> None:
+    folded = [preset for preset in PRESETS if preset.group]
+    titles = [expander.label for expander in app.expander]
+    for group in {preset.group for preset in folded}:
+        count = sum(preset.group == group for preset in folded)
+        assert f"{group} ({count})" in titles
+    for preset in folded:
+        app.button(key=f"load/{preset.key}").click().run()
+        assert draft(app) == preset.config, preset.key
