@@ -111,6 +111,14 @@ def _differences(controls: Controls) -> tuple[tuple[str, str], ...]:
         shown.append(("clip", f"{controls.clip} {controls.clip_threshold:.4g}"))
     if controls.detect_anomaly:
         shown.append(("detect_anomaly", "on"))
+    if controls.schedule and controls.schedule.get("name") != "constant":
+        shown.append(("schedule", str(controls.schedule["name"]).replace("_", " ")))
+    if controls.accumulate > 1:
+        shown.append(("accumulate", f"{controls.accumulate} passes"))
+    for name, label in (("frozen", "frozen"), ("eval_modules", "eval mode")):
+        modules = getattr(controls, name)
+        if modules:
+            shown.append((label, ", ".join(modules[:2]) + ", …" * (len(modules) > 2)))
     if controls.max_steps_per_s is not None:
         shown.append(("slow motion", f"{controls.max_steps_per_s:.4g} steps/s"))
     return tuple(shown)

@@ -19,7 +19,9 @@ from inspector.quantities import SeriesKey
 from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.control import ControlReader
 from inspector.store.layout import create_run
+from inspector.store.reader import Run
 from inspector.store.writer import Writer
+from inspector.views.state import StateKeeper
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = (SeriesKey("loss"), SeriesKey("lr"), SeriesKey("epoch"))
@@ -159,3 +161,25 @@ def test_a_watched_script_shows_what_it_decides_itself(app: AppTest) -> None:
     assert app.number_input(key="steer/run/accumulate").disabled
     assert app.button(key="steer/run/checkpoint").disabled
     assert not app.multiselect(key="steer/run/frozen").disabled
+
+
+def test_practices_in_force_have_a_chip_in_the_strip(run: Going) -> None:
+    for name, value in (
+        ("schedule", {"name": "warmup_cosine", "warmup_steps": 18}),
+        ("accumulate", 4),
+        ("frozen", ["body", "norm", "head"]),
+        ("eval_modules", ["Dropout"]),
+    ):
+        run.writer.event(20, CommandApplied(command_id=name, name=name, effective=value))
+    run.writer.flush()
+    keeper = StateKeeper()
+    with Run(run.path) as opened:
+        keeper.take(opened.events())
+        chips = dict(keeper.state(opened).controls)
+    assert chips == {
+        "lr": "0.1",
+        "schedule": "warmup cosine",
+        "accumulate": "4 passes",
+        "frozen": "body, norm, …",
+        "eval mode": "Dropout",
+    }
