@@ -22,7 +22,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.overhead import MODELS
+from benchmarks.overhead_models import MODELS
 from inspector.timemachine.machine import TimeMachine
 
 Step = Callable[[], None]

@@ -1,313 +1,97 @@
 """What watching costs: step time watched / bare, beside other ways of watching.
 
     python benchmarks/overhead.py                 # CPU, all models, a table
-    python benchmarks/overhead.py --device cuda --write docs/performance.md
+    python benchmarks/overhead.py --slow --cockpit COCKPIT_PYTHON --write docs/performance.md
 
 All contenders train in turn in one process, block by block, so that a busy machine slows all of
-them alike; a ratio compares the median step times of neighbouring blocks, and the table shows
-the median ratio of all rounds.
+them alike; a ratio compares the step times of neighbouring blocks, and the table shows the median
+ratio of all rounds. Of a contender whose steps are alike, a block gives the median step, of the
+automatic schedule the mean. ``--write`` also draws the plot beside the document's images.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import json
 import platform
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-import inspector
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.overhead_models import AUTOMATIC_DEMAND, MODELS, Built
+from benchmarks.overhead_peers import Contender, Step, Training, installed
+from benchmarks.overhead_plot import write_svg
 from inspector.capture import kernel
 
-Step = Callable[[], None]
-
 MARKS = ("<!-- overhead:begin -->", "<!-- overhead:end -->")
-
-
-# ---------------------------------------------------------------- the models
-
-
-class Attention(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        split = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = split.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
-
-
-class Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
-class GPT(nn.Module):
-    def __init__(self, vocabulary: int, width: int, length: int, layers: int) -> None:
-        super().__init__()
-        self.token = nn.Embedding(vocabulary, width)
-        self.position = nn.Parameter(torch.zeros(length, width))
-        self.blocks = nn.Sequential(*(Block(width, 4) for _ in range(layers)))
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocabulary)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.norm(self.blocks(self.token(tokens) + self.position))).flatten(0, 1)
-
-
-def tiny_mlp() -> tuple[nn.Module, Tensor, Tensor]:
-    model = nn.Sequential(
-        nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
-    )
-    return model, torch.randn(64, 64), torch.randint(0, 10, (64,))
-
-
-def cnn() -> tuple[nn.Module, Tensor, Tensor]:
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(800, 64), nn.ReLU(), nn.Linear(64, 10),
-    )  # fmt: skip
-    return model, torch.randn(64, 1, 28, 28), torch.randint(0, 10, (64,))
-
-
-def resnet18() -> tuple[nn.Module, Tensor, Tensor]:
-    from torchvision.models import resnet18 as build
-
-    batch = 128 if torch.cuda.is_available() else 16
-    return build(num_classes=10), torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
-
-
-def gpt() -> tuple[nn.Module, Tensor, Tensor]:
-    width, length, batch = (768, 512, 8) if torch.cuda.is_available() else (128, 64, 8)
-    tokens = torch.randint(0, 256, (batch, length + 1))
-    model = GPT(256, width, length, 4)
-    return model, tokens[:, :-1].contiguous(), tokens[:, 1:].flatten()
-
-
-def deep_mlp() -> tuple[nn.Module, Tensor, Tensor]:
-    layers = [part for _ in range(200) for part in (nn.Linear(64, 64), nn.Tanh())]
-    return (
-        nn.Sequential(*layers, nn.Linear(64, 10)),
-        torch.randn(64, 64),
-        torch.randint(0, 10, (64,)),
-    )
-
-
-MODELS = {
-    "MLP 64-128-128-10": (tiny_mlp, 1.15),
-    "CNN 28×28": (cnn, 1.05),
-    "ResNet-18 32×32": (resnet18, 1.05),
-    "GPT 4 × 128": (gpt, 1.05),
-    "MLP 200 deep": (deep_mlp, 1.15),
-}
-AUTOMATIC_DEMAND = 1.03
-
-
-# ---------------------------------------------------------------- the contenders
-
-
-@dataclass
-class Training:
-    """One model in one contender's hands; ``note`` hears of the loss before backward."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    inputs: Tensor
-    targets: Tensor
-
-    def step(self, before: Callable[[Tensor], Any], after: Callable[[], Any]) -> None:
-        self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(self.inputs), self.targets)
-        before(loss)
-        loss.backward()
-        after()
-        self.optimizer.step()
-
-
-def nothing(*_: object) -> None:
-    return None
-
-
-def bare(training: Training, _: Path) -> Step:
-    return lambda: training.step(nothing, nothing)
-
-
-def watched(every: int) -> Callable[[Training, Path], Step]:
-    def build(training: Training, folder: Path) -> Step:
-        watch = inspector.watch(
-            training.model, training.optimizer, run_dir=folder, name="run", every=every
-        )
-        return lambda: training.step(lambda loss: watch.record(loss=loss), nothing)
-
-    return build
-
-
-def parameter_norms(training: Training, _: Path) -> Step:
-    def norms() -> list[float]:
-        return [p.grad.norm().item() for p in training.model.parameters() if p.grad is not None]
-
-    return lambda: training.step(lambda loss: loss.item(), norms)
-
-
-def naive_hooks(training: Training, _: Path) -> Step:
-    found: dict[str, list[float]] = {}
-
-    def forward(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            found[name] = [output.mean().item(), output.std().item()]
-
-        return hook
-
-    def backward(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, gradients: Any) -> None:
-            found[name + ".gradient"] = [gradients[0].norm().item()]
-
-        return hook
-
-    for name, module in training.model.named_modules():
-        if not list(module.children()):
-            if getattr(module, "inplace", False):
-                module.inplace = False  # type: ignore[assignment]  # full backward hooks refuse it
-            module.register_forward_hook(forward(name))
-            module.register_full_backward_hook(backward(name))
-
-    def norms() -> list[float]:
-        return [p.grad.norm().item() for p in training.model.parameters() if p.grad is not None]
-
-    return lambda: training.step(lambda loss: loss.item(), norms)
-
-
-def anomaly(training: Training, _: Path) -> Step:
-    def step() -> None:
-        with torch.autograd.detect_anomaly():
-            training.step(nothing, nothing)
-
-    return step
-
-
-def tensorboard(histograms: bool) -> Callable[[Training, Path], Step]:
-    def build(training: Training, folder: Path) -> Step:
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]
-        count = [0]
-
-        def log() -> None:
-            count[0] += 1
-            for name, p in training.model.named_parameters():
-                if p.grad is None:
-                    continue
-                if histograms:
-                    writer.add_histogram(name, p.grad, count[0])  # type: ignore[no-untyped-call]
-                else:
-                    writer.add_scalar(name, p.grad.norm(), count[0])  # type: ignore[no-untyped-call]
-
-        return lambda: training.step(nothing, log)
-
-    return build
-
-
-def wandb_watch(training: Training, folder: Path) -> Step:
-    import wandb
-
-    run = wandb.init(mode="offline", dir=folder, settings=wandb.Settings(silent=True))
-    run.watch(training.model, log="gradients", log_freq=1)
-    return lambda: training.step(lambda loss: run.log({"loss": loss.item()}), nothing)
-
-
-def contenders(slow: bool) -> dict[str, Callable[[Training, Path], Step]]:
-    found: dict[str, Callable[[Training, Path], Step]] = {
-        "bare": bare,
-        "inspector, every step": watched(1),
-        "inspector, automatic": watched(0),
-        "gradient norms with .item()": parameter_norms,
-        "naive hooks with .item()": naive_hooks,
-        "detect_anomaly": anomaly,
-    }
-    if importlib.util.find_spec("tensorboard"):
-        found["TensorBoard scalars"] = tensorboard(False)
-        if slow:
-            found["TensorBoard histograms"] = tensorboard(True)
-    if slow and importlib.util.find_spec("wandb"):
-        found["wandb.watch every step"] = wandb_watch
-    return found
-
-
-# ---------------------------------------------------------------- measuring
+PLOT = "images/overhead.svg"
+SETTLED = 420  # steps after which the facts for the diagnosis are collected
+SLOW_ROUNDS = 3
+Result = tuple[float, dict[str, list[float]]]
 
 
 def measure(
-    build: Callable[[], tuple[nn.Module, Tensor, Tensor]],
-    names: dict[str, Callable[[Training, Path], Step]],
+    build: Callable[[], Built],
+    contenders: dict[str, Contender],
     device: torch.device,
     *,
     rounds: int,
     block_seconds: float,
     folder: Path,
-) -> tuple[float, dict[str, list[float]]]:
+) -> Result:
     """Seconds of a bare step, and each contender's ratios to bare, one per round."""
     steps: dict[str, Step] = {}
-    for position, (name, contender) in enumerate(names.items()):
-        torch.manual_seed(0)
-        model, inputs, targets = build()
-        model.to(device)
-        training = Training(
-            model,
-            torch.optim.Adam(model.parameters(), lr=1e-3),
-            inputs.to(device),
-            targets.to(device),
-        )
+    for position, (name, contender) in enumerate(contenders.items()):
         place = folder / str(position)
         place.mkdir()
-        steps[name] = contender(training, place)
-    for name in list(steps):
         try:
-            block(steps[name], device, 10)
+            steps[name] = contender.build(training_of(build, device), place)
+            block(steps[name], device, 3 if contender.slow else 10)
         except RuntimeError as error:  # full backward hooks refuse some models
             print(f"{name} raises: {error!s:.80}", flush=True)
-            del steps[name]
+            steps.pop(name, None)
     length = max(3, int(block_seconds / block(steps["bare"], device, 10)[0]))
     for name in steps:  # the automatic schedule settles in its first seconds
         if "automatic" in name:
-            block(steps[name], device, min(2000, length * 20))
+            block(steps[name], device, max(SETTLED, min(2000, length * 20)))
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    bases: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for number in range(rounds):
         order = list(steps)
-        for name in order[number % len(order) :] + order[: number % len(order)]:
-            times[name].append(block(steps[name], device, length))
-    ratios: dict[str, list[float]] = {name: [] for name in names}
-    for name, found in times.items():
-        which = 1 if "automatic" in name else 0  # its steps are not alike: the mean counts
-        pairs = zip(found, times["bare"], strict=True)
-        ratios[name] = [taken[which] / base[which] for taken, base in pairs]
+        taken = {
+            name: block(steps[name], device, 3 if contenders[name].slow else length)
+            for name in order[number % len(order) :] + order[: number % len(order)]
+            if not contenders[name].slow or number < SLOW_ROUNDS
+        }
+        for name, found in taken.items():
+            times[name].append(found)
+            bases[name].append(taken["bare"])
+    ratios: dict[str, list[float]] = {name: [] for name in contenders}
+    for name, found_all in times.items():
+        which = 1 if "automatic" in name else 0
+        pairs = zip(found_all, bases[name], strict=True)
+        ratios[name] = [mine[which] / base[which] for mine, base in pairs]
+        if "automatic" in name:  # the few full steps count only in the sum of all rounds
+            total, bare = (sum(mean for _, mean in side[name]) for side in (times, bases))
+            ratios[name] = [*ratios[name], total / bare]
     return statistics.median(base for base, _ in times["bare"]), ratios
+
+
+def training_of(build: Callable[[], Built], device: torch.device) -> Training:
+    torch.manual_seed(0)
+    model, inputs, targets = build()
+    model.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    return Training(model, optimizer, inputs.to(device), targets.to(device))
 
 
 def block(step: Step, device: torch.device, length: int) -> tuple[float, float]:
@@ -322,19 +106,52 @@ def block(step: Step, device: torch.device, length: int) -> tuple[float, float]:
     return statistics.median(taken), statistics.fmean(taken)
 
 
-def table(results: dict[str, tuple[float, dict[str, list[float]]]], about: str) -> str:
+def figure_of(name: str, ratios: list[float]) -> float | None:
+    """The ratio that stands for all rounds; None where the contender raises."""
+    if not ratios:
+        return None
+    return ratios[-1] if "automatic" in name else statistics.median(ratios)
+
+
+def cockpit(python: str, model: str, threads: int, seconds: float) -> dict[str, list[float]]:
+    """Cockpit's two usual configurations, measured by its own interpreter."""
+    script = Path(__file__).with_name("overhead_cockpit.py")
+    command = [python, str(script), model, str(threads), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {f"Cockpit, {level}": [] if ratio is None else [ratio] for level, ratio in found.items()}
+
+
+def table(results: dict[str, Result], about: str) -> str:
     names = list(next(iter(results.values()))[1])
     lines = [about, "", "| | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
     bare_row = [f"{seconds * 1e3:.2f} ms" for seconds, _ in results.values()]
     lines.append("| bare step | " + " | ".join(bare_row) + " |")
     for name in names:
         if name != "bare":
-            cells = [
-                f"{statistics.median(ratios[name]):.2f}" if ratios[name] else "raises"
-                for _, ratios in results.values()
-            ]
+            figures = [figure_of(name, ratios[name]) for _, ratios in results.values()]
+            cells = ["raises" if figure is None else f"{figure:.2f}" for figure in figures]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def report(model: str, demand: float, ratios: dict[str, list[float]]) -> bool:
+    """Prints one model's figures; whether ours are what is demanded."""
+    met = True
+    for name, found in ratios.items():
+        figure = figure_of(name, found)
+        if figure is None:
+            continue
+        limit = demand if "every" in name else AUTOMATIC_DEMAND
+        missed = name.startswith("inspector") and figure > limit
+        met &= not missed
+        spread = ""
+        if len(found) > 2:
+            quarters = statistics.quantiles(found, n=4)
+            spread = f" ({quarters[0]:.3f} – {quarters[2]:.3f})"
+        mark = f"  demand {limit}" if missed else ""
+        print(f"{model:20} {name:30} {figure:.3f}{spread}{mark}", flush=True)
+    return met
 
 
 def main() -> int:
@@ -346,37 +163,30 @@ def main() -> int:
     parser.add_argument("--only", default="", help="models whose name matches")
     parser.add_argument("--with", dest="names", default="", help="contenders whose name matches")
     parser.add_argument("--slow", action="store_true", help="also the slowest contenders")
-    parser.add_argument("--write", type=Path, help="replace the table in this document")
+    parser.add_argument("--cockpit", help="an interpreter that has cockpit-for-pytorch")
+    parser.add_argument("--write", type=Path, help="replace the table in this document, and plot")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    names = {
-        name: build
-        for name, build in contenders(options.slow).items()
+    contenders = {
+        name: contender
+        for name, contender in installed(options.slow).items()
         if name == "bare" or re.search(options.names, name)
     }
-    results = {}
+    results: dict[str, Result] = {}
     met = True
     for model, (build, demand) in MODELS.items():
         if not re.search(options.only, model):
             continue
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            results[model] = measure(
-                build, names, device,
+            seconds, ratios = measure(
+                build, contenders, device,
                 rounds=options.rounds, block_seconds=options.block, folder=Path(folder),
             )  # fmt: skip
-        for name, ratios in results[model][1].items():
-            if not ratios:
-                continue
-            limit = demand if "every" in name else AUTOMATIC_DEMAND
-            missed = name.startswith("inspector") and statistics.median(ratios) > limit
-            met &= not missed
-            quarters = statistics.quantiles(ratios, n=4)
-            spread = f"{quarters[0]:.3f} – {quarters[2]:.3f}"
-            mark = f"  demand {limit}" if missed else ""
-            print(
-                f"{model:20} {name:30} {statistics.median(ratios):.3f} ({spread}){mark}", flush=True
-            )
+        if options.cockpit and device.type == "cpu":
+            ratios |= cockpit(options.cockpit, model, options.threads, 3.0)
+        results[model] = seconds, ratios
+        met &= report(model, demand, ratios)
     where = (
         torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {options.threads} thread"
     )
@@ -389,8 +199,20 @@ def main() -> int:
     if options.write:
         document = options.write.read_text("utf-8")
         before, after = document.split(MARKS[0])[0], document.split(MARKS[1])[1]
-        options.write.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", "utf-8")
+        image = f"![What each adds to the step time]({PLOT})"
+        text = f"{MARKS[0]}\n{text}\n\n{image}\n{MARKS[1]}"
+        options.write.write_text(f"{before}{text}{after}", "utf-8")
+        write_svg(shown(results), options.write.parent / PLOT)
     return 0 if met else 1
+
+
+def shown(results: dict[str, Result]) -> dict[str, dict[str, float | None]]:
+    """``shown[contender][model]``, for the plot."""
+    names = [name for name in next(iter(results.values()))[1] if name != "bare"]
+    return {
+        name: {model: figure_of(name, ratios[name]) for model, (_, ratios) in results.items()}
+        for name in names
+    }
 
 
 if __name__ == "__main__":
