@@ -46,7 +46,7 @@ def compare_page() -> None:
         live = any(context.is_live(run) for run in runs)
         quantities, axis = _choices(compare.recorded(runs))
         pairs = _pairs(runs)
-    st.fragment(_moving, run_every=_EVERY if live else None)(names, quantities, axis)
+    st.fragment(_moving, run_every=_EVERY if live else None)(names, quantities, axis, live)
     for pair in pairs:
         keep(pair)
 
@@ -62,7 +62,7 @@ def _pairs(runs: list[Run]) -> list[list[str]]:
     ]
 
 
-def _moving(names: list[str], quantities: list[str], axis: Axis) -> None:
+def _moving(names: list[str], quantities: list[str], axis: Axis, was_live: bool) -> None:
     """What follows the runs while they go on."""
     with ExitStack() as stack:
         runs = _open(stack, names)
@@ -74,6 +74,9 @@ def _moving(names: list[str], quantities: list[str], axis: Axis) -> None:
         _settings(runs, differences)
         _results(runs, quantities, differences)
         _by_hand(runs)
+        live = any(context.is_live(run) for run in runs)
+    if was_live and not live:
+        st.rerun()  # nothing moves any more, and one of a fork and its parent can be kept
 
 
 def _chosen(known: list[str]) -> list[str]:
