@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from inspector.commands import Controls
+from inspector.commands import Controls, check
 from inspector.errors import ConfigError
 
 OPTIMIZER_TITLES = {
@@ -106,6 +106,9 @@ class RunConfig:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         in_process: True trains in a background thread, False in a child process.
         torch_threads: intra-op threads of the CPU; 0 leaves PyTorch's default.
+        by_hand: controls that change on the way: dicts with ``step`` (completed steps), ``control``
+            and ``value``; ``stop`` ends the run. An exported configuration says here what was
+            done by hand.
         controls: the controls in force at the first step (lr, momentum and weight_decay
             there are None: those above are the optimizer's).
     """
@@ -152,6 +155,7 @@ class RunConfig:
     device: str = "auto"
     in_process: bool = True
     torch_threads: int = 0
+    by_hand: list[Any] = field(default_factory=list)
     controls: Controls = field(default_factory=Controls)
 
     def __post_init__(self) -> None:
@@ -171,6 +175,8 @@ class RunConfig:
             _at_least(name, getattr(self, name), 0)
         if self.steps is not None:
             _at_least("steps", self.steps, 1)
+        for change in self.by_hand:
+            _check_change(change)
         if not 0 <= self.validation <= 0.9:
             raise ConfigError(
                 f"validation must be a share between 0 and 0.9, but got {self.validation}."
@@ -262,6 +268,18 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
     if not fits:
         wanted = getattr(hint, "__name__", str(hint))
         raise ConfigError(f"{name} must be of type {wanted}, but got {value!r}.")
+
+
+def _check_change(change: Any) -> None:
+    keys = {"step", "control", "value"}
+    if not isinstance(change, dict) or set(change) != keys or type(change["step"]) is not int:
+        raise ConfigError(
+            "An entry of by_hand must be a dict of step (a whole number), control and value, "
+            f"but got {change!r:.80}."
+        )
+    _at_least("step of by_hand", change["step"], 1)
+    if change["control"] != "stop":
+        check(str(change["control"]), change["value"])
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -29,7 +29,7 @@ FREE = frozenset((
 
 SETTABLE = frozenset((
     "controls", "lr", "momentum", "weight_decay", "optimizer", "optimizer_args", "loss",
-    "loss_args", "precision", "workers", "compile", "deterministic", "device",
+    "loss_args", "precision", "workers", "compile", "deterministic", "device", "by_hand",
 ))  # fmt: skip
 """Settings that a fork may change; all others decide which training it is."""
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from inspector.commands import Command
 from inspector.errors import DataError
 from inspector.events import EarlyStopped, EpochFinished, Notice
 from inspector.training.keeping import Keeper, Position
@@ -79,6 +80,7 @@ class Loop:
                 self._update(batches, self._progress())
                 self.schedule.after_step()
                 self.keeper.stepped()
+                self._change()
                 watch.boundary()
                 if watch.should_stop or at.step == limit:
                     break
@@ -102,6 +104,16 @@ class Loop:
         self.schedule.switch(resolved)
         lr = float(self.task.optimizer.param_groups[0]["lr"])
         return resolved, f"from {lr:.4g}, with {self._steps_left()} steps left"
+
+    def _change(self) -> None:
+        """Applies what the configuration wants changed at this step."""
+        for change in self.task.config.by_hand:
+            if change["step"] == self.watch.step:
+                control, value = change["control"], change["value"]
+                if control == "stop":
+                    self.watch.apply(Command(name="stop"))
+                else:
+                    self.watch.apply(Command(name="set", control=control, value=value))
 
     def _groups(self) -> Iterator[list[Timed]]:
         """The batches of each step of this epoch."""

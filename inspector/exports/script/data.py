@@ -66,28 +66,26 @@ class Data:
         """Adds ``train_loader``, ``val_loader`` and ``test_loader`` where there are such parts."""
         if isinstance(self._source, OwnLoaders):
             return
-        config = self._config
+        config, task = self._config, self._facts.task
         extra = f", num_workers={config.workers}" if config.workers else ""
-        if not self.pairs:
-            extra += ", collate_fn=collate_fn" if self._own_collate() else ""
-        shuffle = f"torch.Generator().manual_seed({config.seed + 1})"
+        if not self.pairs and self._own_collate():
+            extra += ", collate_fn=collate_fn"
+        main.add(f"train_set = {self._part('train_rows')}",
+                 f"shuffle = torch.Generator().manual_seed({config.seed + 1})")  # fmt: skip
+        drawn = "shuffle=True, generator=shuffle"
         if config.balance:
             imports.add("from torch.utils.data import WeightedRandomSampler")
+            drawing = "WeightedRandomSampler(weights, len(labels), generator=shuffle)"
             main.add("labels = targets[train_rows]",
                      "weights = (1.0 / labels.bincount()[labels].double()).tolist()",
-                     f"sampler = WeightedRandomSampler(weights, len(labels), generator={shuffle})",
-                     f"train_loader = DataLoader({self._part('train_rows')}, {config.batch_size}, "
-                     f"sampler=sampler{extra})")  # fmt: skip
-        else:
-            main.add(f"shuffle = {shuffle}",
-                     f"train_loader = DataLoader({self._part('train_rows')}, {config.batch_size}, "
-                     f"shuffle=True, generator=shuffle{extra})")  # fmt: skip
+                     f"sampler = {drawing}")  # fmt: skip
+            drawn = "sampler=sampler"
+        main.add(f"train_loader = DataLoader(train_set, {config.batch_size}, {drawn}{extra})")
         large = max(config.batch_size, 256)
-        task = self._facts.task
-        if len(task.val_loader):
-            main.add(f"val_loader = DataLoader({self._part('val_rows')}, {large}{extra})")
-        if len(task.test_loader):
-            main.add(f"test_loader = DataLoader({self._part('test_rows')}, {large}{extra})")
+        for name, loader in (("val", task.val_loader), ("test", task.test_loader)):
+            if len(loader):
+                main.add(f"{name}_set = {self._part(f'{name}_rows')}",
+                         f"{name}_loader = DataLoader({name}_set, {large}{extra})")  # fmt: skip
         if config.overfit_batches:
             imports.add("from itertools import islice")
             main.add(f"batches = list(islice(train_loader, {config.overfit_batches}))",
@@ -192,7 +190,7 @@ class Data:
             self.prepare = f"({self.prepare} - mean) / std"
         if self._size:
             self.prepare = (
-                f"F.interpolate({self.prepare}, {self._size}, mode='bilinear', antialias=True)"
+                f'F.interpolate({self.prepare}, {self._size}, mode="bilinear", antialias=True)'
             )
 
     def _part(self, rows: str) -> str:

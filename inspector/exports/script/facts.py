@@ -6,16 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from inspector.commands import Controls
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, ExportError, InspectorError
-from inspector.events import (
-    CommandApplied,
-    FaultInjected,
-    Rewound,
-    RunFinished,
-    StepSkipped,
-)
+from inspector.exports.by_hand import by_hand
 from inspector.exports.configuration import built_in
 from inspector.exports.formats import Request
 from inspector.exports.model.checkpoint import saved
@@ -24,12 +17,6 @@ from inspector.store.reader import Run
 from inspector.training.checkpoints import read
 from inspector.training.own.reference import describe
 from inspector.training.task import Task, build_task
-
-_CONTROLS = {item.name for item in dataclasses.fields(Controls)}
-_WITHOUT_EFFECT = frozenset((
-    "detect_anomaly", "max_steps_per_s", "on_nonfinite", "capture_every", "graph_every",
-))  # fmt: skip
-"""Controls that change neither weights nor random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +66,9 @@ def facts(request: Request) -> Facts:
             f"The task of run {request.run.name} can no longer be built: {describe(error)}; "
             "export config instead."
         ) from error
-    changes, last, missing = _by_hand(request.run)
+    done = by_hand(request.run)
     return Facts(
-        request.run, config, task, changes, last, _threads(request), missing,
+        request.run, config, task, done.changes, done.last, _threads(request), done.missing,
         {key: str(value) for key, value in (request.run.document("environment") or {}).items()},
     )  # fmt: skip
 
@@ -96,29 +83,6 @@ def _refuse(config: RunConfig, name: str) -> None:
             raise ExportError(
                 f"A script cannot repeat run {name}, because it {reason}, or export config."
             )
-
-
-def _by_hand(run: Run) -> tuple[tuple[tuple[int, str, Any], ...], int | None, tuple[str, ...]]:
-    changes: list[tuple[int, str, Any]] = []
-    missing: dict[str, None] = {}
-    last = None
-    for stored in run.events():
-        event, step = stored.event, stored.step
-        if isinstance(event, CommandApplied):
-            if event.name in _CONTROLS - _WITHOUT_EFFECT:
-                asked_for_first = event.requested is None and event.name != "schedule"
-                changes.append((step, event.name, None if asked_for_first else event.effective))
-            elif event.name.startswith(("reinitialize", "unfreeze")):
-                missing[f"Step {step}: {event.name}."] = None
-        elif isinstance(event, Rewound):
-            missing[f"Step {step}: going back to step {event.to_step}."] = None
-        elif isinstance(event, FaultInjected):
-            missing[f"Step {step}: the fault {event.fault or 'that was hidden'}."] = None
-        elif isinstance(event, StepSkipped) and "scal" not in event.reason:
-            missing[f"Step {step}: an update was held back ({event.reason})."] = None
-        elif isinstance(event, RunFinished) and event.reason in ("stopped", "closed"):
-            last = step
-    return tuple(changes), last, tuple(missing)
 
 
 def _threads(request: Request) -> int:

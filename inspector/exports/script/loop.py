@@ -12,7 +12,7 @@ from inspector.exports.script import pieces
 from inspector.exports.script.data import Data
 from inspector.exports.script.facts import Facts
 from inspector.exports.script.optimisation import Scheduling
-from inspector.exports.script.text import Imports, Lines, source_of
+from inspector.exports.script.text import Imports, Lines, literal, source_of
 
 _VARIABLES = ("zero_grad", "clip", "clip_threshold", "accumulate", "eval_modules")
 
@@ -48,16 +48,16 @@ class Loop:
         self._imports.add("import torch")
         self._schedule.write(self._imports, self._definitions, main)
         if self._fp16:
-            main.add(f"scaler = torch.amp.GradScaler({self._device!r})")
+            main.add(f"scaler = torch.amp.GradScaler({literal(self._device)})")
         self._begin(main)
-        main.add("step = 0")
+        main.add("step = begun = 0" if self._fp16 else "step = 0")
         self._train_mode(main)
         config, last = self._facts.config, self._facts.last
         limit = last if last is not None else config.steps
         if limit == 0:
             return
         if self._stops_early:
-            main.add("best, waited = float('inf'), 0")
+            main.add('best, waited = float("inf"), 0')
         if limit is None:
             main.open(f"for epoch in range({config.epochs}):")
         else:
@@ -71,13 +71,13 @@ class Loop:
     def _begin(self, main: Lines) -> None:
         for name in _VARIABLES:
             if name in self._variables:
-                main.add(f"{name} = {getattr(self._first, name)!r}")
+                main.add(f"{name} = {literal(getattr(self._first, name))}")
         if self._freezes:
             self._definitions += source_of(self._imports, pieces.freeze)
             named = "model.named_parameters(remove_duplicate=False)"
             main.add(f"trainable = {{name for name, p in {named} if p.requires_grad}}")
             if self._first.frozen:
-                main.add(f"freeze(model, {self._first.frozen!r}, trainable)")
+                main.add(f"freeze(model, {literal(self._first.frozen)}, trainable)")
         rates = [float(g["lr"]) for g in self._facts.task.optimizer.param_groups]
         if any(name == "lr" and value is None for _, name, value in self._facts.changes):
             self._definitions += source_of(self._imports, pieces.set_rates)
@@ -89,6 +89,9 @@ class Loop:
                 self._by_hand(main, name, getattr(self._first, name))
         if "eval_modules" in self._variables:
             self._definitions += source_of(self._imports, pieces.train_mode)
+        for step, name, value in self._facts.changes:
+            if step == 0:
+                self._by_hand(main, name, value)
 
     def _train_mode(self, main: Lines) -> None:
         held = "eval_modules" in self._variables
@@ -107,14 +110,17 @@ class Loop:
         self._step(main, several)
         self._schedule.after_step(main)
         self._changes(main)
+        stopped = self._facts.last is not None
+        # Steps that loss scaling left out count as steps that were to be made.
+        over = f"if {'begun' if self._fp16 and not stopped else 'step'} == {limit}:"
         if limit is not None:
-            main.add(f"if step == {limit}:", "    break")
+            main.add(over, "    break")
         main.close()
-        if limit is not None and self._facts.last is not None:
-            main.add(f"if step == {limit}:", "    break")
+        if limit is not None and stopped:
+            main.add(over, "    break")
         self._validate(main)
-        if limit is not None and self._facts.last is None:
-            main.add(f"if step == {limit}:", "    break")
+        if limit is not None and not stopped:
+            main.add(over, "    break")
 
     def _step(self, main: Lines, several: bool) -> None:
         if isinstance(self._facts.task.optimizer, optim.LBFGS):
@@ -131,6 +137,7 @@ class Loop:
         main.add("scaler.unscale_(optimizer)")
         self._clip(main)
         main.add("scale = scaler.get_scale()", "scaler.step(optimizer)", "scaler.update()")
+        main.add("begun += 1")
         main.add("step += scaler.get_scale() >= scale  # not when gradients overflowed")
 
     def _gradients(self, main: Lines, several: bool, *, returns: bool = False) -> None:
@@ -154,7 +161,9 @@ class Loop:
         """Adds ``loss_of(batch)``, which training and validation share."""
         main.open("def loss_of(batch: Any) -> torch.Tensor:")
         if self._autocast:
-            main.open(f"with torch.autocast({self._device!r}, dtype=torch.{self._autocast}):")
+            main.open(
+                f"with torch.autocast({literal(self._device)}, dtype=torch.{self._autocast}):"
+            )
         self._forward(main)
         main.close(2 if self._autocast else 1)
         main.add("")
@@ -163,7 +172,7 @@ class Loop:
     def _forward(self, main: Lines) -> None:
         if self._own_step:
             main.add("result = training_step(model, batch)",
-                     "return result['loss'] if isinstance(result, dict) else result")  # fmt: skip
+                     'return result["loss"] if isinstance(result, dict) else result')  # fmt: skip
             return
         moved = self._device != "cpu"
         main.add("inputs, targets = (part.to(device) for part in batch)" if moved
@@ -179,10 +188,10 @@ class Loop:
     def _clip(self, main: Lines) -> None:
         if "clip" not in self._variables:
             return
-        main.add("parameters = [p for g in optimizer.param_groups for p in g['params']]")
-        main.add("if clip == 'norm':",
+        main.add('parameters = [p for g in optimizer.param_groups for p in g["params"]]')
+        main.add('if clip == "norm":',
                  "    torch.nn.utils.clip_grad_norm_(parameters, clip_threshold)",
-                 "elif clip == 'value':",
+                 'elif clip == "value":',
                  "    torch.nn.utils.clip_grad_value_(parameters, clip_threshold)")  # fmt: skip
 
     # ------------------------------------------------------------ by hand
@@ -209,15 +218,17 @@ class Loop:
         elif name == "weight_decay":
             value = self._first_value(name) if value is None else value
             main.add("for settings in optimizer.param_groups:",
-                     f"    settings['weight_decay'] = {value!r}")  # fmt: skip
+                     f'    settings["weight_decay"] = {value!r}')  # fmt: skip
         elif name == "schedule":
             self._schedule.begin(value, main)
         elif name == "frozen":
-            main.add(f"freeze(model, {tuple(value or ())!r}, trainable)")
+            main.add(f"freeze(model, {literal(tuple(value or ()))}, trainable)")
         elif name == "eval_modules":
-            main.add(f"eval_modules = {tuple(value or ())!r}", "train_mode(model, eval_modules)")
+            main.add(
+                f"eval_modules = {literal(tuple(value or ()))}", "train_mode(model, eval_modules)"
+            )
         elif name in self._variables:
-            main.add(f"{name} = {value!r}")
+            main.add(f"{name} = {literal(value)}")
 
     def _first_value(self, name: str) -> Any:
         group = self._facts.task.optimizer.param_groups[0]
@@ -233,8 +244,8 @@ class Loop:
         main.add("val_loss = mean_loss(model, val_loader, loss_of)")
         self._train_mode(main)
         self._schedule.after_epoch(main)
-        main.add("print(f'epoch {epoch}, step {step}: loss {loss.item():.4f}, "
-                 "validation loss {val_loss:.4f}')")  # fmt: skip
+        told = "loss {loss.item():.4f}, validation {val_loss:.4f}"
+        main.add(f'print(f"epoch {{epoch}}, step {{step}}: {told}")')
         if self._stops_early:
             main.add("best, waited = (val_loss, 0) if val_loss < best else (best, waited + 1)",
                      f"if waited >= {self._facts.config.early_stopping}:",

@@ -12,7 +12,15 @@ from torch import nn
 
 from inspector.exports.script import pieces
 from inspector.exports.script.facts import Facts
-from inspector.exports.script.text import Imports, Lines, call, comment, module_source, source_of
+from inspector.exports.script.text import (
+    Imports,
+    Lines,
+    call,
+    comment,
+    literal,
+    module_source,
+    source_of,
+)
 from inspector.training.initialisation import summary
 from inspector.training.models import arguments_for, torchvision_arguments
 
@@ -33,7 +41,7 @@ def write_model(facts: Facts, imports: Imports, definitions: list[str], main: Li
         main.add(f"model = {call(type(model).__name__, made)}")
     for wanted, name in config.replace.items():
         definitions += [d for d in source_of(imports, pieces.replace) if d not in definitions]
-        main.add(f"replace(model, {wanted!r}, nn.{name})")
+        main.add(f"replace(model, {literal(wanted)}, nn.{name})")
 
 
 def first_weights(facts: Facts, imports: Imports, main: Lines, out: Path) -> None:
@@ -85,7 +93,7 @@ def _own(facts: Facts, imports: Imports, main: Lines) -> None:
 def _torchvision(facts: Facts, imports: Imports, main: Lines) -> None:
     name, made = torchvision_arguments(facts.config, facts.task.source)
     imports.add("from torchvision import models")
-    main.add(f"model = models.get_model({name!r}, weights=None, {call('', made)[1:-1]})")
+    main.add(f"model = models.get_model({literal(name)}, weights=None, {call('', made)[1:-1]})")
     first = next(
         ((path, m) for path, m in facts.task.model.named_modules() if isinstance(m, nn.Conv2d)),
         None,
@@ -97,4 +105,4 @@ def _torchvision(facts: Facts, imports: Imports, main: Lines) -> None:
             key: getattr(conv, key)
             for key in ("in_channels", "out_channels", "kernel_size", "stride", "padding")
         } | {"bias": conv.bias is not None}
-        main.add(f"model.set_submodule({path!r}, {call('nn.Conv2d', arguments)})")
+        main.add(f"model.set_submodule({literal(path)}, {call('nn.Conv2d', arguments)})")

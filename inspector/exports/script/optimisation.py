@@ -6,7 +6,7 @@ from typing import Any
 
 from inspector.exports.script import pieces
 from inspector.exports.script.facts import Facts
-from inspector.exports.script.text import Imports, Lines, call, source_of
+from inspector.exports.script.text import Imports, Lines, call, literal, source_of
 from inspector.training.losses import build_loss
 from inspector.training.optimizers import CLASSES, optimizer_arguments
 from inspector.training.schedules import resolve
@@ -51,8 +51,8 @@ def write_optimizer(facts: Facts, imports: Imports, main: Lines) -> None:
                 for key, value in group.items()
                 if key != "params" and value != optimizer.defaults.get(key)
             }
-            members = ", ".join(f"named[{names[id(p)]!r}]" for p in group["params"])
-            settings = "".join(f", {key!r}: {value!r}" for key, value in own.items())
+            members = ", ".join(f"named[{literal(names[id(p)])}]" for p in group["params"])
+            settings = "".join(f", {literal(key)}: {literal(value)}" for key, value in own.items())
             main.add(f'    {{"params": [{members}]{settings}}},')
         main.add("]")
     what = (
@@ -111,7 +111,8 @@ class Scheduling:
             main.add(f"by_epoch = {resolved.get('unit') == 'epoch'}")
         left = _length(resolved)
         if self.switched or left is not None:
-            main.add(f"left = {left!r}  # times that the rate still changes")
+            counted = 'float("inf")' if left is None else left
+            main.add(f"left = {counted}  # times that the rate still changes")
         if self.planned:
             main.add("plan.follow()")
 
@@ -144,12 +145,12 @@ class Scheduling:
         parts = [
             part for part in (condition, "scheduler is not None" if self.switched else "") if part
         ]
-        parts += ["left != 0"] if counted else []
+        parts += ["left > 0"] if counted else []
         opened = bool(parts)
         if opened:
             main.open(f"if {' and '.join(parts)}:")
         if counted:
-            main.add("left = None if left is None else left - 1")
+            main.add("left -= 1")
         if self.planned:
             main.add("plan.own.step()")
         plateau = bool(arguments)
@@ -199,8 +200,8 @@ def _construction(of: dict[str, Any], target: str) -> list[str]:
                             "final_div_factor", "three_phase")
             }  # fmt: skip
             return [
-                f"first = {groups}[0]['lr']",
-                f"peaks = [{of['max_lr']} * (group['lr'] / first) for group in {groups}]",
+                f'first = {groups}[0]["lr"]',
+                f'peaks = [{of["max_lr"]} * (group["lr"] / first) for group in {groups}]',
                 f"scheduler = lr_scheduler.OneCycleLR({target}, peaks, cycle_momentum=False, "
                 f"{call('', given)[1:-1]})",
             ]
@@ -208,9 +209,9 @@ def _construction(of: dict[str, Any], target: str) -> list[str]:
             warm = min(of["warmup_steps"], of["total_steps"] - 1)
             rest = max(1, of["total_steps"] - warm)
             lines = [
-                f"first = {groups}[0]['lr']",
+                f'first = {groups}[0]["lr"]',
                 f"for group in {groups}:",
-                f"    group['lr'] = {of['max_lr']} * (group['lr'] / first)",
+                f'    group["lr"] = {of["max_lr"]} * (group["lr"] / first)',
                 f"cosine = lr_scheduler.CosineAnnealingLR({target}, {rest}, {of['eta_min']})",
             ]
             if warm <= 0:

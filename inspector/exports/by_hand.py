@@ -1,0 +1,66 @@
+"""What was done by hand during a run, as its events tell."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from inspector.commands import Controls
+from inspector.events import (
+    CommandApplied,
+    FaultInjected,
+    Rewound,
+    RunFailed,
+    RunFinished,
+    StepSkipped,
+)
+from inspector.store.reader import Run
+
+_CONTROLS = {item.name for item in dataclasses.fields(Controls)}
+_WITHOUT_EFFECT = frozenset((
+    "detect_anomaly", "max_steps_per_s", "on_nonfinite", "capture_every", "graph_every",
+))  # fmt: skip
+"""Controls that change neither weights nor random numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """The intervention log of a run.
+
+    Attributes:
+        changes: (completed steps, control, value) in the order in which they were applied; a value
+            of None goes back to what the run began with.
+        last: completed steps after which the run was stopped by hand or failed; else None.
+        missing: sentences about what cannot be repeated.
+    """
+
+    changes: tuple[tuple[int, str, Any], ...]
+    last: int | None
+    missing: tuple[str, ...]
+
+
+def by_hand(run: Run) -> ByHand:
+    """Reads it from the events of a run."""
+    changes: list[tuple[int, str, Any]] = []
+    missing: dict[str, None] = {}
+    last = None
+    for stored in run.events():
+        event, step = stored.event, stored.step
+        if isinstance(event, CommandApplied):
+            if event.name in _CONTROLS - _WITHOUT_EFFECT:
+                asked_for_first = event.requested is None and event.name != "schedule"
+                changes.append((step, event.name, None if asked_for_first else event.effective))
+            elif event.name.startswith(("reinitialize", "unfreeze")):
+                missing[f"Step {step}: {event.name}."] = None
+        elif isinstance(event, Rewound):
+            missing[f"Step {step}: going back to step {event.to_step}."] = None
+        elif isinstance(event, FaultInjected):
+            missing[f"Step {step}: the fault {event.fault or 'that was hidden'}."] = None
+        elif isinstance(event, StepSkipped) and "GradScaler" not in event.reason:
+            missing[f"Step {step}: an update was held back ({event.reason})."] = None
+        elif isinstance(event, RunFailed) or (
+            isinstance(event, RunFinished) and event.reason in ("stopped", "closed")
+        ):
+            last = step
+    return ByHand(tuple(changes), last, tuple(missing))

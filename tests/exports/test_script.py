@@ -1,0 +1,167 @@
+"""A run exported as a script or a configuration ends with the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import inspector
+from inspector.commands import Controls
+from inspector.config import RunConfig
+from inspector.errors import ConfigError, ExportError
+from inspector.exports.export import export
+from inspector.training.runner import prepare, train_and_record
+
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_features, out_features, hidden=12):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(in_features, hidden), nn.Tanh(), nn.Dropout(0.2),
+            nn.Linear(hidden, out_features),
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+def change(step: int, control: str, value: Any = True) -> dict[str, Any]:
+    return {"step": step, "control": control, "value": value}
+
+
+def run(config: RunConfig, runs: Path) -> Path:
+    task = prepare(config, runs, "run")
+    assert not isinstance(task, str)
+    train_and_record(task, runs, "run", lambda _watch: None)
+    (path,) = runs.glob("run*")
+    return path
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(path / "blobs" / "checkpoints" / "last.pt", weights_only=True)
+    return dict(state["model"])
+
+
+def execute(folder: Path) -> dict[str, torch.Tensor]:
+    """Runs the script where this package cannot be imported."""
+    blocked = folder / "sitecustomize.py"
+    blocked.write_text(
+        "import sys\nsys.modules['inspector'] = None\nsys.modules['sample_models'] = None\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, timeout=240,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(torch.load(folder / "final.pt", weights_only=True))
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+CASES = {
+    "controls by hand": RunConfig(
+        steps=45,
+        by_hand=[
+            change(3, "lr", 0.05), change(6, "momentum", 0.5), change(10, "clip", "norm"),
+            change(20, "clip_threshold", 0.1), change(24, "zero_grad", False),
+            change(30, "zero_grad", True), change(33, "weight_decay", 0.1), change(40, "lr", None),
+        ],
+    ),
+    "dropout, freezing, balanced": RunConfig(
+        model_args={"dropout": 0.3}, steps=40, balance=True, stratify=True, test=0.1,
+        normalize=True, optimizer="adamw", lr=1e-3,
+        by_hand=[
+            change(5, "eval_modules", ["Dropout"]), change(12, "frozen", ["head"]),
+            change(20, "eval_modules", []), change(30, "frozen", []),
+        ],
+    ),
+    "schedules exchanged": RunConfig(
+        epochs=2, lr=0.05,
+        by_hand=[
+            change(5, "schedule", {"name": "one_cycle"}), change(15, "lr", 0.01),
+            change(20, "schedule", {"name": "exponential", "gamma": 0.9, "unit": "step"}),
+            change(25, "accumulate", 2),
+        ],
+    ),
+    "half precision and groups": RunConfig(
+        steps=20, precision="fp16", controls=Controls(clip="norm"), init={"Linear": "orthogonal"},
+        param_groups=[{"modules": ["head"], "lr": 0.01}],
+        by_hand=[change(9, "lr", 0.02), change(15, "stop")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", CASES.values(), ids=CASES)
+def test_the_script_ends_with_the_same_weights(config: RunConfig, tmp_path: Path) -> None:
+    path = run(config, tmp_path / "runs")
+    export(inspector.open_run(path), "script", tmp_path / "out")
+    text = (tmp_path / "out" / "train.py").read_text("utf-8")
+    assert "inspector" not in {
+        name.name.partition(".")[0]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import)
+        for name in node.names
+    }
+    assert_same(execute(tmp_path / "out"), weights(path))
+
+
+def test_a_schedule_nobody_touched_is_pytorchs_own(tmp_path: Path) -> None:
+    config = RunConfig(steps=30, controls=Controls(schedule={"name": "warmup_cosine"}))
+    path = run(config, tmp_path / "runs")
+    export(inspector.open_run(path), "script", tmp_path / "out")
+    assert "class Plan" not in (tmp_path / "out" / "train.py").read_text("utf-8")
+    assert_same(execute(tmp_path / "out"), weights(path))
+
+
+def test_own_model_and_table_come_along(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(OWN, "utf-8")
+    rows = [f"{i % 7},{(i * 3) % 11},{'even' if i % 2 else 'odd'}" for i in range(80)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,kind", *rows]), "utf-8")
+    config = RunConfig(
+        model=f"file:{tmp_path / 'net.py'}:Net", data=f"csv:{tmp_path / 'table.csv'}",
+        data_args={"target": "kind"}, steps=12, batch_size=16, by_hand=[change(4, "lr", 0.3)],
+    )  # fmt: skip
+    path = run(config, tmp_path / "runs")
+    export(inspector.open_run(path), "script", tmp_path / "out")
+    (tmp_path / "net.py").unlink()  # the script has its own copy
+    assert_same(execute(tmp_path / "out"), weights(path))
+
+
+def test_the_configuration_repeats_what_was_done_by_hand(tmp_path: Path) -> None:
+    first = run(CASES["schedules exchanged"], tmp_path / "runs")
+    exported = export(inspector.open_run(first), "config", tmp_path / "run.json").path
+    config = RunConfig.from_dict(json.loads(exported.read_text("utf-8")))
+    assert [entry["control"] for entry in config.by_hand] == [
+        "schedule", "lr", "schedule", "accumulate",
+    ]  # fmt: skip
+    assert_same(weights(run(config, tmp_path / "again")), weights(first))
+
+
+def test_what_cannot_be_repeated_is_said(tmp_path: Path) -> None:
+    first = run(RunConfig(steps=4), tmp_path / "runs")
+    config = RunConfig(steps=6, resume=str(first / "blobs" / "checkpoints" / "last.pt"))
+    path = run(config, tmp_path / "later")
+    with pytest.raises(ExportError, match="goes on from a checkpoint"):
+        export(inspector.open_run(path), "script", tmp_path / "out")
+
+
+@pytest.mark.parametrize("entry", [{"step": 0, "control": "lr", "value": 1.0}, {"step": 1}, 3])
+def test_a_change_that_is_none_is_refused(entry: Any) -> None:
+    with pytest.raises(ConfigError, match="by_hand"):
+        RunConfig(by_hand=[entry])
