@@ -168,6 +168,23 @@ static PyObject *finite_gradients(PyObject *module, PyObject *optimizer) {
     return PyBool_FromLong(finite);
 }
 
+/* identical(a, b): whether two tensors on the CPU hold the same bytes in the same order. */
+static PyObject *identical(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    Borrowed a, b;
+    if (count != 2 || !borrow || (PyObject *)Py_TYPE(args[0]) != tensor_type ||
+        (PyObject *)Py_TYPE(args[1]) != tensor_type || borrow(args[0], &a) || borrow(args[1], &b)) {
+        PyErr_Clear();
+        Py_RETURN_FALSE;
+    }
+    int alike = a.device_type == 1 && b.device_type == 1 && a.ndim == 1 && b.ndim == 1 &&
+                a.bits == b.bits && a.shape[0] == b.shape[0] && a.data && b.data &&
+                (!a.strides || a.strides[0] == 1) && (!b.strides || b.strides[0] == 1);
+    if (!alike) Py_RETURN_FALSE;
+    return PyBool_FromLong(!memcmp((char *)a.data + a.byte_offset, (char *)b.data + b.byte_offset,
+                                   (size_t)a.shape[0] * a.bits / 8));
+}
+
 /* fingerprint(parameters, turn): a sum over some blocks of each gradient, the first and every 16th
    from one that differs from turn to turn; None where one cannot be read. With states() it tells
    whether gradients have changed, without reading all of them. */
@@ -214,6 +231,7 @@ static PyObject *setup(PyObject *module, PyObject *args) {
 static PyMethodDef functions[] = {
     {"reduce", reduce, METH_VARARGS, NULL},
     {"states", states, METH_O, NULL},
+    {"identical", (PyCFunction)(void (*)(void))identical, METH_FASTCALL, NULL},
     {"fingerprint", fingerprint, METH_VARARGS, NULL},
     {"alike", (PyCFunction)(void (*)(void))alike, METH_FASTCALL, NULL},
     {"compare_and_keep", (PyCFunction)(void (*)(void))compare_and_keep, METH_FASTCALL, NULL},

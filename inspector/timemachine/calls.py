@@ -49,11 +49,14 @@ class Call:
         """Keeps what the model was called with, without any autograd graph."""
         if not kwargs and len(args) == 1 and type(args[0]) is Tensor:
             tensor = args[0]
-            if tensor.layout is torch.strided and not tensor.requires_grad:
-                self.args, self.nbytes = args, tensor.nbytes
-                if not tensor.is_inference():
-                    self.versions.append((tensor, tensor._version))
-                return
+            if not tensor.requires_grad:
+                try:
+                    self.versions, self.nbytes = [(tensor, tensor._version)], tensor.nbytes
+                except RuntimeError:  # made in inference mode, or sparse
+                    self.versions = []
+                else:
+                    self.args = args
+                    return
         self.args = tuple([self._kept(value) for value in args])
         if kwargs:
             self.kwargs = {key: self._kept(value) for key, value in kwargs.items()}

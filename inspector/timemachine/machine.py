@@ -39,6 +39,9 @@ _TOLD = 64
 _CALLS = 64  # micro-batches of one step that are kept
 
 
+_any_autocast = torch._C._is_any_autocast_enabled
+
+
 def _unknown(_optimizer: Any) -> bool | None:
     return None
 
@@ -113,6 +116,8 @@ class TimeMachine:
         self.charge: Callable[[int], None] = lambda _ns: None
         extension = native.load()
         self._all_finite: Any = _unknown if extension is None else extension.finite_gradients
+        self._identical: Any = torch.equal if extension is None else extension.identical
+        self._random: list[Tensor] = []
         self._model = weakref.ref(model)
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._loss_fn = weakref.ref(loss_fn) if isinstance(loss_fn, nn.Module) else None
@@ -225,10 +230,8 @@ class TimeMachine:
             self._turn(model, step)
         if len(self._calls) >= _CALLS:
             return
-        # The CPU's generator alone is asked for directly: random_state() costs four times that.
-        random = random_state() if self._on_cuda else [torch.default_generator.get_state()]
-        call = Call(random)
-        for device in self._autocasts:
+        call = Call(random_state() if self._on_cuda else self._random_state())
+        for device in self._autocasts if _any_autocast() else ():
             if torch.is_autocast_enabled(device):
                 call.autocast = device, torch.get_autocast_dtype(device)
         if not self._calls and self._buffers:
@@ -236,6 +239,16 @@ class TimeMachine:
         call.keep(args, kwargs)
         self._calls.append(call)
         self._entered = call
+
+    def _random_state(self) -> list[Tensor]:
+        """The CPU's generator's state; the same tensors again while nobody draws numbers.
+
+        It is asked for directly, since :func:`random_state` costs four times that.
+        """
+        state = torch.default_generator.get_state()
+        if not self._random or not self._identical(self._random[0], state):
+            self._random = [state]
+        return self._random
 
     def leave(self, output: Any) -> None:
         """The model was called; asked for only while the loss cannot be called again."""
