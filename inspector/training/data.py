@@ -15,7 +15,6 @@ from inspector.training.downloads import Progress
 from inspector.training.samples import Source
 from inspector.training.transcription import Strips
 
-
 _DIGITS = tuple(str(digit) for digit in range(10))
 
 
