@@ -91,9 +91,9 @@ def test_two_runs_are_started_that_differ_in_clipping(page: Any) -> None:
     unfold(page, "Choose model, data and optimizer", page.get_by_text("Length in"))
     page.get_by_role("radio", name="steps", exact=True).click()
     length = page.get_by_label("Steps", exact=True)
-    length.fill("60")
+    length.fill("25")
     length.press("Enter")
-    page.get_by_text("60 steps").wait_for()
+    page.get_by_text("25 steps").wait_for()
     start_and_finish(page)
 
     page.get_by_role("link", name="Start", exact=True).first.click()
