@@ -99,6 +99,10 @@ CASES = {
             change(25, "accumulate", 2),
         ],
     ),
+    "augmented": RunConfig(
+        model="lenet", steps=20, normalize=True,
+        augment=[{"name": "RandomAffine", "degrees": 10}, "RandomHorizontalFlip"],
+    ),
     "half precision and groups": RunConfig(
         steps=20, precision="fp16", controls=Controls(clip="norm"), init={"Linear": "orthogonal"},
         param_groups=[{"modules": ["head"], "lr": 0.01}],

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import enum
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 
 from inspector.errors import ExportError
 from inspector.exports.script import pieces
 from inspector.exports.script.facts import Facts
 from inspector.exports.script.model import import_own
-from inspector.exports.script.text import Imports, Lines, call, source_of
+from inspector.exports.script.text import Imports, Lines, call, literal, source_of
 from inspector.training import bundled
 from inspector.training.models import image_size
 from inspector.training.own.datasets import OwnLoaders, OwnSamples
@@ -62,7 +65,7 @@ class Data:
             self._split(self._source, imports, definitions, main, "len(inputs)")
             self._scale(main)
 
-    def write_loaders(self, imports: Imports, main: Lines) -> None:
+    def write_loaders(self, imports: Imports, definitions: list[str], main: Lines) -> None:
         """Adds ``train_loader``, ``val_loader`` and ``test_loader`` where there are such parts."""
         if isinstance(self._source, OwnLoaders):
             return
@@ -70,17 +73,17 @@ class Data:
         extra = f", num_workers={config.workers}" if config.workers else ""
         if not self.pairs and self._own_collate():
             extra += ", collate_fn=collate_fn"
-        main.add(f"train_set = {self._part('train_rows')}",
-                 f"shuffle = torch.Generator().manual_seed({config.seed + 1})")  # fmt: skip
-        drawn = "shuffle=True, generator=shuffle"
-        if config.balance:
-            imports.add("from torch.utils.data import WeightedRandomSampler")
-            drawing = "WeightedRandomSampler(weights, len(labels), generator=shuffle)"
-            main.add("labels = targets[train_rows]",
-                     "weights = (1.0 / labels.bincount()[labels].double()).tolist()",
-                     f"sampler = {drawing}")  # fmt: skip
-            drawn = "sampler=sampler"
-        main.add(f"train_loader = DataLoader(train_set, {config.batch_size}, {drawn}{extra})")
+        shuffle = f"shuffle = torch.Generator().manual_seed({config.seed + 1})"
+        if config.augment:
+            self._write_augmentation(imports, definitions, main)
+        else:
+            main.add(f"train_set = {self._part('train_rows')}")
+        main.add(shuffle)
+        drawn = self._write_drawing(imports, definitions, main)
+        whole = ", collate_fn=lambda batch: batch" if config.augment else ""
+        main.add(
+            f"train_loader = DataLoader(train_set, {config.batch_size}, {drawn}{whole}{extra})"
+        )
         large = max(config.batch_size, 256)
         for name, loader in (("val", task.val_loader), ("test", task.test_loader)):
             if len(loader):
@@ -91,6 +94,35 @@ class Data:
             main.add(f"batches = list(islice(train_loader, {config.overfit_batches}))",
                      "train_loader = DataLoader(batches, batch_size=None, "
                      "collate_fn=lambda batch: batch)")  # fmt: skip
+
+    def _write_drawing(self, imports: Imports, definitions: list[str], main: Lines) -> str:
+        """Adds a sampler where one is needed; the arguments of the loader that draw samples."""
+        seeded = bool(self._config.augment)
+        if self._config.balance:
+            name = "SeededWeightedSampler" if seeded else "WeightedRandomSampler"
+            if seeded:
+                definitions += source_of(imports, pieces.draw_seeds, pieces.SeededWeightedSampler)
+            else:
+                imports.add("from torch.utils.data import WeightedRandomSampler")
+            main.add("labels = targets[train_rows]",
+                     "weights = (1.0 / labels.bincount()[labels].double()).tolist()",
+                     f"sampler = {name}(weights, len(labels), generator=shuffle)")  # fmt: skip
+            return "sampler=sampler"
+        if seeded:
+            definitions += source_of(imports, pieces.draw_seeds, pieces.SeededSampler)
+            main.add("sampler = SeededSampler(train_set, generator=shuffle)")
+            return "sampler=sampler, generator=shuffle"
+        return "shuffle=True, generator=shuffle"
+
+    def _write_augmentation(self, imports: Imports, definitions: list[str], main: Lines) -> None:
+        imports.add("from torchvision.transforms import v2")
+        definitions += source_of(imports, pieces.Augmented)
+        made = [_transform(entry) for entry in self._config.augment]
+        if len(made) == 1:
+            main.add(f"transform = {made[0]}")
+        else:
+            main.add("transform = v2.Compose([", *(f"    {one}," for one in made), "])")
+        main.add("train_set = Augmented(inputs[train_rows], targets[train_rows], transform)")
 
     # ------------------------------------------------------------ where samples are from
 
@@ -113,7 +145,9 @@ class Data:
         inputs_are_bytes = isinstance(self._source, Source) and (
             self._source.inputs.dtype == torch.uint8
         )
-        if inputs_are_bytes:
+        if inputs_are_bytes and self._config.augment:
+            main.add("inputs = inputs.float() / 255")
+        elif inputs_are_bytes:
             self.prepare = "inputs.float() / 255"
 
     def _kept(self) -> tuple[Tensor, Tensor]:
@@ -204,3 +238,18 @@ class Data:
         imports.add(f"from torch.utils.data import {'TensorDataset' if self.pairs else 'Subset'}")
         if self._size:
             imports.add("from torch.nn import functional as F")
+
+
+def _transform(entry: Any) -> str:
+    """A transform of torchvision's v2, as source; enumerations by their members."""
+    settings = {"name": entry} if isinstance(entry, str) else dict(entry)
+    name = settings.pop("name")
+    usual = inspect.signature(getattr(v2, name)).parameters
+    given = []
+    for key, value in settings.items():
+        default = usual[key].default
+        text = literal(value)
+        if isinstance(default, enum.Enum):
+            text = f"v2.{type(default).__name__}({text})"
+        given.append(f"{key}={text}")
+    return f"v2.{name}({', '.join(given)})"

@@ -76,7 +76,6 @@ def facts(request: Request) -> Facts:
 def _refuse(config: RunConfig, name: str) -> None:
     reasons = {
         "resume": "goes on from a checkpoint; export the run that it comes from",
-        "augment": "draws its augmentation sample by sample",
     }
     for setting, reason in reasons.items():
         if getattr(config, setting):

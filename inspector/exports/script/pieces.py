@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset, RandomSampler, WeightedRandomSampler
+from torchvision import tv_tensors
 
 
 def seed_everything(seed: int) -> None:
@@ -122,6 +124,54 @@ def set_momentum(optimizer: Optimizer, momentum: float) -> None:
                 state = optimizer.state.get(parameter)
                 if state and "momentum_buffer" not in state:
                     state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+class SeededSampler(RandomSampler):
+    """Draws samples at random, each with a seed for what changes it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        places = list(super().__iter__())
+        return zip(places, draw_seeds(len(places), self.generator), strict=True)
+
+
+class SeededWeightedSampler(WeightedRandomSampler):
+    """Draws classes equally often, each sample with a seed for what changes it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        places = list(super().__iter__())
+        return zip(places, draw_seeds(len(places), self.generator), strict=True)
+
+
+def draw_seeds(count: int, generator: torch.Generator | None) -> list[int]:
+    return torch.randint(2**62, (count,), generator=generator).tolist()
+
+
+class Augmented(Dataset[Any]):
+    """Images that are changed whenever they are drawn; targets of their size move with them."""
+
+    def __init__(self, images: Tensor, targets: Tensor, transform: Any) -> None:
+        self.images, self.targets, self.transform = images, targets, transform
+        self.moved = targets.ndim >= 3 and targets.shape[-2:] == images.shape[-2:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, draws: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        places = [place for place, _ in draws]
+        images, targets = [], []
+        state = torch.get_rng_state()
+        for place, seed in draws:
+            torch.default_generator.manual_seed(seed)
+            image, target = tv_tensors.Image(self.images[place]), self.targets[place]
+            if self.moved:
+                kind = tv_tensors.Image if target.is_floating_point() else tv_tensors.Mask
+                image, target = self.transform(image, kind(target))
+                targets.append(target.as_subclass(Tensor))
+            else:
+                image = self.transform(image)
+            images.append(image.as_subclass(Tensor))
+        torch.set_rng_state(state)
+        return torch.stack(images), torch.stack(targets) if self.moved else self.targets[places]
 
 
 class Plan:

@@ -64,7 +64,7 @@ def _compose(known: Facts, request: Request) -> str:
     if known.task.device.type != "cpu":
         main.add(f"device = torch.device({str(known.task.device)!r})", "model.to(device)")
     main.add("")
-    data.write_loaders(imports, main)
+    data.write_loaders(imports, definitions, main)
     main.add("")
     write_loss(known, imports, definitions, main)
     write_optimizer(known, imports, main)
