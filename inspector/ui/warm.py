@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import threading
 
-# Each is otherwise imported in the middle of the first start: together some seconds.
+# Each is otherwise imported in the middle of the first run: together some seconds.
 _HEAVY = (
     "torch",
     "inspector.training.runner",
     "inspector.watching",
     "sklearn.datasets",
     "torch._dynamo",
+    "inspector.training.metrics",  # torchmetrics, at the first validation
 )
 _started = threading.Event()
 
