@@ -12,6 +12,8 @@ from inspector.views.compare_settings import Difference, shown
 MOST_AXES = 12
 _LOG_SPAN = 50.0
 _TICKS = 5
+_ORIGINS = frozenset({"resume", "code"})  # where a run comes from, told by the table of settings
+_FILES = (".pt", ".pth", ".safetensors")
 _LABEL = 0.08  # height of a label, as a share of the axis
 
 
@@ -39,10 +41,11 @@ def uprights(
 ) -> list[Upright]:
     """Axes of settings, then of results; those on which nothing differs are left out.
 
-    Numbers have a linear axis, or a logarithmic one where all are positive and the greatest is
+    Where a run comes from (a checkpoint, a file of weights, typed source) is no setting to compare
+    results by and gets none. Numbers have a linear axis, or a logarithmic one where all are positive and the greatest is
     fifty times the least or more; anything else has one place for each value.
     """
-    made = [upright(item.path, item.values) for item in differences]
+    made = [upright(item.path, item.values) for item in differences if not _is_origin(item)]
     room = MOST_AXES - len(results)
     chosen = [axis for axis in made if axis is not None][: max(room, 1)]
     for name, values in results:
@@ -50,6 +53,14 @@ def uprights(
         if axis is not None:
             chosen.append(axis)
     return chosen
+
+
+def _is_origin(item: Difference) -> bool:
+    """Checkpoints, texts of Python, and files; ``file:net.py:Net`` is a choice of a model."""
+    files = (value for value in item.values if isinstance(value, str))
+    return item.path in _ORIGINS or any(
+        value.startswith(("/", "~", "./", "../")) or value.endswith(_FILES) for value in files
+    )
 
 
 def upright(title: str, values: Sequence[Any], *, result: bool = False) -> Upright | None:

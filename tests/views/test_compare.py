@@ -209,6 +209,16 @@ def test_results_stay_at_the_end_and_axes_without_a_difference_go() -> None:
     assert [(axis.title, axis.result) for axis in axes] == [("lr", False), ("Loss, best", True)]
 
 
+def test_where_a_run_comes_from_is_no_axis() -> None:
+    differences = [
+        Difference("model", ("file:net.py:Net", "mlp")),
+        Difference("resume", (None, "first@20")),
+        Difference("weights", ("/home/me/net.pt", None)),
+        Difference("lr", (0.1, 0.2)),
+    ]
+    assert [axis.title for axis in uprights(differences, [])] == ["model", "lr"]
+
+
 def test_labels_of_ticks_do_not_lie_over_each_other() -> None:
     axis = upright("Loss, best", [0.0, 0.5, 0.51, 1.0, 0.99], result=True)
     assert axis is not None
