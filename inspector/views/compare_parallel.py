@@ -42,8 +42,9 @@ def uprights(
     """Axes of settings, then of results; those on which nothing differs are left out.
 
     Where a run comes from (a checkpoint, a file of weights, typed source) is no setting to compare
-    results by and gets none. Numbers have a linear axis, or a logarithmic one where all are positive and the greatest is
-    fifty times the least or more; anything else has one place for each value.
+    results by and gets none. Numbers have a linear axis, or a logarithmic one where all are
+    positive and the greatest is fifty times the least or more; anything else has one place for
+    each value.
     """
     made = [upright(item.path, item.values) for item in differences if not _is_origin(item)]
     room = MOST_AXES - len(results)
