@@ -20,11 +20,13 @@ from inspector.capture.activations import (
 )
 from inspector.capture.attach import Attachment, ToggledHook
 from inspector.capture.clock import DISPATCH_NS
+from inspector.capture.discovery import Discovery
 from inspector.capture.entries import Entries, Gradients, Rows, TapedEntries
 from inspector.capture.histograms import HistogramBatch, HistogramSchedule
 from inspector.capture.hooks import ModuleHook, OutputGradient, on_gradient_of, transformed
 from inspector.capture.kernel import fits, load
 from inspector.capture.measured import ModuleColumns
+from inspector.capture.measured_modules import MeasuredModules
 from inspector.capture.modules import ModuleRecord
 from inspector.capture.reductions import norms, values_of
 from inspector.capture.transfer import Scalar
@@ -74,13 +76,10 @@ class ForwardProbe:
         self._hooks: list[ModuleHook] = []
         self._toggles: list[tuple[ModuleHook, ToggledHook]] = []
         self._root: ToggledHook | None = None
-        self._measured: list[ModuleHook] = []
-        self._columns: ModuleColumns | None = None
-        self._types: tuple[tuple[str, str], ...] = ()
+        self._measured = MeasuredModules()
+        self._discovery = Discovery()
         self._boundary = OutputGradient(self, -1)
         self._discovering = True
-        self._calls = 0
-        self._inner_outputs: list[tuple[weakref.ref[Tensor], int]] = []
         self._has_trained = False
         self._phase = 0
         self._kernel = load()
@@ -199,52 +198,29 @@ class ForwardProbe:
             on_gradient_of(tensor, self._boundary)
 
     def _discover(self, hook: ModuleHook, args: Any, output: Any) -> None:
-        record = hook.record
-        if record.call_index < 0:
-            record.fill(self._calls, args, output)
-        self._calls += 1
-        tensor = main_tensor(output)
+        record, discovery = hook.record, self._discovery
+        tensor = discovery.note(record, args, output)
         if tensor is None:
-            record.badge = record.badge or "its output holds no tensor"
             return
-        if hook.column < 0 and self.full and not (record.container and self._is_inner(tensor)):
-            self._adopt(hook, tensor)
-        if not tensor.is_inference():
-            self._inner_outputs.append((weakref.ref(tensor), tensor._version))
-
-    def _is_inner(self, tensor: Tensor) -> bool:
-        """Whether a module inside has returned this very tensor, unchanged since."""
-        if tensor.is_inference():
-            return False
-        version = tensor._version
-        return any(seen() is tensor and then == version for seen, then in self._inner_outputs)
-
-    def _adopt(self, hook: ModuleHook, tensor: Tensor) -> None:
-        if reason := why_unmeasurable(tensor):
-            hook.record.badge = hook.record.badge or reason
-            return
-        hook.take_column(len(self._measured))
-        self._measured.append(hook)
-        self._columns = None
+        inner = record.container and discovery.is_inner(tensor)
+        if hook.column < 0 and self.full and not inner:
+            if reason := why_unmeasurable(tensor):
+                record.badge = record.badge or reason
+            else:
+                self._measured.add(hook)
+        discovery.remember(tensor)
 
     # ------------------------------------------------------------ called by the observer
 
     @property
     def columns(self) -> ModuleColumns:
         """The module series so far; the same object until a module joins."""
-        if self._columns is None:
-            self._columns = ModuleColumns(
-                [hook.record.path for hook in self._measured],
-                [hook.bounds is not None for hook in self._measured],
-            )
-        return self._columns
+        return self._measured.columns
 
     @property
     def types(self) -> tuple[tuple[str, str], ...]:
         """Path and class name by column."""
-        if len(self._types) != len(self._measured):
-            self._types = tuple((hook.record.path, hook.record.type) for hook in self._measured)
-        return self._types
+        return self._measured.types
 
     def take_histograms(self, batch: HistogramBatch | None, schedule: HistogramSchedule) -> None:
         """Puts histograms of the first call of each module whose turn it is into the batch."""
@@ -316,15 +292,14 @@ class ForwardProbe:
 
     def be_careful(self, columns: set[int]) -> None:
         """From now on only these modules' variances are computed the slow way."""
-        for column, hook in enumerate(self._measured):
-            hook.careful = column in columns
+        self._measured.be_careful(columns)
 
     def end_discovery(self) -> bool:
         """After the first full step with a forward pass; True when the records are complete."""
-        if not self._discovering or not self._calls:
+        if not self._discovering or not self._discovery.calls:
             return False
         self._discovering = False
-        self._inner_outputs.clear()
+        self._discovery = Discovery()
         for hook in self._hooks:
             if hook.site is not None:
                 hook.site.known = hook.column >= 0 or hook.is_root

@@ -42,8 +42,13 @@ class HistogramBatch:
     hosts: list[Tensor] = field(default_factory=list)
 
     def add(self, kind: str, subject: str, tensor: Tensor | None) -> None:
+        """Counts a tensor's values; those of the same subject replace what was there."""
         values = None if tensor is None else values_of(tensor)
-        if values is not None and not values.is_complex() and values.numel():
+        if values is None or values.is_complex() or not values.numel():
+            return
+        if (kind, subject) in self.subjects:  # a gradient to which another backward has added
+            self.packed[self.subjects.index((kind, subject))] = _count(values)
+        else:
             self.subjects.append((kind, subject))
             self.packed.append(_count(values))
 

@@ -13,33 +13,33 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from inspector.capture import modules as module_records
 from inspector.capture import native
 from inspector.capture.attach import Attachment
-from inspector.capture.cells import ParameterCells
 from inspector.capture.clock import Clock
 from inspector.capture.flight import Flight
 from inspector.capture.forward import ForwardProbe
-from inspector.capture.histograms import HistogramBatch, HistogramSchedule
+from inspector.capture.gathering import gather
+from inspector.capture.histograms import HistogramBatch
+from inspector.capture.landing import Landing
 from inspector.capture.listener import Listener
-from inspector.capture.measured import Measured, parameter_keys
-from inspector.capture.nonfinite import NonFiniteWatch, Onset, bad_loss
+from inspector.capture.measured import Measured
+from inspector.capture.nonfinite import bad_loss
 from inspector.capture.parameters import ParameterSet, collect
-from inspector.capture.plain import Landed, PlainStep
-from inspector.capture.quiet import CALLS_NS, MOST_NS, Taken
+from inspector.capture.probes import Probes
 from inspector.capture.readings import rates, states, zero_grad
 from inspector.capture.schedule import Schedule
 from inspector.capture.stepping import OptimizerProbe, find_scaler, scale_of
+from inspector.capture.stretches import Stretches
 from inspector.capture.transfer import Scalar
+from inspector.capture.turns import HistogramTurns
 from inspector.commands import Clip
 
 _REFRESH_STEPS = 50
@@ -83,21 +83,17 @@ class Observer:
         self._gradients_then: tuple[int | None, ...] = ()
         self._states = states if native.load() is None else native.load().states
         self._scalars: dict[str, Scalar] = {}
-        self._held: Flight | Landed | None = None
-        self._flights: deque[Flight | Landed] = deque()
-        self._nonfinite = NonFiniteWatch()
-        self._histogram_schedule = HistogramSchedule()
-        self._histograms: HistogramBatch | None = None
+        self._turns = HistogramTurns(self.clock, self._fail)
         self.forward = ForwardProbe(
             model,
             self._attachment,
-            on_forward=self._release_held,
+            on_forward=lambda: self._landing.release(),
             on_gradient=self._on_gradient,
             on_failure=self._fail,
             charge=self.clock.spend,
         )
-        self._late_record = False
-        self._refused = 0
+        self._landing = Landing(self.forward, schedule, listener, self._fail)
+        self._stretches = Stretches(self.clock, schedule, self._landing, listener)
         self._refresh_at = 1
         for position, optimizer in enumerate(optimizers):
             self._attach_optimizer(position, optimizer)
@@ -144,31 +140,11 @@ class Observer:
     def _adopt(self, parameters: ParameterSet) -> None:
         """Measures these parameters from now on."""
         self.parameters = parameters
-        self._keys = parameter_keys(parameters.names)
-        self._remote = any(not t.is_cpu for t in parameters.tensors)
-        self._lazy = any(is_lazy(t) for t in parameters.tensors)
+        optimizers = [o for reference in self._optimizers if (o := reference()) is not None]
+        self._measured: Probes | None = Probes(parameters, optimizers)
+        self._probes = self._measured.each
+        self._remote, self._lazy = self._measured.remote, self._measured.lazy
         self._references = tuple(parameters.tensors)
-        optimizers = [reference() for reference in self._optimizers]
-        ours = [
-            {id(p) for group in optimizer.param_groups for p in group["params"]}
-            for optimizer in optimizers
-            if optimizer is not None
-        ]
-        self._probes: list[OptimizerProbe] = []
-        left = list(range(len(parameters.tensors)))
-        for number in reversed(range(len(ours))):  # the first one also gets what nobody steps
-            mine = left if number == 0 else [
-                i for i in left if id(parameters.tensors[i]) in ours[number]
-            ]  # fmt: skip
-            left = [i for i in left if i not in set(mine)] if number else []
-            optimizer = optimizers[number]
-            assert optimizer is not None
-            tensors = [parameters.tensors[i] for i in mine]
-            self._probes.insert(0, OptimizerProbe(optimizer, tensors, mine))
-        extension = native.load()
-        self._plain: PlainStep | None = None
-        if extension is not None and len(self._probes) == 1 and not self._remote:
-            self._plain = PlainStep(extension, parameters, self._keys)
 
     def close(self) -> None:
         """Removes everything; the numbers of finished steps are still handed over."""
@@ -178,11 +154,10 @@ class Observer:
         self.closed = True
         self._attachment.remove()
         self.forward.silence()
-        self._release_held()
-        while self._flights:
-            self._land(self._flights.popleft())
+        self._landing.release()
+        self._landing.receive(waiting=True)
         self._probes = []
-        self._plain = None
+        self._measured = None
         self._references = ()
         self.parameters = ParameterSet((), (), (), ())
 
@@ -193,9 +168,7 @@ class Observer:
 
         True when that one was waited for, and is complete now.
         """
-        if self.clock.pulse.open:
-            self._leave_stretch(holding=True)
-            self._refused += 1
+        self._leave_stretch(refused=True)
         kept: dict[str, Scalar] = {}
         for name, value in scalars.items():
             if isinstance(value, Tensor):
@@ -204,14 +177,14 @@ class Observer:
                 kept[name] = value.item() if value.is_cpu else value.detach().reshape(())
             else:
                 kept[name] = value
-        flight = self._held
-        self._late_record = flight is not None
+        flight = self._landing.held
+        self._stretches.after_step = flight is not None
         if flight is None:
             self._scalars.update(kept)
             return False
         for name, value in kept.items():
             flight.put(name, value)
-        self._release_held()
+        self._landing.release()
         if not self.full:
             self._settle()
         return True
@@ -234,7 +207,7 @@ class Observer:
             self._task = None
             if self.closed:
                 return
-            self._release_held()
+            self._landing.release()
             now = self._states(self._references)
             received = now != self._gradients_then
             self.forward.end_backward(received=received, discard=len(self._probes) == 1)
@@ -243,8 +216,7 @@ class Observer:
                 for probe in self._probes:
                     if fresh:
                         probe.on_zero_grad()
-                    if self._histograms is not None:
-                        self._add_histograms("gradient", probe)
+                    self._turns.add("gradient", probe, self.parameters.names)
                     probe.on_backward_end(self.full, self.clip, self.clip_threshold)
         except Exception as error:
             self._fail("gradients", error)
@@ -273,11 +245,11 @@ class Observer:
             self._listener.on_skipped("the gradients were non-finite, and zero_grad came instead")
 
     def _on_before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._quiet and self._held is None:
+        if self._quiet and self._landing.held is None:
             return
         started = time.perf_counter_ns()
         try:
-            self._release_held()
+            self._landing.release()
             if "updates" in self._failed:
                 return
             if self._scaler is None and self.clock.step < 3:
@@ -318,14 +290,22 @@ class Observer:
     # ------------------------------------------------------------ the end of a step
 
     def _finish_step(self, optimizer: Any) -> None:
-        if self._quiet and self._scalars and not self._flights:
+        if self._quiet and self._scalars and not self._landing.pending:
             self._finish_quietly(optimizer)
             return
         probe = self._probes[0]
         if self._quiet:
             probe.after_step(False)
-        ordinary = self._histograms is None
-        flight = self._gather_plainly(optimizer) or self._gather(optimizer)
+        ordinary = self._turns.batch is None
+        assert self._measured is not None
+        flight = gather(
+            self.clock.step,
+            optimizer,
+            self._measured,
+            self.forward,
+            full=self.full,
+            histograms=self._turns.end(self._probes, self.parameters.names),
+        )
         forward, gradient = self.forward.spent()
         self.clock.charge("forward", forward)
         self.clock.charge("gradients", gradient)
@@ -344,10 +324,9 @@ class Observer:
             for name, value in self._scalars.items():
                 flight.put(name, value)
             self._scalars = {}
-            self._send(flight)
+            self._landing.send(flight)
         else:
-            self._held = flight
-            self.forward.expect(True)
+            self._landing.hold(flight)
         self._schedule_step()
 
     def _finish_quietly(self, optimizer: Any) -> None:
@@ -365,70 +344,31 @@ class Observer:
             flight = Flight(step, False, True)
             for name, value in {**found, **scalars}.items():
                 flight.put(name, value)
-            self._send(flight)
+            self._landing.send(flight)
         else:
             found.update(scalars)
             if probe.passes:
                 found["backward_passes"] = float(probe.passes)
             if wall:
                 found["step_time"], found["overhead"] = wall, own / wall
-            self._deliver(Measured(step, False, found), bad_loss(scalars.get("loss")))  # type: ignore[arg-type]
+            self._landing.deliver(Measured(step, False, found), bad_loss(scalars.get("loss")))  # type: ignore[arg-type]
         self._schedule_step()
 
     # ------------------------------------------------------------ stretches of quiet steps
 
     def go_quiet(self, until: int) -> None:
         """Leaves the steps before ``until`` to the extension, if nothing is to be done in them."""
-        pulse = self.clock.pulse
-        if not self._quiet or self._held is not None or self._flights or self.closed:
+        landing = self._landing
+        if not self._quiet or landing.held is not None or landing.pending or self.closed:
             return
-        if (
-            pulse.open
-            or native.load() is None
-            or self._failed
-            or self._refused > 3
-            or self.forward.blind
-        ):
-            return
-        until = min(until, self.schedule.next_full(pulse.step))
-        if until - pulse.step < 2:
-            return
-        probe = self._probes[0]
-        pulse.passes, pulse.usual = probe.passes, probe.usual
-        pulse.late = self._late_record
-        pulse.begin(until, MOST_NS)
+        if native.load() is not None and not self._failed and not self.forward.blind:
+            self._stretches.enter(until, self._probes[0])
 
-    def _leave_stretch(self, *, holding: bool = False) -> None:
-        """Takes over from the extension; ``holding`` keeps the last step for more numbers."""
-        pulse = self.clock.pulse
-        if not pulse.open:
-            return
-        late, taken = pulse.late, Taken(pulse)
-        self.clock.resume(taken.since_ns)
-        self._probes[0].count(pulse.passes)
-        self._scalars = {**taken.running, **self._scalars}
-        count = taken.count
-        if late and holding and count and "loss" not in taken.row(count - 1):
-            count -= 1
-            self._held = Flight(taken.first + count, False, False)
-            for name, value in taken.row(count).items():
-                self._held.put(name, value)
-        if count:
-            own = float(taken.own[:count].mean()) + CALLS_NS / 1e9
-            self.schedule.note_quiet(taken.columns["step_time"][:count], own)
-            self._hand_over(taken, count)
-
-    def _hand_over(self, taken: Taken, count: int) -> None:
-        start = 0
-        for bad in (*taken.bad_losses(), count):
-            if start < min(bad, count):
-                columns = taken.part(start, min(bad, count))
-                self._listener.on_quiet(taken.first + start, columns)
-            if bad < count:
-                row = taken.row(bad)
-                measured = Measured(taken.first + bad, False, row)
-                self._deliver(measured, bad_loss(row.get("loss")))
-            start = bad + 1
+    def _leave_stretch(self, *, refused: bool = False) -> None:
+        """Takes over from the extension, if steps were left to it."""
+        if self._stretches.open:
+            running = self._stretches.leave(self._probes[0], refused=refused)
+            self._scalars = {**running, **self._scalars}
 
     def _settle(self) -> None:
         """The finished step has got its numbers: the one that runs may be quiet after all."""
@@ -436,126 +376,9 @@ class Observer:
         self.forward.switch(full=False, root=boundary)
         self._quiet = self._may_be_quiet(self.clock.step)
 
-    def _deliver(self, measured: Measured, onset: Onset | None) -> None:
-        measured.onset = self._nonfinite.update(onset, thorough=measured.full)
-        if measured.onset is not None and not measured.full:
-            self.schedule.look_closer()  # what is NaN mostly stays: the next step says where
-        self._listener.on_measured(measured)
-
-    def _gather_plainly(self, optimizer: Any) -> Landed | None:
-        """The step's numbers, where nothing has to be waited for or looked at by Python."""
-        plain, probe = self._plain, self._probes[0]
-        if not self.full or plain is None or probe.scale is not None:
-            return None
-        tape, cells = self.forward.taped, probe.cells()
-        if tape is None or self._histograms is not None or not cells.here or self.forward.remote:
-            return None
-        landed = plain.finish(
-            self.clock.step, cells, tape, self.forward.columns, self.forward.types
-        )
-        self.forward.forget_mark()
-        scalars = landed.measured.scalars
-        scalars.update(rates(optimizer.param_groups[0]))  # type: ignore[arg-type]
-        if probe.passes:
-            scalars["backward_passes"] = float(probe.passes)
-        if probe.late:
-            scalars["gradients_late"] = 1.0
-        probe.forget_step()
-        return landed
-
-    def _gather(self, optimizer: Any) -> Flight:
-        first = self._probes[0]
-        flight = Flight(self.clock.step, self.full, self._remote or self.forward.remote)
-        group = optimizer.param_groups[0]
-        for name, value in rates(group).items():
-            flight.put(name, value)
-        if first.total_norm is not None and not self.full:
-            flight.put("total_grad_norm", first.total_norm)
-        if first.passes:
-            flight.put("backward_passes", float(first.passes))
-        if self.full and first.late:
-            flight.put("gradients_late", 1.0)
-        flight.scaled = first.scale is not None
-        flight.scale = 1.0 if first.scale is None else first.scale
-        flight.received_scale = 1.0 if first.received_scale is None else first.received_scale
-        flight.found_inf = 0.0 if first.found_inf is None else first.found_inf
-        flight.histograms = self._end_histograms()
-        tape = self.forward.taped if self.full and not self._remote else None
-        if tape is not None and type(flight.scale) is float:
-            flight.reduce_modules(tape, self.forward.columns)
-            self.forward.forget_mark()
-        else:
-            flight.entries, flight.output_gradients = self.forward.take()
-        if self.full:
-            flight.parameters = self._parameter_cells()
-            flight.parameter_keys = self._keys
-            flight.parameter_names = self.parameters.names
-            flight.owners = self.parameters.owners
-            flight.columns = self.forward.columns
-            flight.module_types = self.forward.types
-        for probe in self._probes[:1]:
-            probe.forget_step()
-        return flight
-
-    def _add_histograms(self, kind: str, probe: OptimizerProbe) -> None:
-        batch, names = self._histograms, self.parameters.names
-        if batch is None or "histograms" in self._failed:
-            return
-        started = time.perf_counter_ns()
-        try:
-            for turn in self._histogram_schedule.pick(len(probe.parameters)):
-                parameter = probe.parameters[turn]
-                tensor = parameter.grad if kind == "gradient" else parameter
-                batch.add(kind, names[probe.positions[turn]], tensor)
-        except Exception as error:
-            self._fail("histograms", error)
-        self.clock.book("histograms", started)
-
-    def _end_histograms(self) -> HistogramBatch | None:
-        """The step's histograms; weights are those after the step."""
-        batch = self._histograms
-        if batch is None:
-            return None
-        for probe in self._probes:
-            self._add_histograms("weight", probe)
-        self._histogram_schedule.ended(self.clock.own_ns / 1e9)
-        self._histograms = None
-        return batch
-
-    def _parameter_cells(self) -> ParameterCells:
-        size = len(self.parameters.tensors)
-        if len(self._probes) == 1:
-            return self._probes[0].cells()
-        joined = ParameterCells(size)
-        for probe in self._probes:
-            joined.place(probe.cells(), probe.positions)
-        return joined
-
-    def _release_held(self) -> None:
-        if self._held is not None:
-            flight, self._held = self._held, None
-            self.forward.expect(False)
-            self._send(flight)
-
-    def _send(self, flight: Flight | Landed) -> None:
-        flight.depart()
-        self._flights.append(flight)
-        self.receive()
-
     def receive(self) -> None:
         """Hands over the steps whose numbers have arrived; never waits for a device."""
-        while self._flights and self._flights[0].ready():
-            self._land(self._flights.popleft())
-
-    def _land(self, flight: Flight | Landed) -> None:
-        try:
-            measured = flight.land()
-            if flight.careful or isinstance(flight.entries, list):
-                self.forward.be_careful(flight.careful)
-        except Exception as error:
-            self._fail("step", error)
-            return
-        self._deliver(measured, measured.onset)
+        self._landing.receive()
 
     def set_every(self, every: int) -> None:
         """Measures every N steps from the next step on; 0 keeps to the budget by itself."""
@@ -574,7 +397,7 @@ class Observer:
         bare = self.schedule.bare
         return (
             self._quiet
-            and not self._nonfinite.ongoing
+            and not self._landing.nonfinite.ongoing
             and self.schedule.every == 0
             and self.clock.step >= _SETTLED
             and bare is not None
@@ -606,13 +429,13 @@ class Observer:
             self._refresh_at = step + _REFRESH_STEPS
             self._refresh()
         was_full, self.full = self.full, self.schedule.is_full(step)
-        wanted = self.full and step > 0 and self._histogram_schedule.begins(step)
-        if not self.full and not was_full and self._quiet and self._held is None:
+        wanted = self.full and step > 0 and self._turns.schedule.begins(step)
+        if not self.full and not was_full and self._quiet and self._landing.held is None:
             return
-        self._histograms = HistogramBatch() if wanted else None
-        self.forward.take_histograms(self._histograms, self._histogram_schedule)
+        self._turns.batch = HistogramBatch() if wanted else None
+        self.forward.take_histograms(self._turns.batch, self._turns.schedule)
         boundary = not self.zero_grad or self._scaler is not None
-        self.forward.switch(full=self.full, root=boundary or self._held is not None)
+        self.forward.switch(full=self.full, root=boundary or self._landing.held is not None)
         self._quiet = self._may_be_quiet(step)
 
     def _may_be_quiet(self, step: int) -> bool:
@@ -620,7 +443,7 @@ class Observer:
         return (
             not self.full
             and step > 2  # by then a GradScaler has been found
-            and self._held is None
+            and self._landing.held is None
             and self._scaler is None
             and self.clip == "off"
             and self.zero_grad
