@@ -29,6 +29,7 @@ SECONDS = 10.0
 MEMORY = 1024**3  # bytes a snippet may use beyond what Python and torch use themselves
 START_SECONDS = 120.0  # importing torch on a busy or cold machine
 GRACE_SECONDS = 5.0
+_FORK_SECONDS = 2.0
 _LOOK_SECONDS = 0.1  # how soon a wish to stop is seen
 LINE_LIMIT = 32 * 1024**2  # of one message of the child, in bytes
 
@@ -144,7 +145,9 @@ class Sandbox:
                 if late:
                     child.reusable = False
                     break
-                by_hand = stop.is_set()
+                # Before it is known which process runs it, the warm one would have to go too.
+                known = child.running or time.monotonic() > start + _FORK_SECONDS
+                by_hand = stop.is_set() and known
                 if not by_hand and time.monotonic() < deadline:
                     continue
                 late = True
@@ -199,6 +202,11 @@ class _Child:
     @property
     def ended(self) -> bool:
         return self._process.poll() is not None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that runs the snippet is known."""
+        return self._run is not None
 
     def await_ready(self) -> None:
         """Waits until torch is imported.

@@ -244,3 +244,14 @@ def test_a_snippet_is_stopped_by_hand_and_the_next_one_runs(sandbox: Sandbox) ->
     (report,) = reports
     assert report.stopped.startswith("You stopped the snippet after ")
     assert sandbox.run("print(2)").printed == "2\n"
+
+
+def test_a_run_that_is_stopped_at_once_leaves_the_warm_process_alone(sandbox: Sandbox) -> None:
+    assert sandbox.run("print(0)").printed == "0\n"
+    warm = sandbox._child
+    stop = threading.Event()
+    stop.set()
+    assert sandbox.run("while True: pass", stop=stop).stopped.startswith("You stopped")
+    if sys.platform == "linux":
+        assert sandbox._child is warm
+    assert sandbox.run("print(1)").printed == "1\n"
