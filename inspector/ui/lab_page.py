@@ -14,7 +14,7 @@ from inspector.ui.lab_export import export
 from inspector.ui.lab_job import Job
 from inspector.ui.lab_results import results
 
-PATIENCE = 0.8  # seconds; what takes no longer is shown at once, without a running sign
+PATIENCE = 1.5  # seconds; what takes no longer is shown at once, without a running sign
 
 
 @dataclass(slots=True)
