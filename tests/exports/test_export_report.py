@@ -14,6 +14,7 @@ from inspector.exports.html.report import report
 from inspector.store.layout import create_run
 from inspector.store.reader import Run
 from inspector.store.writer import Writer
+from inspector.views.findings import picture
 
 
 class Opened:
@@ -80,6 +81,25 @@ def test_numbers_of_the_charts_are_the_recorded_ones(trained: Any) -> None:
         series = run.series("loss")
     assert line["x"] == series.steps.tolist()
     assert line["y"] == pytest.approx(series.values.tolist(), rel=1e-5)
+
+
+@pytest.mark.browser
+def test_the_limit_of_a_finding_stands_in_its_picture(
+    trained: Any, tmp_path: Path, chromium: Any
+) -> None:
+    with trained("deep_sigmoid", "digits", steps=150) as run:
+        path = export(run, "html", tmp_path / "report.html").path
+        finding = next(one for one in run.findings() if one.code == "vanishing_gradient")
+        (drawn, *_) = [one for one in (picture(run, seen) for seen in finding.evidence) if one]
+    (limit, label), *_ = drawn.drawing.limits
+    opened = Opened(chromium, path, "dark")
+    card = opened.page.locator(".finding", has=opened.page.get_by_text("Vanishing gradient").first)
+    chart = card.first.locator(".evidence .chart").first
+    labels = " ".join(chart.locator(".annotation-text").all_text_contents())
+    assert label.replace(" ", "") in labels.replace(" ", "")
+    assert chart.locator(".shapelayer path").count() >= 1
+    assert opened.complaints == [] and limit > 0
+    opened.context.close()
 
 
 def test_names_cannot_break_out_of_the_page(tmp_path: Path, chromium: Any) -> None:

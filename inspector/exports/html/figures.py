@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from inspector.charts.evidence import evidence_figure
 from inspector.quantities import QUANTITIES
 from inspector.store.layout import F32
 from inspector.store.reader import Run, Series
-from inspector.views.findings import EvidenceCurve
+from inspector.views.findings import Picture
 
 POINTS = 600
 COLUMNS = 200
@@ -106,22 +108,12 @@ def matrix_chart(run: Run, id: str, quantity: str, title: str) -> Chart | None: 
     return Chart(id, title, about, {"data": [data], "layout": layout}, wide=True)
 
 
-def evidence_figure(curve: EvidenceCurve) -> Figure:
-    """The series that a finding rests on, with its limit."""
-    trace = {
-        "type": "scatter", "mode": "lines", "x": curve.steps, "y": curve.values, "_color": 0,
-        "name": curve.title, "line": {"width": 1.6},
-    }  # fmt: skip
-    limit = [] if curve.threshold is None else [curve.threshold]
-    log = _decades([*curve.values, *limit]) > 3
-    layout = _layout(190, log=log, unit="")
-    layout["showlegend"] = False
-    if curve.threshold is not None:
-        layout["shapes"] = [
-            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": curve.threshold,
-             "y1": curve.threshold}
-        ]  # fmt: skip
-    return {"data": [trace], "layout": layout}
+def evidence(picture: Picture) -> Figure:
+    """What a finding rests on with its limits, as the Findings page draws it."""
+    drawn = evidence_figure(picture.drawing, window=picture.window, height=210)
+    drawn.layout.template = None  # the page brings its own colours
+    figure: Figure = json.loads(drawn.to_json())
+    return figure
 
 
 def _line(series: Series, label: str, shade: int, *, dots: bool) -> list[Figure]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from inspector.config import RunConfig
 from inspector.diagnosis.finding import Finding, Remedy
+from inspector.diagnosis.ranks import OneRank
 from inspector.events import StoredEvent
 from inspector.exports.formats import Made, Request
 from inspector.exports.html import figures as draw
@@ -23,6 +24,7 @@ from inspector.views import findings as finding_view
 from inspector.views import modules as module_view
 
 EVENTS = 400
+PICTURES = 2  # of the evidence of a finding
 OWN_CHARTS = 24
 _LINES = (
     ("loss", "Loss", ("loss", "val_loss", "test_loss"), True),
@@ -58,8 +60,7 @@ _TONES = {"finished": "good", "stopped": "good", "running": "note", "paused": "n
 class _Finding:
     card: finding_view.FindingCard
     remedies: tuple[Remedy, ...]
-    chart: str
-    charted: str
+    charts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +139,19 @@ def _matrices(run: Run) -> list[Chart]:
 
 
 def _findings(run: Run, found: list[Finding]) -> tuple[list[_Finding], dict[str, Any]]:
-    shown, curves = [], {}
+    """Findings with the pictures of their evidence, by the id of the element they are drawn in."""
+    shown, figures = [], {}
     for at, (finding, card) in enumerate(zip(found, finding_view.cards(found), strict=True)):
-        chart = charted = ""
-        for evidence in finding.evidence:
-            curve = finding_view.curve(run, evidence, max_points=draw.POINTS)
-            if curve is not None and len(curve.steps) > 1:
-                chart = f"evidence-{at}"
-                charted = _series_title(evidence.quantity, evidence.subject)
-                curves[chart] = draw.evidence_figure(curve)
-                break
-        shown.append(_Finding(card, finding.remedies, chart, charted))
-    return shown, curves
-
-
-def _series_title(quantity: str, subject: str) -> str:
-    known = QUANTITIES.get(quantity)
-    title = known.title if known else quantity
-    return f"{title} of {subject}" if subject else title
+        source = OneRank(run, finding.ranks[0]) if finding.ranks else run
+        drawn = [
+            finding_view.picture(source, evidence, max_points=draw.POINTS)
+            for evidence in finding.evidence
+        ]
+        pictures = [one for one in drawn if one is not None][:PICTURES]
+        charts = tuple(f"evidence-{at}-{number}" for number in range(len(pictures)))
+        figures |= zip(charts, map(draw.evidence, pictures), strict=True)
+        shown.append(_Finding(card, finding.remedies, charts))
+    return shown, figures
 
 
 def _what(run: Run, events: list[StoredEvent]) -> str:
