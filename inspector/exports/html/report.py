@@ -140,7 +140,8 @@ def _matrices(run: Run) -> list[Chart]:
 
 def _findings(run: Run, found: list[Finding]) -> tuple[list[_Finding], dict[str, Any]]:
     """Findings with the pictures of their evidence, by the id of the element they are drawn in."""
-    shown, figures = [], {}
+    shown: list[_Finding] = []
+    figures: dict[str, Any] = {}
     for at, (finding, card) in enumerate(zip(found, finding_view.cards(found), strict=True)):
         source = OneRank(run, finding.ranks[0]) if finding.ranks else run
         drawn = [
