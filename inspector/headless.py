@@ -22,6 +22,7 @@ from inspector.config import RunConfig
 from inspector.errors import ConfigError
 from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
+from inspector.views.newest import newest
 
 _LOOK_SECONDS = 0.2
 _ENDED = ("finished", "stopped", "failed", "crashed")
@@ -120,9 +121,8 @@ def _show(run: Run, console: Console) -> None:
         while True:
             status, beat = run.status, run.heartbeat
             if beat is not None:
-                loss = run.series("loss", max_points=2).values
-                shown = status == "running" and len(loss) > 0
-                text = f"loss {loss[-1]:.4g}" if shown else status
+                loss = newest(run, "loss") if status == "running" else None
+                text = f"loss {loss[1]:.4g}" if loss else status
                 done = beat.total_steps if status == "finished" else beat.step
                 bar.update(task, description=text, completed=done, total=beat.total_steps)
             if status in _ENDED:

@@ -18,6 +18,7 @@ from inspector.ui.commanding import send
 from inspector.ui.context import escape
 from inspector.views.checkpoints import Checkpoint, checkpoints, lineage
 from inspector.views.controls import in_force
+from inspector.views.newest import newest
 
 _NOW = "now"
 _AS_IT_IS = "as it is"
@@ -164,8 +165,8 @@ def _settings(
     run: Run, now: Controls, key: str, lr: Any, clip: Any, schedule: Any
 ) -> dict[str, Any]:
     """The settings that were changed in the form."""
-    rates = run.series("lr", max_points=2).values
-    rate = f"{rates[-1]:.4g}" if len(rates) else _AS_IT_IS
+    measured = newest(run, "lr")
+    rate = f"{measured[1]:.4g}" if measured else _AS_IT_IS
     changes: dict[str, Any] = {}
     wanted = lr.number_input(
         "Learning rate", min_value=0.0, value=None, format="%g", placeholder=rate, key=f"{key}/lr"

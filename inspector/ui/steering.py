@@ -7,7 +7,7 @@ asked for; a refused change snaps back and the reason is shown.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
@@ -20,6 +20,7 @@ from inspector.store.reader import Run
 from inspector.ui.context import LIVE, escape, opened, runs_dir
 from inspector.ui.practices.midrun import OWN_LOOP, midrun
 from inspector.views.controls import answers, in_force
+from inspector.views.newest import newest
 
 _LR_STEPS = (
     *(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 1.5, 2, 3, 5, 7)),
@@ -36,12 +37,14 @@ class Panel:
         controls: in force.
         answered: answers by command id.
         disabled: the run has ended.
+        drawn: the key under which this drawing shows each widget.
     """
 
     run: Run
     controls: Controls
     answered: dict[str, CommandApplied | CommandRefused]
     disabled: bool
+    drawn: dict[str, str] = field(default_factory=dict)
 
     @property
     def watched(self) -> bool:
@@ -53,10 +56,19 @@ class Panel:
 
     def prepare(self, widget: str, value: Any) -> str:
         """The widget's key, its state set to the value in force unless a change is on its way."""
-        key = self.key(widget)
+        place = f"{self.key(widget)}/drawn"
+        key = str(st.session_state.get(place, self.key(widget)))
         # Setting it anew, even to the same value, would wipe out what is being typed.
         if not self.waits(widget) and st.session_state.get(key) != value:
+            # A browser that lags behind still reports what it showed before. Under a new key
+            # that report cannot be taken for a change that a person made.
+            if key in st.session_state:
+                stem, _, number = key.partition("#")
+                key = f"{stem}#{int(number or 0) + 1}"
             st.session_state[key] = value
+        if not self.waits(widget):
+            st.session_state[f"{self.key(widget)}/shown"] = value
+        st.session_state[place] = self.drawn[widget] = key
         return key
 
     def waits(self, widget: str) -> bool:
@@ -73,7 +85,14 @@ class Panel:
 
     def changed(self, widget: str, control: str) -> None:
         """Callback: sends the widget's value as the new value of a control."""
-        value = st.session_state[self.key(widget)]
+        key = self.drawn[widget]
+        if st.session_state.get(f"{self.key(widget)}/drawn") != key or key not in st.session_state:
+            return  # the report of a widget that has been replaced
+        value = st.session_state[key]
+        shown = f"{self.key(widget)}/shown"
+        if st.session_state.get(shown) == value:
+            return  # a browser's first report of a new widget: what it was drawn with
+        st.session_state[shown] = value
         if control == "max_steps_per_s":
             value = value or None
         self.put(widget, control, value)
@@ -211,7 +230,7 @@ def _gradients(panel: Panel) -> None:
         disabled=panel.disabled,
         help="Off: optimizer.zero_grad() does nothing, and the gradients of all passes pile up.",
     )
-    st.segmented_control(
+    clip = st.segmented_control(
         "Clip gradients",
         ["off", "norm", "value"],
         required=True,
@@ -221,7 +240,7 @@ def _gradients(panel: Panel) -> None:
         disabled=panel.disabled,
         help="norm: scales all gradients together to an L2 norm; value: cuts each number.",
     )
-    if st.session_state[panel.key("clip")] != "off":
+    if clip != "off":
         _number(
             panel, "clip_threshold", "Clip above", panel.controls.clip_threshold, 0.1, least=1e-9
         )
@@ -311,8 +330,8 @@ def _current(panel: Panel, control: str) -> float:
     """The control's value, or what a schedule or a watched script's optimizer was seen to use."""
     value = getattr(panel.controls, control)
     if value is None or (control == "lr" and panel.controls.schedule):
-        seen = panel.run.series(control, max_points=2).values
-        value = float(seen[-1]) if len(seen) else 0.0
+        seen = newest(panel.run, control)
+        value = seen[1] if seen else 0.0
     return float(value) if math.isfinite(value) else 0.0
 
 

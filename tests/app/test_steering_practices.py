@@ -51,8 +51,11 @@ class Going:
         self._commands.close()
         self.writer.close()
 
+    def poll(self) -> list[Any]:
+        return list(self._commands.poll())
+
     def sent(self) -> Any:
-        (command,) = self._commands.poll()
+        (command,) = self.poll()
         return command
 
     def answers(self, command: Any, value: Any = None, *, refused: str = "") -> None:
@@ -96,6 +99,11 @@ def captions(app: AppTest) -> list[str]:
     return [str(caption.value) for caption in app.sidebar.caption]
 
 
+def shown(app: AppTest, kind: str, widget: str) -> Any:
+    """A control as it is drawn now: each value that was not chosen here has a widget of its own."""
+    return getattr(app, kind)(key=app.session_state[f"steer/run/{widget}/drawn"])
+
+
 def curve(app: AppTest) -> str:
     """The SVG of the picture on the page."""
     (picture,) = app.get("image")
@@ -121,6 +129,29 @@ def test_schedule_is_drawn_ahead_and_switched_when_the_run_answers(
     assert app.button(key="steer/run/schedule/switch").label == "Switch"
 
 
+def test_a_browser_that_lags_behind_a_schedule_does_not_set_the_rate(
+    app: AppTest, run: Going
+) -> None:
+    effective = {"name": "cosine", "T_max": 180, "eta_min": 0.0, "unit": "step"}
+    run.writer.event(20, CommandApplied(command_id="x", name="schedule", effective=effective))
+    run.writer.flush()
+    app.run()
+    for step, rate in ((20, 0.09), (21, 0.07)):
+        behind = shown(app, "number_input", "lr")
+        behind.set_value(behind.value)
+        slider = shown(app, "select_slider", "lr_slider")
+        slider.set_value(slider.value)
+        run.writer.append("run", step, KEYS, np.array([1.0, rate, 2.0], np.float32))
+        run.writer.flush()
+        app.run()
+        behind.run()  # reports the rate it was shown before
+    assert run.poll() == []
+    box = shown(app, "number_input", "lr")
+    assert box.value == pytest.approx(0.07)
+    box.set_value(0.02).run()
+    assert (lambda sent: (sent.control, sent.value))(run.sent()) == ("lr", 0.02)
+
+
 def test_frozen_modules_are_chosen_among_those_with_weights(app: AppTest, run: Going) -> None:
     field = app.multiselect(key="steer/run/frozen")
     assert field.options == ["body", "norm"]
@@ -136,7 +167,7 @@ def test_a_refused_change_snaps_back_and_says_why(app: AppTest, run: Going) -> N
     app.multiselect(key="steer/run/frozen").select("body").run()
     run.answers(run.sent(), refused="Freezing body would leave nothing to train.")
     app.run()
-    assert app.multiselect(key="steer/run/frozen").value == []
+    assert shown(app, "multiselect", "frozen").value == []
     assert any("nothing to train" in str(toast.value) for toast in app.toast)
 
 

@@ -11,6 +11,7 @@ from inspector.ui.practices.modules import Module, recorded_modules
 from inspector.ui.practices.preview import draw
 from inspector.ui.practices.regularise import eval_options
 from inspector.ui.practices.schedule import argument_fields
+from inspector.views.newest import newest
 from inspector.views.practices import SCHEDULES as WORDS
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def _ahead(panel: Panel, schedule: dict[str, Any]) -> None:
     stride = max(1, beat.total_steps // _STRIDES)
     begin = beat.step // stride * stride
     steps = max(1, beat.total_steps - begin)
-    rates = panel.run.series("lr", max_points=2).values
-    lr = float(f"{rates[-1]:.3g}") if len(rates) else 0.0
+    rate = newest(panel.run, "lr")
+    lr = float(f"{rate[1]:.3g}") if rate else 0.0
     draw(
         schedule, lr, steps, _steps_per_epoch(panel, beat.step), ongoing=True, begin=begin,
         most=_POINTS,
@@ -83,10 +84,10 @@ def _ahead(panel: Panel, schedule: dict[str, Any]) -> None:
 
 
 def _steps_per_epoch(panel: Panel, step: int) -> int:
-    epochs = panel.run.series("epoch", max_points=2)
-    if not len(epochs) or epochs.values[-1] <= 0:
+    epoch = newest(panel.run, "epoch")
+    if epoch is None or epoch[1] <= 0:
         return 0
-    return max(1, round((int(epochs.steps[-1]) + 1) / float(epochs.values[-1]))) if step else 0
+    return max(1, round((epoch[0] + 1) / epoch[1])) if step else 0
 
 
 def _modules(panel: Panel) -> None:
