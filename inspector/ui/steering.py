@@ -59,14 +59,15 @@ class Panel:
         place = f"{self.key(widget)}/drawn"
         key = str(st.session_state.get(place, self.key(widget)))
         # Setting it anew, even to the same value, would wipe out what is being typed.
-        if not self.waits(widget) and st.session_state.get(key) != value:
+        settled = not self.waits(widget)
+        if settled and st.session_state.get(key) != value:
             # A browser that lags behind still reports what it showed before. Under a new key
             # that report cannot be taken for a change that a person made.
             if key in st.session_state:
                 stem, _, number = key.partition("#")
                 key = f"{stem}#{int(number or 0) + 1}"
             st.session_state[key] = value
-        if not self.waits(widget):
+        if settled:
             st.session_state[f"{self.key(widget)}/shown"] = value
         st.session_state[place] = self.drawn[widget] = key
         return key

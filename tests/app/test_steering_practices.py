@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from inspector.commands import Controls
 from inspector.config import RunConfig
 from inspector.events import CommandApplied, CommandRefused
 from inspector.quantities import SeriesKey
@@ -21,6 +22,7 @@ from inspector.store.control import ControlReader
 from inspector.store.layout import create_run
 from inspector.store.reader import Run
 from inspector.store.writer import Writer
+from inspector.ui import steering
 from inspector.views.state import StateKeeper
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,6 +152,27 @@ def test_a_browser_that_lags_behind_a_schedule_does_not_set_the_rate(
     assert box.value == pytest.approx(0.07)
     box.set_value(0.02).run()
     assert (lambda sent: (sent.control, sent.value))(run.sent()) == ("lr", 0.02)
+
+
+@pytest.mark.usefixtures("app")
+def test_the_first_report_of_a_new_widget_is_no_change(
+    run: Going, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where two drawings overlap, Streamlit does not know a widget yet when the browser reports the
+    # value that it was drawn with, and takes that for a change.
+    state: dict[str, Any] = {}
+    monkeypatch.setattr(steering.st, "session_state", state)
+    with Run(run.path) as reader:
+        panel = steering.Panel(reader, Controls(), {}, disabled=False)
+        key = panel.prepare("lr", 0.09)
+        panel.prepare("lr_slider", 0.1)
+        panel.changed("lr", "lr")
+        assert run.poll() == []
+        for value in (0.02, 0.09):  # there, and back before the answer
+            state[key] = value
+            panel.changed("lr", "lr")
+            panel.changed("lr_slider", "lr")
+            assert run.sent().value == value
 
 
 def test_frozen_modules_are_chosen_among_those_with_weights(app: AppTest, run: Going) -> None:
