@@ -152,6 +152,7 @@ class Recorder:
         self.timemachine.known_bad = self.observer.gradients_known_bad
         self.timemachine.now = partial(getattr, self.observer.clock.pulse, "step")
         self.timemachine.charge = partial(self.observer.clock.charge, "time_machine")
+        self._structure.charge = partial(self.observer.clock.charge, "structure")
         self.steering = Steering(model, optimizers, self.observer, self.event)
         self.event(RunStarted(device=str(self._device), resumed_at=first_step or None))
         if environment is not None:
@@ -398,7 +399,6 @@ class Recorder:
         steering = self.steering
         if self._structure.on_step(self.step - 1 - self._first_step):
             self._store_structure()
-        self.observer.clock.charge("structure", self._structure.take_spent())
         if self._inbox or steering.pace.engaged or self._graphs.armed or self._backward.armed:
             self._finish_graph()
             self._guarded(self._finish_backward)

@@ -74,6 +74,7 @@ class StructureProbe:
     """Collects the ``structure`` document of a run.
 
     Attributes:
+        charge: is told the nanoseconds that the probe has taken.
         failed: what went wrong in the probe itself, or None; it is off from then on.
     """
 
@@ -87,10 +88,11 @@ class StructureProbe:
         now: Callable[[], int] | None = None,
     ) -> None:
         self.failed: Exception | None = None
+        self.charge: Callable[[int], None] = lambda _ns: None
         self._model = weakref.ref(model)
         self._attachment = Attachment()
         self._now: Callable[[], int] | None = now
-        self._ended = self._spent = self._late_cost = self._since = self._idle_until = 0
+        self._ended = self._late_cost = self._since = self._idle_until = 0
         self._switched: tuple[bool, ...] = ()
         self._examining = True
         self._called = False
@@ -146,12 +148,6 @@ class StructureProbe:
                 self._enter(*module.children())
                 continue
             self._listen(module, "_on_forward", self._entries)
-
-    def take_spent(self) -> int:
-        """Nanoseconds that the probe has taken since the last call."""
-        spent, self._spent = self._spent, 0
-        self._late_cost += spent if self._ended > _AT_ANY_COST else 0
-        return spent
 
     def _affordable(self) -> bool:
         """Whether one more burst keeps to the budget, which counts after the first bursts."""
@@ -303,7 +299,9 @@ class StructureProbe:
             self.close()
             return None
         finally:
-            self._spent += time.perf_counter_ns() - started
+            taken = time.perf_counter_ns() - started
+            self._late_cost += taken if self._ended > _AT_ANY_COST else 0
+            self.charge(taken)
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,109 @@
+"""Quiet steps are written down in C: nothing that a script records may be lost or misplaced."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import inspector
+from inspector.capture import native
+from inspector.events import NonFinite
+
+STEPS = 90
+
+
+@pytest.mark.parametrize("after_step", [False, True])
+@pytest.mark.parametrize("numbers", ["floats", "tensors", "arrays"])
+def test_every_number_is_in_its_step(tmp_path: Path, after_step: bool, numbers: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 7, 0.5)
+    losses, rates, stretches = [], [], 0
+    with inspector.watch(model, optimizer, run_dir=tmp_path, name="quiet", every=10_000) as watch:
+        pulse = watch._recorder.observer.clock.pulse
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            loss = model(torch.randn(4, 6)).square().mean()
+            squared: object = float(step * step)
+            if numbers == "tensors":
+                squared = torch.tensor(float(step * step))
+            elif numbers == "arrays":
+                squared = torch.tensor(float(step * step), dtype=torch.float64).numpy()[()]
+            epoch = {"epoch": step // 10} if step % 10 == 0 else {}
+            if not after_step:
+                watch.record(loss=loss, squared=squared, **epoch)  # type: ignore[arg-type]
+            loss.backward()
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if after_step:
+                watch.record(loss=loss, squared=squared, **epoch)  # type: ignore[arg-type]
+            losses.append(loss.item())
+            schedule.step()
+            stretches += pulse.open
+            assert watch.step == step + 1
+    if native.load() is not None and numbers != "arrays":
+        assert stretches > STEPS // 4
+    with inspector.open_run(tmp_path / "quiet") as run:
+        whole = list(range(STEPS))
+        for name, right in (
+            ("loss", losses),
+            ("lr", rates),
+            ("squared", [float(step * step) for step in whole]),
+            ("momentum", [0.9] * STEPS),
+            ("backward_passes", [1.0] * STEPS),
+            ("epoch", [float(step // 10) for step in whole]),
+        ):
+            series = run.series(name)
+            assert list(series.steps) == whole, name
+            assert list(series.values) == pytest.approx(right, rel=1e-5), name
+        assert list(run.series("overhead").steps) == whole[1:]
+
+
+def test_a_loss_that_is_not_finite_is_told_in_its_step(tmp_path: Path) -> None:
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, name="nan", every=10_000) as watch:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            loss = model(torch.randn(3, 4)).square().mean()
+            watch.record(loss=loss * math.nan if step == 37 else loss)
+            loss.backward()
+            optimizer.step()
+    with inspector.open_run(tmp_path / "nan") as run:
+        told = [e.step for e in run.events() if isinstance(e.event, NonFinite)]
+        assert told[:1] == [37]
+        assert list(run.series("loss").steps) == list(range(STEPS))
+
+
+def test_controls_reach_a_stretch(tmp_path: Path) -> None:
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, name="held", every=10_000) as watch:
+        observer = watch._recorder.observer
+        for step in range(60):
+            if step == 40:
+                observer.zero_grad = False
+            if step == 45:
+                observer.zero_grad = True
+                observer.set_every(5)
+            optimizer.zero_grad()
+            loss = model(torch.randn(3, 4)).square().mean()
+            watch.record(loss=loss)
+            loss.backward()
+            optimizer.step()
+    with inspector.open_run(tmp_path / "held") as run:
+        assert list(run.series("grad_norm", "weight").steps) == [0, 45, 50, 55]
+        passes = dict(
+            zip(
+                run.series("backward_passes").steps,
+                run.series("backward_passes").values,
+                strict=True,
+            )
+        )
+        assert passes[39] == 1
+        assert passes[44] == 6
