@@ -197,7 +197,9 @@ def _slider(state: _State, slider: Slider) -> None:
         return
     key = f"lab/slider/{state.lesson}/{slider.name}"
     kind = int if slider.whole else float
-    st.session_state[key] = kind(min(max(now, slider.low), slider.high))
+    shown = kind(min(max(now, slider.low), slider.high))
+    if st.session_state.get(key) != shown:  # a slider that is set jumps back under a quick hand
+        st.session_state[key] = shown
 
     def moved() -> None:
         state.replace(with_setting(state.code, slider.name, st.session_state[key]))

@@ -41,7 +41,7 @@ SCRIPT = """
 import streamlit as st
 st.set_page_config(layout="wide")
 from inspector.lab.sandbox import Limits, shared
-shared().limits = Limits(seconds=4)
+shared().limits = Limits(seconds=12)
 from inspector.ui.lab_page import lab_page
 lab_page()
 """
@@ -157,7 +157,7 @@ def test_an_endless_loop_is_one_sentence_and_the_app_lives(page: Any, address: s
     opened(page, address, "chain_rule")
     write(page, "while True: pass")
     page.keyboard.press("ControlOrMeta+Enter")
-    page.get_by_text("The snippet was stopped after 4 seconds").wait_for()
+    page.get_by_text("The snippet was stopped after 12 seconds").wait_for()
     write(page, "print('alive', 1 + 1)")
     page.keyboard.press("ControlOrMeta+Enter")
     page.get_by_text("alive 2").wait_for()
@@ -167,7 +167,7 @@ def test_a_button_stops_what_runs(page: Any, address: str) -> None:
     opened(page, address, "chain_rule")
     write(page, "print('begun', 1, flush=True)\nwhile True: pass")
     page.keyboard.press("ControlOrMeta+Enter")
-    page.get_by_role("button", name="Stop").click()
+    page.get_by_test_id("stMain").get_by_role("button", name="Stop").click()  # not Streamlit's own
     page.get_by_text("You stopped the snippet after").wait_for()
     page.get_by_text("begun 1").wait_for()
     page.get_by_role("button", name="Reset").click()
