@@ -155,7 +155,7 @@ def _panel(name: str, was_live: bool) -> None:
 
 def _buttons(panel: Panel) -> None:
     paused = panel.run.status == "paused"
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="xsmall"):
         st.button(
             "Resume" if paused else "Pause",
             icon=":material/play_arrow:" if paused else ":material/pause:",

@@ -100,9 +100,12 @@ class StateKeeper:
 
 def _differences(controls: Controls) -> tuple[tuple[str, str], ...]:
     """Controls that differ from their defaults, in words."""
+    scheduled = (controls.schedule or {}).get("name", "constant") != "constant"
     shown: list[tuple[str, str]] = []
     for name, label in (("lr", "lr"), ("momentum", "momentum"), ("weight_decay", "weight decay")):
         value = getattr(controls, name)
+        if scheduled and name == "lr":
+            continue  # only where the schedule began; the rate itself has a chart
         if value is not None and (value or name == "lr"):
             shown.append((label, f"{value:.4g}"))
     if not controls.zero_grad:
@@ -111,8 +114,8 @@ def _differences(controls: Controls) -> tuple[tuple[str, str], ...]:
         shown.append(("clip", f"{controls.clip} {controls.clip_threshold:.4g}"))
     if controls.detect_anomaly:
         shown.append(("detect_anomaly", "on"))
-    if controls.schedule and controls.schedule.get("name") != "constant":
-        shown.append(("schedule", str(controls.schedule["name"]).replace("_", " ")))
+    if scheduled:
+        shown.append(("schedule", str((controls.schedule or {})["name"]).replace("_", " ")))
     if controls.accumulate > 1:
         shown.append(("accumulate", f"{controls.accumulate} passes"))
     for name, label in (("frozen", "frozen"), ("eval_modules", "eval mode")):

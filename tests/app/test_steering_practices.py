@@ -231,7 +231,6 @@ def test_practices_in_force_have_a_chip_in_the_strip(run: Going) -> None:
         keeper.take(opened.events())
         chips = dict(keeper.state(opened).controls)
     assert chips == {
-        "lr": "0.1",
         "schedule": "warmup cosine",
         "accumulate": "4 passes",
         "frozen": "body, norm, …",

@@ -106,7 +106,8 @@ export class Strip {
     if (status === "running" && stepTime > 0) {
       if (total) facts.push(["left", duration((total - done) * stepTime)])
       facts.push(["steps/s", number(1 / stepTime, 3)])
-      const samples = this.#mean("samples_per_s")
+      // Of rates the harmonic mean: one quick step must not outweigh the slow ones.
+      const samples = 1 / this.#mean("samples_per_s", (rate) => 1 / rate)
       if (samples > 0) facts.push(["samples/s", count(samples)])
     }
     this.#renew("facts", facts, ([name, value]) => {
@@ -133,11 +134,12 @@ export class Strip {
     return points?.size ? points.planes[0][points.size - 1] : undefined
   }
 
-  #mean(quantity) {
+  #mean(quantity, of = (value) => value) {
     const points = this.points[quantity]
     if (!points?.size) return undefined
-    const recent = points.planes[0].subarray(Math.max(0, points.size - RECENT), points.size).filter(Number.isFinite)
-    return recent.reduce((sum, value) => sum + value, 0) / recent.length
+    const recent = points.planes[0].subarray(Math.max(0, points.size - RECENT), points.size)
+    const known = Array.from(recent, of).filter(Number.isFinite)
+    return known.reduce((sum, value) => sum + value, 0) / known.length
   }
 
   #banner(text, level) {
