@@ -70,7 +70,8 @@ def load_table(
         column = next(name for name in (*chosen, *targets) if table[name].isna().iloc[row])
         raise DataError(
             f"{_place(file, table, row, form)}, column {column!r} is empty "
-            f"({int(empty.sum())} rows have empty fields); fill them, or set missing to drop."
+            f"({int(empty.sum())} rows have empty fields); fill them, "
+            "or leave such rows out (missing=drop)."
         )
     if table.empty:
         raise DataError(f"Expected rows in {file}, but there are none.")

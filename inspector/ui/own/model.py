@@ -45,7 +45,11 @@ def model_fields(config: RunConfig, version: int) -> dict[str, Any] | None:
         current = config.model if own else ""
         reference, code = reference_fields(current, config.code, TEMPLATE, key)
         if not reference:
-            st.info("Name a class, or a function that returns a module.", icon=":material/info:")
+            st.info(
+                "Name a class, or a function that returns a module. Until then Start trains what "
+                "the heading above says.",
+                icon=":material/info:",
+            )
             return None
         given = config.model_args if reference == config.model else {}
         args = argument_fields(reference, code, given, f"{key}/{reference}")
