@@ -50,7 +50,8 @@ def parallel(names: Sequence[str], axes: Sequence[Upright], *, dark: bool) -> go
         for height, label in axis.ticks:
             figure.add_annotation(
                 x=at, y=height, xanchor="left", xshift=5, yshift=9, showarrow=False,
-                font={"size": 11}, text=_plain(label[:_TITLE]), bgcolor=_BEHIND[dark],
+                font={"size": 11}, text=_plain(_short(label)), bgcolor=_BEHIND[dark],
+                hovertext=_plain(label),
             )  # fmt: skip
     # The last axis needs room for its labels at the right.
     figure.update_xaxes(visible=False, range=[-0.15, max(len(axes) - 0.4, 0.6)], fixedrange=True)
@@ -66,15 +67,22 @@ def parallel(names: Sequence[str], axes: Sequence[Upright], *, dark: bool) -> go
 
 
 def _wrapped(title: str) -> str:
-    """A title in at most two lines; of the path of a setting the last parts are kept."""
+    """A title in at most three lines; of the path of a setting the last two are kept."""
     words = title.split(" ") if " " in title else [f"{part}." for part in title.split(".")]
     lines = [""]
     for word in words:
         if lines[-1] and len(lines[-1]) + len(word) >= _TITLE:
             lines.append("")
         lines[-1] += word if "." in word else f" {word}"
-    shown = [line.strip().rstrip(".")[:_TITLE] for line in lines[-2:]]
+    shown = [line.strip().rstrip(".")[:_TITLE] for line in lines[-3 if " " in title else -2 :]]
     return "<br>".join(map(_plain, shown))
+
+
+def _short(label: str) -> str:
+    """A label that fits between two axes: of a path the end is kept, else the beginning."""
+    if len(label) <= _TITLE:
+        return label
+    return f"…{label[1 - _TITLE :]}" if "/" in label else f"{label[: _TITLE - 1]}…"
 
 
 def _plain(text: str) -> str:

@@ -12,7 +12,7 @@ from inspector.views.compare_settings import Difference, shown
 MOST_AXES = 12
 _LOG_SPAN = 50.0
 _TICKS = 5
-_ORIGINS = frozenset({"resume", "code"})  # where a run comes from, told by the table of settings
+_ORIGINS = frozenset({"resume", "code", "metrics"})  # told by the table of settings
 _FILES = (".pt", ".pth", ".safetensors")
 _LABEL = 0.08  # height of a label, as a share of the axis
 
@@ -41,10 +41,10 @@ def uprights(
 ) -> list[Upright]:
     """Axes of settings, then of results; those on which nothing differs are left out.
 
-    Where a run comes from (a checkpoint, a file of weights, typed source) is no setting to compare
-    results by and gets none. Numbers have a linear axis, or a logarithmic one where all are
-    positive and the greatest is fifty times the least or more; anything else has one place for
-    each value.
+    Where a run comes from (a checkpoint, a file of weights, typed source) and what is measured are
+    no settings to compare results by and get none. Numbers have a linear axis, or a logarithmic one
+    where all are positive and the greatest is fifty times the least or more; anything else has one
+    place for each value.
     """
     made = [upright(item.path, item.values) for item in differences if not _is_origin(item)]
     room = MOST_AXES - len(results)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inspector.charts.parallel import parallel
 from inspector.commands import Controls
 from inspector.config import RunConfig
 from inspector.events import CommandApplied, Event, Resumed, RunContinued
@@ -217,6 +218,16 @@ def test_where_a_run_comes_from_is_no_axis() -> None:
         Difference("lr", (0.1, 0.2)),
     ]
     assert [axis.title for axis in uprights(differences, [])] == ["model", "lr"]
+
+
+def test_titles_are_whole_and_of_paths_the_end_is_kept() -> None:
+    axes = uprights(
+        [Difference("data", ("folder:/home/me/shapes", "csv:/home/me/trees.csv"))],
+        [("Validation loss, best", [0.5, 1e-4])],
+    )
+    notes = [note.text for note in parallel(["a", "b"], axes, dark=False).layout.annotations]
+    assert any("Validation" in text and "(log)" in text for text in notes)
+    assert any(text.endswith("me/trees.csv") for text in notes)
 
 
 def test_labels_of_ticks_do_not_lie_over_each_other() -> None:
