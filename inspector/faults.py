@@ -68,7 +68,7 @@ _ALL = (
         ("lr_too_low",),
     ),
     Fault(
-        "no_zero_grad", "zero_grad forgotten",
+        "no_zero_grad", "forgotten zero_grad",
         "optimizer.zero_grad() does nothing.",
         "Gradients pile up, the norm grows steadily.",
         ("missing_zero_grad",),

@@ -90,6 +90,7 @@ def _bars(drawing: Drawing) -> go.Figure:
         go.Bar(
             x=[shortened(str(name)) for name in drawing.x],
             y=drawing.y,
+            width=0.8 * min(1.0, len(drawing.x) / 4),  # a lone bar is no wall
             marker_color=colors,
             text=texts,
             textposition="outside",
