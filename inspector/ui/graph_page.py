@@ -48,7 +48,9 @@ def render(run: Run) -> None:
         _await_capture(str(run.path), run.name, max(steps, default=-1))
     if step is None:
         st.info(
-            "No graph has been captured yet: ask for one with the button while the run goes on."
+            "No graph has been captured yet: press *Capture the next step*."
+            if run.status in LIVE
+            else "No graph was captured in this run. A capture is asked for while a run goes on."
         )
         return
     if state.other not in steps or state.other == step:
