@@ -55,7 +55,8 @@ class ParameterCells:
 
     def array(self, row: int) -> Rows:
         """A copy of a row that is in the block."""
-        return self._block[row].copy()
+        copied: Rows = self._block[row].copy()
+        return copied
 
     def fill(self, row: int, values: Rows) -> None:
         """Replaces a row by plain numbers."""

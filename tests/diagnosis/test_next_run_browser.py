@@ -29,7 +29,9 @@ def test_sigmoids_are_replaced_in_the_next_run_which_says_that_it_helped(
         page.set_default_timeout(WAIT)
         page.goto(app.link)
         page.goto(f"{app.base}/findings?run={first}")
-        page.get_by_role("button", name="Next run: Sigmoid replaced by ReLU, initialised by He").click()
+        page.get_by_role(
+            "button", name="Next run: Sigmoid replaced by ReLU, initialised by He"
+        ).click()
         page.get_by_text(f"answers {first}", exact=False).wait_for()
         assert page.get_by_text("Sigmoid replaced by ReLU", exact=False).first.is_visible()
         page.get_by_role("button", name="Start", exact=True).click()
