@@ -65,13 +65,22 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+def scale_of(page: sync_api.Page) -> str:
+    found = re.search(r"scale\([\d.]+\)", place(page))
+    assert found is not None
+    return found.group()
+
+
 def test_a_fold_opens_and_closes_by_click_and_the_zoom_stays(
     page: sync_api.Page, address: str
 ) -> None:
     open_graph(page, address, "stages")
     closed = page.locator("g.node").count()
+    before = scale_of(page)
     page.get_by_role("button", name="+", exact=True).click()
-    scale = re.search(r"scale\([\d.]+\)", place(page)).group()
+    sheet = page.locator(".sheet")
+    sync_api.expect(sheet).not_to_have_attribute("style", re.compile(re.escape(before)))
+    scale = scale_of(page)
     first = page.locator("g.fold", has_text="Sequential").first
     click_and_wait(page, first)
     assert page.locator("g.node").count() > closed
