@@ -40,7 +40,7 @@ from inspector.store.writer import Writer
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-DOCS = ROOT / "docs" / "graph.md"
+DOCS = ROOT / "docs" / "performance.md"
 MARKS = ("<!-- graph benchmark -->\n", "<!-- end of graph benchmark -->")
 REPEATS = 3
 START = 60.0  # seconds for imports and the tiny model, before the limit counts
@@ -248,7 +248,9 @@ def main() -> None:
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for a peer")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--write", action="store_true", help="put the table into docs/graph.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into docs/performance.md"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
