@@ -102,19 +102,28 @@ export class Strip {
     if (epoch !== undefined) facts.push(["epoch", number(epoch, 3)])
     const passes = this.#newest("backward_passes")
     if (passes > 1) facts.push(["backward passes in the gradients", count(passes)])
-    const stepTime = this.#mean("step_time")
+    // What a step itself took is without what slow motion waits.
+    const stepTime = this.#pace(status, done) ?? this.#mean("step_time")
     if (status === "running" && stepTime > 0) {
       if (total) facts.push(["left", duration((total - done) * stepTime)])
       facts.push(["steps/s", number(1 / stepTime, 3)])
-      // Of rates the harmonic mean: one quick step must not outweigh the slow ones.
-      const samples = 1 / this.#mean("samples_per_s", (rate) => 1 / rate)
-      if (samples > 0) facts.push(["samples/s", count(samples)])
+      const samples = this.#newest("samples_per_s") * this.#newest("step_time")
+      if (samples > 0) facts.push(["samples/s", count(samples / stepTime)])
     }
     this.#renew("facts", facts, ([name, value]) => {
       const fact = make("span", "fact")
       fact.append(make("b", "", value), make("span", "", ` ${name}`))
       return fact
     })
+  }
+
+  // Seconds a step by the clock, over the last seconds; undefined until they have been watched.
+  #pace(status, done) {
+    const now = performance.now() / 1000
+    if (status !== "running" || done < (this.seen?.at(-1)?.[1] ?? 0)) this.seen = []
+    this.seen = [...(this.seen ?? []), [now, done]].filter(([when]) => when > now - 5)
+    const [[since, from]] = this.seen
+    return now - since > 1 && done > from ? (now - since) / (done - from) : undefined
   }
 
   // Rebuilds a row of words only when they changed.
@@ -134,11 +143,11 @@ export class Strip {
     return points?.size ? points.planes[0][points.size - 1] : undefined
   }
 
-  #mean(quantity, of = (value) => value) {
+  #mean(quantity) {
     const points = this.points[quantity]
     if (!points?.size) return undefined
     const recent = points.planes[0].subarray(Math.max(0, points.size - RECENT), points.size)
-    const known = Array.from(recent, of).filter(Number.isFinite)
+    const known = Array.from(recent).filter(Number.isFinite)
     return known.reduce((sum, value) => sum + value, 0) / known.length
   }
 
