@@ -182,9 +182,7 @@ class Data:
         main.add(f"train_loader, val_loader = {found}" if both else f"train_loader = {found}")
 
     def _own_collate(self) -> bool:
-        from inspector.training.own.code import find_own
-
-        data = find_own(self._config).data
+        data = self._facts.own.data
         return data is not None and hasattr(data.module, "collate_fn")
 
     # ------------------------------------------------------------ parts and scaling

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from inspector.config import RunConfig
@@ -15,6 +15,7 @@ from inspector.exports.model.checkpoint import saved
 from inspector.exports.model.rebuilt import kept_reference
 from inspector.store.reader import Run
 from inspector.training.checkpoints import read
+from inspector.training.own.code import OwnCode, find_own
 from inspector.training.own.reference import describe
 from inspector.training.task import Task, build_task
 
@@ -24,6 +25,7 @@ class Facts:
     """A run, seen by who writes it down as a script.
 
     Attributes:
+        own: the user's own Python that the configuration refers to.
         changes: (completed steps, control, value) in the order in which they were applied.
         last: completed steps after which the run was stopped by hand; None if it was not.
         threads: of PyTorch on the CPU.
@@ -33,11 +35,11 @@ class Facts:
     run: Run
     config: RunConfig
     task: Task
+    own: OwnCode
     changes: tuple[tuple[int, str, Any], ...]
     last: int | None
     threads: int
     missing: tuple[str, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
 
     def ever(self, control: str) -> bool:
         """Whether a control was changed by hand."""
@@ -68,9 +70,15 @@ def facts(request: Request) -> Facts:
         ) from error
     done = by_hand(request.run)
     return Facts(
-        request.run, config, task, done.changes, done.last, _threads(request), done.missing,
-        {key: str(value) for key, value in (request.run.document("environment") or {}).items()},
-    )  # fmt: skip
+        run=request.run,
+        config=config,
+        task=task,
+        own=find_own(config),
+        changes=done.changes,
+        last=done.last,
+        threads=_threads(request),
+        missing=done.missing,
+    )
 
 
 def _refuse(config: RunConfig, name: str) -> None:

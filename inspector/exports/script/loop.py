@@ -210,9 +210,7 @@ class Loop:
             main.add("set_rates(optimizer, first_rates)")
         elif name in ("lr", "momentum"):
             setter = {"lr": pieces.set_lr, "momentum": pieces.set_momentum}[name]
-            for text in source_of(self._imports, setter):
-                if text not in self._definitions:
-                    self._definitions.append(text)
+            self._definitions += source_of(self._imports, setter)
             value = self._first_value(name) if value is None else value
             main.add(f"set_{name}(optimizer, {value!r})")
         elif name == "weight_decay":

@@ -40,7 +40,7 @@ def write_model(facts: Facts, imports: Imports, definitions: list[str], main: Li
         made = arguments_for(type(model), config, facts.task.source)
         main.add(f"model = {call(type(model).__name__, made)}")
     for wanted, name in config.replace.items():
-        definitions += [d for d in source_of(imports, pieces.replace) if d not in definitions]
+        definitions += source_of(imports, pieces.replace)
         main.add(f"replace(model, {literal(wanted)}, nn.{name})")
 
 
@@ -78,10 +78,8 @@ def import_own(reference: str, imports: Imports) -> str:
 
 
 def _own(facts: Facts, imports: Imports, main: Lines) -> None:
-    from inspector.training.own.code import find_own
-
     name = import_own(facts.config.model, imports)
-    found = find_own(facts.config).model
+    found = facts.own.model
     if found is not None and isinstance(found.value, nn.Module):
         imports.add("import copy")
         main.add(f"model = copy.deepcopy({name})")

@@ -85,10 +85,7 @@ def _compose(known: Facts, request: Request) -> str:
 
 def _step_reference(known: Facts) -> str:
     """Where the user's own ``training_step`` is: in the model's source, else in the data's."""
-    from inspector.training.own.code import find_own
-
-    own = find_own(known.config)
-    config = known.config
+    own, config = known.own, known.config
     in_model = own.model is not None and hasattr(own.model.module, "training_step")
     reference = config.model if in_model else config.data
     kind, _, rest = reference.partition(":")
