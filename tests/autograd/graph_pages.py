@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +13,9 @@ from torch import nn
 from inspector.autograd import GraphTags, capture_graph
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
+from tests import page_server
 
 PICTURE_MS = 20_000
-
-APP = """
-import streamlit as st
-from starlette.middleware import Middleware
-from inspector.server import assets, policy
-
-class Headers:
-    def __init__(self, app): self.app = app
-    async def __call__(self, scope, receive, send):
-        async def with_policy(message):
-            if message["type"] == "http.response.start":
-                message = message | {{"headers": [*message["headers"], *policy.HEADERS]}}
-            await send(message)
-        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
-
-app = st.App({script!r}, routes=assets.routes(), middleware=[Middleware(Headers)])
-"""
 
 SCRIPT = """
 import streamlit as st
@@ -69,36 +47,9 @@ def record(
     writer.close()
 
 
-@contextlib.contextmanager
-def served(folder: Path, runs: Path) -> Iterator[str]:
+def served(folder: Path, runs: Path) -> AbstractContextManager[str]:
     """Address of a server that shows the graph page of ``?run=NAME``."""
-    (folder / "script.py").write_text(SCRIPT.format(runs=str(runs)))
-    (folder / "app.py").write_text(APP.format(script=str(folder / "script.py")))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}",
-               "--server.address=127.0.0.1", "--server.headless=true",
-               "--server.fileWatcherType=none", "--browser.gatherUsageStats=false"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL
-    ) as server:
-        try:
-            wait_until_healthy(f"http://127.0.0.1:{port}/_stcore/health")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-
-
-def wait_until_healthy(url: str) -> None:
-    end = time.monotonic() + 40
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
-            return
-        time.sleep(0.1)
-    raise TimeoutError(url)
+    return page_server.served(folder, SCRIPT.format(runs=str(runs)))
 
 
 def open_graph(page: Any, address: str, run: str, more: str = "") -> None:

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.page_server import served
+
 WAIT_MS = 30_000  # the first run imports torch
 
 pytestmark = pytest.mark.browser
-
-APP = """
-import streamlit as st
-from starlette.middleware import Middleware
-from inspector.server import assets, policy
-
-class Headers:
-    def __init__(self, app): self.app = app
-    async def __call__(self, scope, receive, send):
-        async def with_policy(message):
-            if message["type"] == "http.response.start":
-                message = message | {{"headers": [*message["headers"], *policy.HEADERS]}}
-            await send(message)
-        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
-
-app = st.App({script!r}, routes=assets.routes(), middleware=[Middleware(Headers)])
-"""
 
 SCRIPT = """
 import streamlit as st
@@ -50,27 +27,8 @@ lab_page()
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("lab")
-    (folder / "script.py").write_text(SCRIPT)
-    (folder / "app.py").write_text(APP.format(script=str(folder / "script.py")))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    flags = ["--server.address=127.0.0.1", f"--server.port={port}", "--server.headless=true"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(folder / "app.py"), *flags],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health"):
-            break
-        time.sleep(0.1)
-    yield address
-    process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(10)
-    process.kill()
+    with served(folder, SCRIPT) as address:
+        yield address
 
 
 @pytest.fixture
