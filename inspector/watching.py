@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,12 +20,16 @@ from torch import Tensor
 from inspector.capture.freezing import inside
 from inspector.capture.modes import find
 from inspector.capture.steering import OF_THE_LOOP, Conductor
+from inspector.capture.waiting import Batches, Waiting
 from inspector.commands import Command, Controls
 from inspector.errors import CommandError, InspectorError
 from inspector.events import Event, RunFailed, RunFinished
 from inspector.frames import user_frames
 from inspector.recorder import Recorder
 from inspector.store.layout import create_run
+from inspector.timemachine.machine import TimeMachine
+
+T = TypeVar("T")
 
 
 class Watch:
@@ -37,6 +41,7 @@ class Watch:
     def __init__(self, recorder: Recorder, path: Path) -> None:
         self._recorder = recorder
         self._take = recorder.take
+        self._waiting = Waiting(lambda: recorder.step)
         self.run_path = path
         atexit.register(self._at_exit)  # after the writer's, so that it is called before
 
@@ -72,8 +77,17 @@ class Watch:
         Give the loss before ``backward()`` where you can: then its autograd graph can be shown
         with gradients.
         """
+        if self._waiting.seconds is not None:
+            scalars.setdefault("data_seconds", self._waiting.seconds)
         if not self._take(loss, scalars) and not self._recorder.closed:
             self._recorder.record(loss, scalars)
+
+    def batches(self, loader: Iterable[T]) -> Batches[T]:
+        """The loader's batches as they are, for the ``for`` of your loop.
+
+        What a step waited for its batches goes with the next :meth:`record` as ``data_seconds``.
+        """
+        return Batches(loader, self._waiting)
 
     def amend(self, **scalars: Tensor | float) -> None:
         """Replaces numbers of this step that were recorded before, such as by their mean."""
@@ -92,9 +106,18 @@ class Watch:
         """
         self._recorder.boundary()
 
-    def on_checkpoint(self, save: Callable[[], str]) -> None:
-        """Lets ``save`` write the checkpoints that commands ask for; it gives their path."""
+    def on_checkpoint(self, save: Callable[[Any], str]) -> None:
+        """Lets ``save`` write the checkpoints that commands ask for; it gives their path.
+
+        Args:
+            save: is called with the command's value; raises CommandError to refuse.
+        """
         self._recorder.steering.saver = save
+
+    @property
+    def timemachine(self) -> TimeMachine:
+        """The copies of the last steps' state, for a loop that can go on from them."""
+        return self._recorder.timemachine
 
     def apply(self, command: Command) -> None:
         """Applies a command now, which must be between two steps; an event answers it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from inspector.charts.specs import Chart, Line, LineChart, lines, number
@@ -10,6 +11,11 @@ from inspector.quantities import QUANTITIES, SeriesKey
 _PARTS = {"train": "training", "val": "validation", "valid": "validation", "test": "test"}
 _MOST_OWN = 40
 _OF_LOSS, _OF_ACCURACY = "loss", "accuracy"
+_BY_THE_CLOCK = (
+    "By the clock over the last five seconds, slow motion included; of a run that has ended, by "
+    "the time of its last steps."
+)
+_WAITING = "Share of the time of the last hundred steps that was spent waiting for batches."
 
 
 def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
@@ -47,8 +53,8 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
         lines("total_update_ratio"),
         *([lines("grad_scale")] if scaled else []),
         number("clipped", title="Steps clipped", reading="share"),
-        number("samples_per_s"),
-        number("data_seconds"),
+        number("samples_per_s", reading="clock", beside="step_time", about=_BY_THE_CLOCK),
+        number("data_seconds", reading="share", beside="step_time", about=_WAITING),
         number("memory"),
         number("gpu_memory"),
         *(
@@ -56,6 +62,20 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
             for title, drawn in list(families.items())[:_MOST_OWN]
         ),
     )
+
+
+def speed() -> tuple[Chart, ...]:
+    """Where the time of a step goes: all of it, and what was waited for its batches.
+
+    A logarithmic axis, since the step after a validation takes as long as both.
+    """
+    times = lines(
+        Line("step_time", label="whole step"),
+        Line("data_seconds", label="waiting for data"),
+        title="Time of a step",
+        wide=True,
+    )
+    return (dataclasses.replace(times, log=True),)
 
 
 def _accuracy(more: tuple[Line, ...]) -> LineChart:

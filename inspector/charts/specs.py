@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from inspector.errors import ConfigError
 from inspector.quantities import QUANTITIES, SeriesKey, scope_of
 
-Reading = Literal["newest", "mean", "share"]
+Reading = Literal["newest", "mean", "share", "clock"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,14 @@ class MatrixChart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """A single number: the newest value, or the mean of the points on screen as it is or in %."""
+    """A single number.
+
+    Attributes:
+        reading: the newest value, the mean of the newest points, that as a share in % (of
+            ``beside``, where there is one), or ``clock``: a rate per second of the steps' own time
+            ``beside`` it, as it is by the clock on the wall while the run goes on.
+        beside: a second quantity that the reading needs.
+    """
 
     kind: ClassVar[str] = "number"
     id: str
@@ -91,6 +98,7 @@ class Number:
     quantity: str
     unit: str = ""
     reading: Reading = "newest"
+    beside: str = ""
     about: str = ""
 
 
@@ -165,6 +173,8 @@ def number(
     id: str = "",  # noqa: A002
     title: str = "",
     reading: Reading = "newest",
+    beside: str = "",
+    about: str = "",
 ) -> Number:
     """A single number of the run."""
     known = QUANTITIES.get(quantity)
@@ -174,7 +184,8 @@ def number(
         quantity=quantity,
         unit=known.unit if known else "",
         reading=reading,
-        about=known.about if known else "",
+        beside=beside,
+        about=about or (known.about if known else ""),
     )
 
 

@@ -208,7 +208,8 @@ def _keys(chart: Chart) -> list[Key]:
         return [line.key for line in chart.lines]
     if isinstance(chart, MatrixChart):
         return [MatrixKey(chart.quantity, chart.by, chart.subjects)]
-    return [SeriesKey(chart.quantity, scope_of(chart.quantity))]
+    shown = (chart.quantity, *([chart.beside] if chart.beside else []))
+    return [SeriesKey(quantity, scope_of(quantity)) for quantity in shown]
 
 
 def _points(chart: Chart, max_points: int) -> int:

@@ -13,6 +13,7 @@ from inspector.ui.own.confusion import confusion_panel
 from inspector.ui.own.edited import source_line
 from inspector.ui.presets import explain
 from inspector.ui.repair import nan_panel
+from inspector.ui.speed import speed_panel
 
 _REFRESH = "3s"
 
@@ -36,6 +37,7 @@ def live_page() -> None:
         "Drag to zoom, double-click to reset. Vertical lines are events: hover them to read what "
         "was changed."
     )
+    speed_panel(name, config, recorded, live=live, rank=rank)
     wanted = "confusion_matrix" in config.get("metrics", ())
     confusion_panel(name, wanted=wanted, live=live)
 

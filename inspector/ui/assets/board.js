@@ -4,10 +4,13 @@ import { connection, Points } from "./connection.js"
 import { number, percent, quantity } from "./format.js"
 import { LineChart } from "./lines.js"
 import { MatrixChart } from "./matrix.js"
+import { recentMean, samplesPerStep, secondsPerStep } from "./pace.js"
 import { mix, readTheme } from "./theme.js"
 
 const THEME_CHECK_MS = 400
 const NEAR_PX = 6
+const SHOWN = 100 // points that a card takes the mean of
+const NAMELESS = new Set(["0/1", "share"]) // units that nobody says
 const LIVE = new Set(["running", "paused"])
 const remembered = new Map() // viewer's toggles, kept over pages
 
@@ -238,13 +241,13 @@ export class Board {
 
   #card(spec) {
     const element = make("section", `card ${spec.kind}${spec.wide ? " wide" : ""}`)
-    const points = (spec.lines ?? [null]).map(() => new Points())
+    const points = (spec.lines ?? (spec.beside ? [spec.quantity, spec.beside] : [null])).map(() => new Points())
     const card = { spec, element, points, dirty: true }
     if (spec.kind === "number") return Object.assign(card, this.#numberParts(spec, element))
     const head = make("header")
     const title = make("h3", "", spec.title)
     title.title = spec.about ?? ""
-    if (spec.unit && spec.unit !== "0/1") title.append(make("small", "", spec.unit === "B" ? "bytes" : spec.unit))
+    if (spec.unit && !NAMELESS.has(spec.unit)) title.append(make("small", "", spec.unit === "B" ? "bytes" : spec.unit))
     const legend = make("div", "legend")
     const tools = make("div", "tools")
     head.append(title, legend, tools)
@@ -336,15 +339,24 @@ export class Board {
   }
 
   #paintNumber(card) {
-    const [points] = card.points
+    const [points, beside] = card.points
     card.element.hidden = !points.size
     if (!points.size) return
-    const values = points.planes[0].subarray(0, points.size)
-    const finite = values.slice(-100).filter(Number.isFinite)
-    const mean = finite.reduce((sum, value) => sum + value, 0) / finite.length
     const { reading, unit } = card.spec
-    card.value.textContent = reading === "share" ? percent(mean)
-      : quantity(reading === "mean" ? mean : values[values.length - 1], unit, 3)
+    const read = {
+      newest: () => points.planes[0][points.size - 1],
+      mean: () => recentMean(points, SHOWN),
+      share: () => recentMean(points, SHOWN) / (beside ? recentMean(beside, SHOWN) : 1),
+      clock: () => samplesPerStep(points, beside) / (this.#secondsPerStep() ?? recentMean(beside)),
+    }
+    const value = read[reading]()
+    card.value.textContent = reading === "share" ? percent(value) : quantity(value, unit, 3)
+  }
+
+  #secondsPerStep() {
+    if (!this.state) return undefined
+    const newest = Math.max(...this.cards.flatMap(({ points }) => points.map(({ last }) => last ?? -1)))
+    return secondsPerStep(this.data.run, this.state.status, Math.max(this.state.step, newest) + 1)
   }
 
   #emptySentence(spec) {

@@ -3,11 +3,11 @@
 import { connection, Points } from "./connection.js"
 import { make } from "./board.js"
 import { count, duration, number } from "./format.js"
+import { recentMean, samplesPerStep, secondsPerStep } from "./pace.js"
 import { readTheme } from "./theme.js"
 
 const WORDS = { running: "Running", paused: "Paused", finished: "Finished", stopped: "Stopped",
   failed: "Failed", crashed: "Crashed", empty: "Empty", unreadable: "Unreadable" }
-const RECENT = 50
 
 export class Strip {
   constructor(root) {
@@ -25,11 +25,13 @@ export class Strip {
     this.banner = make("div", "banner")
     this.banner.setAttribute("role", "alert")
     this.banner.hidden = true
-    const row = make("div", "row")
-    row.append(this.badge, this.steps, this.track, this.facts, this.controls)
-    this.element.append(row, this.banner)
+    this.row = make("div", "row")
+    this.row.append(this.badge, this.steps, this.track, this.facts, this.controls)
+    this.element.append(this.row, this.banner)
     root.append(this.element)
     this.timer = setInterval(() => this.#theme(), 400)
+    this.widths = new ResizeObserver(() => this.#fit())
+    this.widths.observe(this.element)
     this.#theme()
   }
 
@@ -46,6 +48,7 @@ export class Strip {
 
   destroy() {
     clearInterval(this.timer)
+    this.widths.disconnect()
     if (this.connected) connection.remove(this.connected)
     this.element.remove()
   }
@@ -91,6 +94,7 @@ export class Strip {
       chip.append(make("b", "", value))
       return chip
     })
+    this.#fit()
     if (problem) this.#banner(problem, "danger")
     else if (nonfinite) this.#banner(`Step ${nonfinite[0]}: ${nonfinite[1]}`, "danger")
     else this.#banner("", "")
@@ -102,28 +106,30 @@ export class Strip {
     if (epoch !== undefined) facts.push(["epoch", number(epoch, 3)])
     const passes = this.#newest("backward_passes")
     if (passes > 1) facts.push(["backward passes in the gradients", count(passes)])
+    const { samples_per_s: rates, step_time: times } = this.points
     // What a step itself took is without what slow motion waits.
-    const stepTime = this.#pace(status, done) ?? this.#mean("step_time")
+    const stepTime = secondsPerStep(this.data.run, status, done) ?? recentMean(times)
     if (status === "running" && stepTime > 0) {
       if (total) facts.push(["left", duration((total - done) * stepTime)])
       facts.push(["steps/s", number(1 / stepTime, 3)])
-      const samples = this.#newest("samples_per_s") * this.#newest("step_time")
+      const samples = samplesPerStep(rates, times)
       if (samples > 0) facts.push(["samples/s", count(samples / stepTime)])
     }
     this.#renew("facts", facts, ([name, value]) => {
       const fact = make("span", "fact")
       fact.append(make("b", "", value), make("span", "", ` ${name}`))
+      fact.dataset.name = name
       return fact
     })
   }
 
-  // Seconds a step by the clock, over the last seconds; undefined until they have been watched.
-  #pace(status, done) {
-    const now = performance.now() / 1000
-    if (status !== "running" || done < (this.seen?.at(-1)?.[1] ?? 0)) this.seen = []
-    this.seen = [...(this.seen ?? []), [now, done]].filter(([when]) => when > now - 5)
-    const [[since, from]] = this.seen
-    return now - since > 1 && done > from ? (now - since) / (done - from) : undefined
+  // In a row that is too narrow, what the page shows elsewhere as well gives way to one line.
+  #fit() {
+    const fact = (name) => this.facts.querySelector(`[data-name="${name}"]`)
+    const parts = [fact("samples/s"), this.track, fact("epoch"), fact("steps/s")].filter(Boolean)
+    for (const part of parts) part.classList.remove("dropped")
+    const twoLines = () => this.row.offsetHeight >= 2 * this.badge.offsetHeight
+    while (parts.length && twoLines()) parts.shift().classList.add("dropped")
   }
 
   // Rebuilds a row of words only when they changed.
@@ -141,14 +147,6 @@ export class Strip {
   #newest(quantity) {
     const points = this.points[quantity]
     return points?.size ? points.planes[0][points.size - 1] : undefined
-  }
-
-  #mean(quantity) {
-    const points = this.points[quantity]
-    if (!points?.size) return undefined
-    const recent = points.planes[0].subarray(Math.max(0, points.size - RECENT), points.size)
-    const known = Array.from(recent).filter(Number.isFinite)
-    return known.reduce((sum, value) => sum + value, 0) / known.length
   }
 
   #banner(text, level) {
