@@ -29,6 +29,25 @@ def digit_rows() -> tuple[Tensor, Tensor]:
     return images, torch.tensor(bunch.target).long()
 
 
+def digit_strips(
+    samples: int = 1000, shortest: int = 2, longest: int = 5, spacing: int = 4, seed: int = 0
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Strips [1, 8, width] with several digits side by side, and classes from 1 on, each."""
+    images, labels = digits()
+    random = torch.Generator().manual_seed(seed)
+    inputs, targets = [], []
+    for _ in range(samples):
+        count = int(torch.randint(shortest, longest + 1, (), generator=random))
+        chosen = torch.randint(len(images), (count,), generator=random)
+        gaps = torch.randint(spacing + 1, (count + 1,), generator=random).tolist()
+        parts = [torch.zeros(1, 8, gaps[0])]
+        for row, gap in zip(chosen.tolist(), gaps[1:], strict=True):
+            parts += [images[row], torch.zeros(1, 8, gap)]
+        inputs.append(torch.cat(parts, dim=2))
+        targets.append(labels[chosen] + 1)
+    return inputs, targets
+
+
 def soft_digits(temperature: float = 2.0) -> tuple[Tensor, Tensor]:
     """The digits with a teacher's probabilities; it judges those that it was not fitted on."""
     from sklearn.datasets import load_digits

@@ -73,18 +73,8 @@ def _digit_strips(
             "digit_strips needs shortest and longest of 1 or more, in this order, "
             f"but got {shortest} and {longest}."
         )
-    digits, random = _digits(), torch.Generator().manual_seed(seed)
-    inputs, targets = [], []
-    for _ in range(samples):
-        count = int(torch.randint(shortest, longest + 1, (), generator=random))
-        chosen = torch.randint(len(digits), (count,), generator=random)
-        gaps = torch.randint(spacing + 1, (count + 1,), generator=random).tolist()
-        parts = [torch.zeros(1, 8, gaps[0])]
-        for row, gap in zip(chosen.tolist(), gaps[1:], strict=True):
-            parts += [digits.inputs[row], torch.zeros(1, 8, gap)]
-        inputs.append(torch.cat(parts, dim=2))
-        targets.append(digits.targets[chosen] + 1)
-    return Strips(inputs, targets, ("blank", *digits.class_names))
+    strips = bundled.digit_strips(samples, shortest, longest, spacing, seed)
+    return Strips(*strips, ("blank", *_DIGITS))
 
 
 def _soft_digits(temperature: float = 2.0) -> Source:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from inspector import catalog
 from inspector.errors import DataError, ModelError
 from inspector.training.expectations import wanted
+from inspector.training.order import untouched
 from inspector.training.own.batches import size_of, to_device
 from inspector.training.own.datasets import OwnSamples
 from inspector.training.own.reference import is_code
@@ -97,7 +98,7 @@ def _fetch(task: Task, samples: int, *, augmented: bool = False) -> Any:
 
 
 def _first(task: Task) -> Any:
-    with torch.random.fork_rng(devices=[]):
+    with untouched(task.train_loader):
         batch = next(iter(task.train_loader), None)
     if batch is None:
         raise DataError(f"Expected batches from {task.config.data}, but the loader gives none.")

@@ -6,6 +6,7 @@ same random numbers and passing over the batches that are done.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -54,6 +55,18 @@ def beginning(loader: Loader) -> dict[str, Any]:
         "random": random_numbers(),
         "generators": [generator.get_state() for generator in generators(loader)],
     }
+
+
+@contextlib.contextmanager
+def untouched(loader: Loader) -> Iterator[None]:
+    """Looks at a loader without a trace: its next epoch is drawn as if nobody had looked."""
+    begun = beginning(loader)
+    try:
+        yield
+    finally:
+        set_random_numbers(begun["random"])
+        for generator, state in zip(generators(loader), begun["generators"], strict=True):
+            generator.set_state(state)
 
 
 def again(loader: Loader, begun: dict[str, Any], done: int) -> Iterator[Any]:

@@ -27,6 +27,8 @@ def mean_scores(
     Args:
         watch: gets the confusion matrix as a document, if it was asked for.
     """
+    if _is_empty(batches):  # even to ask it for batches would draw a random number
+        return {}
     totals: dict[str, Tensor] = {}
     count = 0
     metrics: Metrics | None = None
@@ -63,6 +65,13 @@ def _judge(task: Task, batch: Any, metrics: Metrics | None) -> tuple[Tensor, Sco
     metrics.update(outputs, targets)
     assert task.loss_fn is not None
     return task.loss_fn(outputs, targets), {}
+
+
+def _is_empty(batches: Iterable[Any]) -> bool:
+    try:
+        return len(batches) == 0  # type: ignore[arg-type]
+    except TypeError:
+        return False
 
 
 def _metrics(task: Task) -> Metrics:

@@ -21,6 +21,7 @@ from inspector.catalog import Kind, Layout
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, DataError
 from inspector.training.distribution import check_distributions
+from inspector.training.order import untouched
 from inspector.training.own.arguments import arguments, takes_anything
 from inspector.training.own.batches import (
     Adapting,
@@ -199,7 +200,8 @@ def _loaders(
         for one in pair
     ]
     try:
-        batch = next(iter(made[0]))
+        with untouched(made[0]):
+            batch = next(iter(made[0]))
     except StopIteration:
         raise DataError(
             f"Expected batches from {config.data}, but the loader gives none; "
