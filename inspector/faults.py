@@ -52,7 +52,7 @@ _ALL = (
     Fault(
         "dead_bias", "bias −10",
         "The biases of the hidden modules become −10.",
-        "Units behind a ReLU fall silent: share of zeros 100 %, no gradient.",
+        "Units behind a ReLU fall silent: share of zeros 100%, no gradient.",
         ("dead_relu",),
     ),
     Fault(

@@ -45,7 +45,7 @@ PRACTICES: tuple[Preset, ...] = (
     Preset(
         "label-smoothing",
         "Label smoothing",
-        "Cross entropy asks for 91 % certainty instead of 100 %.",
+        "Cross entropy asks for 91% certainty instead of 100%.",
         "The loss comes to rest near 0.5, its lowest possible value, and the gradient norm with "
         "it; accuracy is as high as without.",
         RunConfig(

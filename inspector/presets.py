@@ -15,7 +15,7 @@ PRESETS: tuple[Preset, ...] = (
         "digits-mlp",
         "Handwritten digits",
         "A small multilayer perceptron reads 8×8 digits.",
-        "Both losses fall and accuracy passes 95 %. Raise the learning rate tenfold and watch "
+        "Both losses fall and accuracy passes 95%. Raise the learning rate tenfold and watch "
         "the gradient norm; then turn zero_grad off and count the backward passes piling up.",
         RunConfig(
             model="mlp",

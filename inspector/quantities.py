@@ -212,7 +212,7 @@ _ALL = (
     Quantity(
         "overhead",
         "Cost of watching",
-        "",
+        "share",
         "run",
         "step",
         "Time spent in the inspector's own code during the step, as a share of the step.",
@@ -220,7 +220,7 @@ _ALL = (
     Quantity(
         "overhead_forward",
         "Cost of watching: module outputs",
-        "",
+        "share",
         "run",
         "step",
         "Time spent on module outputs in a fully measured step, as a share of the step.",
@@ -228,7 +228,7 @@ _ALL = (
     Quantity(
         "overhead_gradients",
         "Cost of watching: gradients",
-        "",
+        "share",
         "run",
         "step",
         "Time spent on gradients of outputs and parameters in a fully measured step, as a share "
@@ -237,7 +237,7 @@ _ALL = (
     Quantity(
         "overhead_updates",
         "Cost of watching: updates",
-        "",
+        "share",
         "run",
         "step",
         "Time spent on received gradients, weights and updates in a fully measured step, as a "
@@ -246,7 +246,7 @@ _ALL = (
     Quantity(
         "overhead_histograms",
         "Cost of watching: histograms",
-        "",
+        "share",
         "run",
         "step",
         "Time spent on histograms of parameters in a step that has some, as a share of the step; "
@@ -255,7 +255,7 @@ _ALL = (
     Quantity(
         "overhead_time_machine",
         "Cost of watching: time machine",
-        "",
+        "share",
         "run",
         "step",
         "Time spent on keeping batches and copies of the state and on looking for non-finite "
@@ -264,7 +264,7 @@ _ALL = (
     Quantity(
         "overhead_structure",
         "Cost of watching: structure",
-        "",
+        "share",
         "run",
         "step",
         "Time spent on facts about the program for the diagnosis, as a share of the step.",
@@ -272,7 +272,7 @@ _ALL = (
     Quantity(
         "overhead_step",
         "Cost of watching: end of the step",
-        "",
+        "share",
         "run",
         "step",
         "Time spent on putting a fully measured step's numbers together and handing them over, as "

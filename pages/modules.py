@@ -9,7 +9,7 @@ from inspector.ui.health_page import badge
 from inspector.views import modules as view
 
 with current_run() as run:
-    table = view.rows(run.document("modules"))
+    table = view.recorded(run)
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.subheader("Modules", width="content")
         badge(run)

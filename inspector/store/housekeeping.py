@@ -32,7 +32,8 @@ def rename_run(runs_dir: str | Path, name: str, wanted: str) -> str:
     _move(path, new)
     content = read_run_file(new)
     if content:
-        write_json(new / RUN_FILE, {**content, "name": new.name})
+        former = [*content.get("former_names", ()), name]  # its forks know it by that
+        write_json(new / RUN_FILE, {**content, "name": new.name, "former_names": former})
     return new.name
 
 

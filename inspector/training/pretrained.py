@@ -121,7 +121,7 @@ def _colours(weight: Tensor, channels: int) -> Tensor:
 def _about(entry: Any) -> str:
     scores: dict[str, float] = next(iter(entry.meta.get("_metrics", {}).values()), {})
     size = entry.meta.get("_file_size", math.nan)
-    top = f", {scores['acc@1']:.1f} % right on ImageNet" if "acc@1" in scores else ""
+    top = f", {scores['acc@1']:.1f}% right on ImageNet" if "acc@1" in scores else ""
     return f"{entry.name}: {size:.0f} MB{top}"
 
 

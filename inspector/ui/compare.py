@@ -54,12 +54,13 @@ def compare_page() -> None:
 def _pairs(runs: list[Run]) -> list[list[str]]:
     """Each fork that has ended with its parent, if that is compared as well and has ended."""
     ended = [run.name for run in runs if not context.is_live(run)]
-    origins = {run.name: compare_settings.origin(run.events(rank=0)) for run in runs}
-    return [
-        [origin.parent, name]
-        for name, origin in origins.items()
-        if origin is not None and {name, origin.parent} <= set(ended)
-    ]
+    pairs = []
+    for run in runs:
+        origin = compare_settings.origin(run.events(rank=0))
+        parent = compare_settings.parent(origin, runs, run)
+        if parent is not None and {run.name, parent.name} <= set(ended):
+            pairs.append([parent.name, run.name])
+    return pairs
 
 
 def _moving(names: list[str], quantities: list[str], axis: Axis, was_live: bool) -> None:
@@ -162,15 +163,15 @@ def _forks(
     runs: list[Run], overlays: list[Overlay], axis: Axis
 ) -> tuple[list[tuple[float, str]], list[Overlay]]:
     """Where a run left its parent, and by how much their first curves differ since."""
-    names = [run.name for run in runs]
     marks: list[tuple[float, str]] = []
     gaps: list[Overlay] = []
     for place, run in enumerate(runs):
         origin = compare_settings.origin(run.events(rank=0))
-        if origin is None or origin.parent not in names or axis == "time":
+        source = compare_settings.parent(origin, runs, run)
+        if origin is None or source is None or axis == "time":
             continue  # each run has a clock of its own
-        parent = names.index(origin.parent)
-        x = _at(runs[parent], axis, origin.at)
+        parent = runs.index(source)
+        x = _at(source, axis, origin.at)
         if x is None:
             continue
         marks.append((x, f"{run.name}: {origin.text}"))
@@ -179,7 +180,7 @@ def _forks(
             pair = first.curves[parent], first.curves[place]
             gap = compare.gap(pair[0], pair[1], x) if pair[0] and pair[1] else None
             if gap is not None:
-                gaps.append(_gap(first, gap, f"{run.name} − {origin.parent}", place))
+                gaps.append(_gap(first, gap, f"{run.name} − {source.name}", place))
     return marks, gaps
 
 

@@ -132,8 +132,8 @@ def _cost() -> None:
     else:
         parts = ", ".join(f"{escape(title)} {share:.1%}" for title, share in cost.probes)
         st.markdown(
-            f"Over the last steps, watching took **{cost.recent:.1%}** of the time"
-            + (f": {parts}." if parts else ".")
+            f"Over the last steps, watching took **{cost.recent:.1%}** of the time."
+            + (f" Of the steps in which each part runs: {parts}." if parts else "")
         )
     st.markdown(escape(view.schedule_words(every, made)))
     if made:

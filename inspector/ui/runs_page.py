@@ -76,6 +76,7 @@ def _table(text: str, statuses: list[str]) -> None:
             "selection": {"rows": [names.index(name) for name in before if name in names]}
         },
         key=f"runs/table/{version}",
+        placeholder="",
         height=min(35 * (len(listed) + 1) + 3, 493),
         column_config={
             "name": st.column_config.TextColumn("Run", pinned=True),

@@ -26,6 +26,7 @@ _LR_STEPS = (
     *(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 1.5, 2, 3, 5, 7)),
     10.0,
 )
+_RECENT = 200  # steps in which a script's own schedule has moved the rate
 _SPEEDS = (0.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 
 
@@ -97,6 +98,16 @@ class Panel:
         if control == "max_steps_per_s":
             value = value or None
         self.put(widget, control, value)
+
+    def typed(self, widget: str, control: str) -> None:
+        """Callback: sends the number that was typed into a field of text."""
+        text = str(st.session_state.get(self.drawn[widget], "")).strip()
+        if not text:
+            return
+        try:
+            self.put(widget, control, float(text))
+        except ValueError:
+            st.toast(f"Expected a number such as 0.01, but got {escape(text)}.", icon="⚠️")
 
     def put(self, widget: str, control: str, value: Any) -> None:
         """Callback: sends a new value of a control, and waits for the answer."""
@@ -210,6 +221,16 @@ def _buttons(panel: Panel) -> None:
 
 def _learning_rate(panel: Panel) -> None:
     lr = _current(panel, "lr")
+    if _moves(panel):  # what is drawn anew all the time can be neither dragged nor typed into
+        st.text_input(
+            "Learning rate",
+            key=panel.prepare("lr_typed", ""),
+            placeholder=f"{lr:.4g} now",
+            on_change=panel.typed,
+            args=("lr_typed", "lr"),
+            help="A schedule moves it. It goes on from the rate that you enter.",
+        )
+        return
     st.select_slider(
         "Learning rate",
         options=_LR_STEPS,
@@ -325,6 +346,18 @@ def _number(
         disabled=panel.disabled,
         label_visibility="collapsed" if bare else "visible",
     )
+
+
+def _moves(panel: Panel) -> bool:
+    """Whether a schedule, of the run or of a script's own, changes the learning rate."""
+    if panel.disabled:
+        return False
+    schedule = panel.controls.schedule
+    if panel.watched and panel.controls.lr is None:
+        last = panel.run.heartbeat
+        rates = panel.run.series("lr", first=max(0, last.step - _RECENT) if last else 0).values
+        return len(rates) > 1 and bool(rates.min() < rates.max())
+    return schedule is not None and schedule.get("name") != "constant"
 
 
 def _current(panel: Panel, control: str) -> float:

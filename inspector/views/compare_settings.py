@@ -53,6 +53,20 @@ def origin(events: Iterable[StoredEvent]) -> RunContinued | None:
     return next((item.event for item in events if isinstance(item.event, RunContinued)), None)
 
 
+def parent(origin: RunContinued | None, runs: Sequence[Run], own: Run) -> Run | None:
+    """The run among these that ``own`` went on from, by the name it had then or has now."""
+    if origin is None or not origin.parent:
+        return None
+    begun = {run.name: str(run.meta.get("created", "")) for run in (*runs, own)}
+    # A name that was given up may be another run's by now: of one that began after the fork.
+    elder = [
+        run for run in runs
+        if run.name != own.name and begun[run.name] <= begun[own.name]
+        and origin.parent in (run.name, *run.meta.get("former_names", ()))
+    ]  # fmt: skip
+    return max(elder, key=lambda run: begun[run.name], default=None)
+
+
 def settings(run: Run) -> dict[str, Any]:
     """Settings of a run by path; of a script that is watched, what its optimizer began with."""
     if run.config:

@@ -115,8 +115,8 @@ class Cost:
 
     Attributes:
         newest, recent: of the newest step, and the mean of the last 200 points.
-        probes: title and share of the same time of each probe that is recorded by itself,
-            dearest first.
+        probes: title of each probe that is recorded by itself, and its share of the steps in
+            which it runs, dearest first.
     """
 
     newest: float | None
@@ -250,9 +250,8 @@ def cost(run: Run) -> Cost:
     probes = []
     for quantity in probe_quantities(run):
         values = _values(run, quantity)
-        if len(values):  # a probe that does not run at a step costs nothing there
-            share = float(values.sum()) / max(len(overall), len(values))
-            probes.append((probe_title(quantity), share))
+        if len(values):  # recorded a few times a second, not at every step
+            probes.append((probe_title(quantity), float(values.mean())))
     return Cost(
         newest=float(overall[-1]) if len(overall) else None,
         recent=float(overall.mean()) if len(overall) else None,

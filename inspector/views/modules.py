@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from inspector.store.reader import Run
+from inspector.views.controls import in_force
 
 ROOT = "(model)"
 _HOLDERS = frozenset({"ModuleList", "ModuleDict", "ParameterList", "ParameterDict"})
@@ -49,10 +52,37 @@ class Totals:
     output_bytes: int
 
 
-def rows(document: dict[str, Any] | None) -> list[ModuleRow]:
+def recorded(run: Run) -> list[ModuleRow]:
+    """Rows of a run's modules, with what is frozen now rather than at its first step."""
+    before = in_force(run.config, ()).frozen
+    frozen = in_force(run.config, run.events()).frozen
+    return rows(run.document("modules"), released(run.document("parameters"), before, frozen))
+
+
+def released(
+    document: dict[str, Any] | None, before: Collection[str], frozen: Collection[str]
+) -> dict[str, int]:
+    """By owning module: how many more elements are trained than at the first step, or fewer."""
+    found: dict[str, int] = {}
+    for parameter in (document or {}).get("parameters", []):
+        owner, count = str(parameter["module"]), int(parameter["elements"])
+        paths = set(_ancestry(owner))
+        was = bool(parameter.get("trainable"))
+        now = (was or not paths.isdisjoint(before)) and paths.isdisjoint(frozen)
+        if now != was:
+            found[owner] = found.get(owner, 0) + (count if now else -count)
+    return found
+
+
+def rows(
+    document: dict[str, Any] | None, released: Mapping[str, int] | None = None
+) -> list[ModuleRow]:
     """Rows in call order, each module before those inside it; modules that never ran come last.
 
     Empty when the run's ``modules`` document was not recorded yet.
+
+    Args:
+        released: as of :func:`released`, since the document was written.
     """
     modules = list((document or {}).get("modules", []))
     first: dict[str, int] = {}
@@ -63,7 +93,7 @@ def rows(document: dict[str, Any] | None) -> list[ModuleRow]:
                 first[path] = min(first.get(path, call), call)
     never = len(modules)
     modules.sort(key=lambda module: (first.get(module["path"], never), _depth(module["path"])))
-    return [_row(order, module) for order, module in enumerate(modules)]
+    return [_row(order, module, released or {}) for order, module in enumerate(modules)]
 
 
 def totals(table: Sequence[ModuleRow]) -> Totals:
@@ -100,22 +130,24 @@ def shape(sizes: Sequence[Any]) -> str:
 
 
 def bytes_text(count: float) -> str:
-    """``12.3 MB``, in powers of 1000; empty for nothing."""
+    """``12.3 MiB``, in powers of 1024 as the charts have it; empty for nothing."""
     if not count:
         return ""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while count >= 1024 and len(units) > 1:
+        count /= 1024
+        del units[0]
+    return f"{count:.0f} {units[0]}" if count >= 1000 else f"{count:.3g} {units[0]}"
 
 
-def _row(order: int, module: dict[str, Any]) -> ModuleRow:
+def _row(order: int, module: dict[str, Any], released: Mapping[str, int]) -> ModuleRow:
     parameters, trainable = int(module.get("parameters", 0)), int(module.get("trainable", 0))
+    path = str(module.get("path", ""))
+    trainable += sum(more for owner, more in released.items() if path in _ancestry(owner))
     kind = str(module.get("type", ""))
     return ModuleRow(
         order=order,
-        path=str(module.get("path", "")) or ROOT,
+        path=path or ROOT,
         type=kind,
         inputs=", ".join(shape(sizes) for sizes in module.get("inputs", [])),
         outputs=", ".join(shape(sizes) for sizes in module.get("outputs", [])),

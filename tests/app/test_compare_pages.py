@@ -16,6 +16,7 @@ from inspector.config import RunConfig
 from inspector.events import CommandApplied, RunContinued, RunFinished
 from inspector.quantities import SeriesKey
 from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
+from inspector.store.housekeeping import rename_run
 from inspector.store.layout import create_run
 from inspector.store.reader import list_runs
 from inspector.store.writer import Writer
@@ -124,6 +125,21 @@ def test_a_fork_is_compared_with_its_parent_from_where_it_left(app: AppTest, fol
     assert "Loss: difference since the fork" in data
     assert "u2212 plain" in data  # fork − plain
     assert app.selectbox(key="keep/which/plain/fork").options == ["plain", "fork"]
+
+
+def test_a_renamed_parent_is_still_the_parent_of_its_forks(app: AppTest, folder: Path) -> None:
+    fork = make_run(folder, "fork", RunConfig(lr=0.5), [1.5], first=2)
+    fork.event(2, RunContinued(parent="plain", at=2, changes={"lr": 0.5}))
+    fork.event(2, RunFinished())
+    fork.close()
+    rename_run(folder, "plain", "teacher")
+    other = make_run(folder, "plain", RunConfig(lr=0.3), [9.0, 9.0, 9.0])  # takes the name later
+    other.event(2, RunFinished())
+    other.close()
+    compared(app, "teacher", "plain", "fork")
+    data = str(app.get("bidi_component")[-1].proto)
+    assert "u2212 teacher" in data and "u2212 plain" not in data
+    assert app.selectbox(key="keep/which/teacher/fork").options == ["teacher", "fork"]
 
 
 def test_several_marked_runs_offer_to_be_compared(app: AppTest) -> None:

@@ -65,6 +65,25 @@ def test_frozen_modules_and_reasons_are_named() -> None:
     assert table["list"].note == ""
 
 
+def test_what_is_frozen_or_released_later_is_named_as_it_is_now() -> None:
+    parameters = {
+        "parameters": [
+            {"name": f"{path}.weight", "module": path, "elements": count, "trainable": trained}
+            for path, count, trained in (
+                ("body.0", 16, True), ("body.1", 20, True), ("head", 5, False)
+            )
+        ]
+    }  # fmt: skip
+    moved = modules.released(parameters, before=("head",), frozen=("body.0",))
+    table = {row.path: row for row in modules.rows(DOCUMENT, moved)}
+    assert {path: table[path].state for path in ("body.0", "body.1", "body", "head")} == {
+        "body.0": "frozen", "body.1": "trainable", "body": "partly frozen", "head": "trainable",
+    }  # fmt: skip
+    assert modules.totals(list(table.values())).trainable == 36 - 16 + 5
+    whole = modules.released(parameters, before=("head",), frozen=("body", "head"))
+    assert modules.rows(DOCUMENT, whole)[0].state == "frozen"
+
+
 def test_search_needs_every_word() -> None:
     table = modules.rows(DOCUMENT)
     assert [row.path for row in modules.matching(table, "BODY 2×4")] == ["body", "body.0", "body.1"]
@@ -76,7 +95,8 @@ def test_missing_modules_document_gives_an_empty_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, ""), (12, "12 B"), (1500, "1.5 kB"), (2.5e9, "2.5 GB"), (3e12, "3 TB")]
+    ("count", "text"),
+    [(0, ""), (12, "12 B"), (1500, "1.46 KiB"), (1023 * 2**10, "1023 KiB"), (3 * 2**40, "3 TiB")],
 )
 def test_bytes_in_words(count: float, text: str) -> None:
     assert modules.bytes_text(count) == text

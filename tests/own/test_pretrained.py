@@ -80,7 +80,7 @@ def configured(**fields: Any) -> RunConfig:
 def test_names_are_listed_with_what_they_reach() -> None:
     (one,) = offered("torchvision:resnet18")
     assert one.name == "torchvision:IMAGENET1K_V1"
-    assert one.about == "IMAGENET1K_V1: 45 MB, 69.8 % right on ImageNet"
+    assert one.about == "IMAGENET1K_V1: 45 MB, 69.8% right on ImageNet"
     assert offered("mlp") == offered("torchvision:googlenot") == []
 
 

@@ -86,7 +86,7 @@ def report(run: Run) -> str:
     charts = _charts(run, markers)
     matrices = _matrices(run)
     findings, curves = _findings(run, run.findings())
-    table = module_view.rows(run.document("modules"))
+    table = module_view.recorded(run)
     rows = event_view.rows(events)
     drawn = {chart.id: chart.figure for chart in (*charts, *matrices)} | curves
     return render(
@@ -184,7 +184,7 @@ def _key_figures(run: Run, events: list[StoredEvent]) -> list[tuple[str, str]]:
         finite = [float(v) for v in values.values if v == v and abs(v) != float("inf")]
         if best is not None and finite:
             figures.append((f"best {title}", _number(name, best(finite))))
-    table = module_view.totals(module_view.rows(run.document("modules")))
+    table = module_view.totals(module_view.recorded(run))
     if table.parameters:
         figures.append(("parameters", f"{table.parameters:,}"))
     changes = sum(stored.event.kind == "command_applied" for stored in events)
