@@ -170,7 +170,7 @@ def test_new_points_appear_without_a_reload_and_zoom_stays(
 
     append(writer, 200, 250)
     loss.locator("b", has_text="0.004").wait_for()  # 1 / 250
-    page.locator(".strip", has_text="step 250 / 1\u202f000").wait_for()
+    page.locator(".strip", has_text="step 250 / 1,000").wait_for()
     page.keyboard.press("r")  # Streamlit runs the script again
     append(writer, 250, 500)
     loss.locator("b", has_text="0.002").wait_for()

@@ -18,6 +18,7 @@ export function quantity(value, unit, digits = 4) {
   if (!Number.isFinite(value)) return number(value)
   if (unit === "B") return bytes(value)
   if (unit === "s") return duration(value)
+  if (unit === "share") return percent(value)
   const text = number(value, digits)
   return unit && unit !== "L2" && unit !== "0/1" ? `${text} ${unit === "1/s" ? "/s" : unit}` : text
 }
@@ -43,17 +44,18 @@ export function duration(seconds) {
 }
 
 export function count(value) {
-  return Math.round(value).toLocaleString("en").replaceAll(",", "\u202f")
+  return Math.round(value).toLocaleString("en")
 }
 
 export function percent(share) {
-  return Number.isFinite(share) ? `${number(share * 100, 3)} %` : "–"
+  return Number.isFinite(share) ? `${number(share * 100, 3)}%` : "–"
 }
 
 /** Label of an axis tick: shorter than a value. */
 export function tick(value, unit) {
   if (value === null || value === undefined) return ""
   if (unit === "B") return bytes(value)
+  if (unit === "share") return percent(value)
   if (value === 0) return "0"
   const size = Math.abs(value)
   if (size >= 1e4 || size < 1e-3) return value.toExponential(1).replace(".0e", "e").replace("e+", "e").replace("-", "−")

@@ -9,6 +9,7 @@ const COLUMNS = 2 // of uPlot for every line: value, smoothed
 const STEP_INCREMENTS = [1, 2, 5, 10, 20, 25, 50].concat(
   Array.from({ length: 8 }, (_, power) => [1, 2, 2.5, 5].map((m) => m * 10 ** (power + 2))).flat(),
 )
+const QUIET = "checkpoint_saved" // came by itself: a tick at the foot, no line through the curves
 const MARKER_COLOURS = { critical: "danger", warning: "warning", note: "primary" }
 
 export class LineChart {
@@ -259,9 +260,10 @@ export class LineChart {
       const x = Math.round(u.valToPos(marker.step, "x", true)) + 0.5
       ctx.strokeStyle = alpha(this.board.theme[MARKER_COLOURS[marker.level]], 0.75)
       ctx.lineWidth = ratio
-      ctx.setLineDash([4 * ratio, 3 * ratio])
+      const quiet = marker.kind === QUIET
+      ctx.setLineDash(quiet ? [] : [4 * ratio, 3 * ratio])
       ctx.beginPath()
-      ctx.moveTo(x, top)
+      ctx.moveTo(x, quiet ? top + height - 7 * ratio : top)
       ctx.lineTo(x, top + height)
       ctx.stroke()
     }

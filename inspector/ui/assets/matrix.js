@@ -206,6 +206,7 @@ export class MatrixChart {
   #drawMarkers(context, toX, plot) {
     const levels = { critical: "danger", warning: "warning", note: "text" }
     for (const marker of this.board.markers) {
+      if (marker.kind === "checkpoint_saved") continue // came by itself; the line charts have a tick
       const x = Math.round(toX(marker.step)) + 0.5
       if (x < plot.left || x > plot.left + plot.width) continue
       context.strokeStyle = alpha(this.board.theme[levels[marker.level]], 0.8)

@@ -140,7 +140,7 @@ function values(list, columns) {
 function facts(one, shape) {
   const parts = [shape, `norm ${say(one.norm)}`]
   if (one.mean !== undefined) parts.push(`mean ${say(one.mean, 3)}`, `${say(one.min, 3)} … ${say(one.max, 3)}`)
-  if (one.zeros > 0) parts.push(`${Math.round(one.zeros * 100)} % zeros`)
+  if (one.zeros > 0) parts.push(`${Math.round(one.zeros * 100)}% zeros`)
   if (one.nan) parts.push(`${one.nan} NaN`)
   if (one.inf) parts.push(`${one.inf} infinite`)
   return parts.join(" · ")
