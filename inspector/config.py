@@ -73,7 +73,9 @@ class RunConfig:
         init: how modules are initialised, by the name of their type (``{"Linear":
             "kaiming_normal"}``); a type that is not named keeps PyTorch's default.
         replace: modules exchanged once the model is built: a type or a path to a class of
-            ``torch.nn`` that needs no arguments (``{"Sigmoid": "ReLU"}``).
+            ``torch.nn`` that needs no arguments (``{"Sigmoid": "ReLU"}``). An activation that
+            ``forward`` calls as a function has parentheses (``{"sigmoid()": "ReLU"}``), and
+            before it the path of a module, if only calls inside that are meant.
         follows: the finding of an earlier run that this one answers: ``run``, ``code``,
             ``text``, ``value``, ``threshold``, ``side``; its page then says whether it helped.
         precision: one of ``PRECISIONS``; other than float32 trains under autocast, fp16 with

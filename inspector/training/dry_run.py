@@ -21,6 +21,7 @@ from inspector.training.order import untouched
 from inspector.training.own.batches import size_of, to_device
 from inspector.training.own.datasets import OwnSamples
 from inspector.training.own.reference import is_code
+from inspector.training.replacing import heard
 from inspector.training.samples import Draw, Examples
 from inspector.training.task import Task
 from inspector.training.transcription import check_lengths
@@ -109,7 +110,8 @@ def _feed(task: Task, batch: Any) -> Tensor | None:
     """The outputs; None where the step is the user's own, which keeps them to itself."""
     samples = size_of(batch)
     batch = to_device(batch, task.device)
-    with _untouched(task), _entered(task.model) as entered:
+    called = heard(task.model, compiled=task.config.compile)
+    with _untouched(task), called, _entered(task.model) as entered:
         try:
             if task.loss_fn is None:
                 with torch.enable_grad():  # a step of the user's own may differentiate

@@ -21,8 +21,10 @@ from inspector.exports.script.text import (
     module_source,
     source_of,
 )
+from inspector.training.exchanging import Exchange, exchange
 from inspector.training.initialisation import summary
 from inspector.training.models import arguments_for, torchvision_arguments
+from inspector.training.replacing import by_path
 
 
 def write_model(facts: Facts, imports: Imports, definitions: list[str], main: Lines) -> None:
@@ -39,9 +41,20 @@ def write_model(facts: Facts, imports: Imports, definitions: list[str], main: Li
         definitions.append(module_source(imports, inspect.getsource(module)))
         made = arguments_for(type(model), config, facts.task.source)
         main.add(f"model = {call(type(model).__name__, made)}")
-    for wanted, name in config.replace.items():
-        definitions += source_of(imports, pieces.replace)
-        main.add(f"replace(model, {literal(wanted)}, nn.{name})")
+    _replace(config.replace, imports, definitions, main)
+
+
+def _replace(wanted: dict[str, Any], imports: Imports, definitions: list[str], main: Lines) -> None:
+    """Adds what puts other modules in place, then other functions."""
+    for key, name in wanted.items():
+        if not key.endswith("()"):
+            definitions += source_of(imports, pieces.replace)
+            main.add(f"replace(model, {literal(key)}, nn.{name})")
+    for path, functions in by_path(wanted).items():
+        definitions += source_of(imports, Exchange, exchange)
+        module = f"model.get_submodule({literal(path)})" if path else "model"
+        made = ", ".join(f"{literal(name)}: nn.{cls}()" for name, cls in functions.items())
+        main.add(f"exchange({module}, {{{made}}})")
 
 
 def first_weights(facts: Facts, imports: Imports, main: Lines, out: Path) -> None:
