@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,60 @@ from inspector.config import RunConfig
 from inspector.errors import InspectorError
 from inspector.ui.context import escape
 
+_EVERY = "500ms"
+
+Told = Callable[[str, float], None]
+
+
+class _Stopped(Exception):
+    """Somebody pressed Stop."""
+
+
+class Check:
+    """One check beside the page; it starts at once and runs in processes of its own.
+
+    Attributes:
+        said: how far it is; ``share`` the same from 0 to 1.
+        result: what it found; None while it runs, and where it was refused or stopped.
+        refusal: why it could not be made, in a sentence.
+    """
+
+    def __init__(self, config: RunConfig, title: str, check: Callable[[Told], Any]) -> None:
+        self.config = config
+        self.title = self.said = title
+        self.share = 0.0
+        self.result: Any = None
+        self.refusal = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(check,), name="inspector-check", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Ends it at its next step."""
+        self._stop.set()
+
+    def _run(self, check: Callable[[Told], Any]) -> None:
+        try:
+            self.result = check(self._told)
+        except _Stopped:
+            self.refusal = "Stopped."
+        except InspectorError as error:
+            self.refusal = str(error)
+
+    def _told(self, text: str, share: float) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        self.said, self.share = f"{self.title} {text}", min(share, 1.0)
+
 
 def checks_panel(config: RunConfig | dict[str, Any], key: str) -> None:
-    """The buttons, and the answer of the one that was pressed; runs in processes of its own.
+    """The buttons, and the answer of the one that was pressed; the page stays usable meanwhile.
 
     Nothing is drawn for the settings of a newer version.
     """
@@ -21,62 +73,65 @@ def checks_panel(config: RunConfig | dict[str, Any], key: str) -> None:
         config = config if isinstance(config, RunConfig) else RunConfig.from_dict(config)
     except InspectorError:
         return
-    st.fragment(_panel)(config, key)  # the rest of the page stays usable meanwhile
+    job: Check | None = st.session_state.get(_place(key))
+    running = job is not None and job.running
+    st.fragment(_panel, run_every=_EVERY if running else None)(config, key, running)
 
 
-def _panel(config: RunConfig, key: str) -> None:
+def _panel(config: RunConfig, key: str, was_running: bool) -> None:
+    job: Check | None = st.session_state.get(_place(key))
+    running = job is not None and job.running
+    if running != was_running:
+        st.rerun()  # begins to follow the check, or stops
     with st.container(horizontal=True, gap="small"):
-        overfit = st.button(
+        st.button(
             "Overfit one batch", icon=":material/psychology:", key=f"{key}/overfit",
+            disabled=running, on_click=_overfit, args=(config, key),
             help="Trains a copy on one batch, 1,000 steps or a minute at most. What can be "
             "learned can be learned by heart; a model that does not has a fault.",
         )  # fmt: skip
-        twice = st.button(
+        st.button(
             "Do two runs agree?", icon=":material/compare_arrows:", key=f"{key}/twice",
+            disabled=running, on_click=_twice, args=(config, key),
             help="Trains twice for ten steps and compares batches, losses, gradients and weights "
             "bit for bit.",
         )  # fmt: skip
-    if overfit:
-        _overfit(config)
-    elif twice:
-        _twice(config)
+        if running and job is not None:
+            st.button("Stop", icon=":material/stop:", key=f"{key}/stop", on_click=job.stop)
+    if running and job is not None:
+        st.progress(job.share, job.said)
+    elif job is not None and job.config == config:
+        _answer(job)
 
 
-def _overfit(config: RunConfig) -> None:
+def _place(key: str) -> str:
+    return f"{key}/check"
+
+
+def _overfit(config: RunConfig, key: str) -> None:
     from inspector.training.checks import check_overfit  # imports torch
 
-    verdict = _run("Training on one batch …", lambda told: check_overfit(config, told=told))
-    if verdict is None:
-        return
-    _answer(verdict.learned, verdict.text, verdict.meaning)
-    if len(verdict.losses) > 1:
-        st.line_chart(verdict.losses, height=160, x_label="step", y_label="loss of the batch")
+    st.session_state[_place(key)] = Check(
+        config, "Training on one batch …", lambda told: check_overfit(config, told=told)
+    )
 
 
-def _twice(config: RunConfig) -> None:
+def _twice(config: RunConfig, key: str) -> None:
     from inspector.training.checks import check_reproducibility  # imports torch
 
-    found = _run("Training twice …", lambda told: check_reproducibility(config, told=told))
-    if found is not None:
-        _answer(found.same, found.text, found.meaning)
+    st.session_state[_place(key)] = Check(
+        config, "Training twice …", lambda told: check_reproducibility(config, told=told)
+    )
 
 
-def _run(title: str, check: Callable[[Callable[[str, float], None]], Any]) -> Any:
-    """What the check has found; None where it was refused, with the reason on the page."""
-    bar = st.progress(0.0, title)
-
-    def told(text: str, share: float) -> None:
-        bar.progress(min(share, 1.0), f"{title} {text}")
-
-    try:
-        return check(told)
-    except InspectorError as error:
-        st.error(escape(str(error)), icon=":material/block:")
-        return None
-    finally:
-        bar.empty()
-
-
-def _answer(passed: bool, text: str, meaning: str) -> None:
+def _answer(job: Check) -> None:
+    found = job.result
+    if found is None:
+        st.error(escape(job.refusal or "The check failed."), icon=":material/block:")
+        return
+    passed = found.learned if hasattr(found, "learned") else found.same
     show, icon = (st.success, ":material/check:") if passed else (st.warning, ":material/warning:")
-    show(f"**{escape(text)}** {escape(meaning)}", icon=icon)
+    show(f"**{escape(found.text)}** {escape(found.meaning)}", icon=icon)
+    losses = getattr(found, "losses", ())
+    if len(losses) > 1:
+        st.line_chart(losses, height=160, x_label="step", y_label="loss of the batch")

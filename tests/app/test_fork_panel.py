@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -149,5 +152,36 @@ def test_a_batch_is_learned_by_heart_at_the_press_of_a_button(
     )
     app = shown("done")
     app.button(key="fork/done/overfit").click().run()
-    assert not app.exception
+    answered(app, "fork/done")
     assert "Learns 64 samples by heart in" in app.success[0].value
+
+
+def answered(app: AppTest, key: str) -> None:
+    for _ in range(600):
+        if not app.session_state[f"{key}/check"].running:
+            break
+        time.sleep(0.1)
+    app.run()
+    assert not app.exception, app.exception
+
+
+def test_one_check_at_a_time_and_it_can_be_stopped(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inspector.training import checks
+
+    def endless(_: RunConfig, told: Any) -> None:
+        for step in itertools.count():
+            told(f"step {step}", 0.5)
+            time.sleep(0.01)
+
+    recorded(runs_dir, "done")
+    monkeypatch.setattr(checks, "check_overfit", endless)
+    app = shown("done")
+    app.button(key="fork/done/overfit").click().run()
+    app.run()
+    assert app.button(key="fork/done/twice").disabled
+    app.button(key="fork/done/stop").click().run()
+    answered(app, "fork/done")
+    assert app.error[0].value == "Stopped\\."
+    assert not app.button(key="fork/done/twice").disabled
