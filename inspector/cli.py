@@ -97,7 +97,9 @@ def train(
 
 @app.command()
 def fork(
-    run: Annotated[str, typer.Argument(help="RUN, RUN@STEP, RUN@last or RUN@best.")],
+    run: Annotated[
+        str, typer.Argument(help="RUN, RUN@STEP, RUN@last, RUN@best or RUN@earliest.")
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="key=value, such as lr=0.01, clip=norm or schedule=cosine."),
@@ -108,7 +110,8 @@ def fork(
 ) -> None:
     """Goes on from another run's checkpoint with other settings, on the same batches.
 
-    RUN alone is its present step while it is live, else its last checkpoint.
+    RUN alone is its present step while it is live, else its last checkpoint. The snapshots that
+    a live run holds in memory are found by their STEP too; RUN@earliest is the first of them.
     """
     from inspector import headless as console
     from inspector.training.forking import fork_reference

@@ -141,6 +141,14 @@ def _check_capture(value: Any) -> None:
         )
 
 
+def _check_checkpoint(value: Any) -> None:
+    step = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if value is not None and value != "earliest" and not step:
+        raise CommandError(
+            f"checkpoint takes nothing, 'earliest' or a step, 0 or more, but got {value!r:.80}."
+        )
+
+
 # name: (None allowed, must be positive, exclusive upper bound)
 _RANGES: dict[str, tuple[bool, bool, float | None]] = {
     "lr": (True, False, None),
@@ -218,7 +226,8 @@ class Command:
             acts (set a control, reinitialize or unfreeze a module) and is judged fifty steps
             later; ``fault`` injects, reveals or heals; ``lr_finder`` tries learning rates on a
             copy; ``rewind`` goes back to a kept state, and may lower the learning rate.
-            ``checkpoint`` writes the state of a built-in run to its ``blobs/checkpoints``.
+            ``checkpoint`` writes the state of a built-in run to its ``blobs/checkpoints``: the
+            present one (None), or one that the time machine holds, by its step or ``earliest``.
         id: unique; a second command with the same id is ignored.
     """
 
@@ -238,9 +247,11 @@ class Command:
                 )
         elif self.name == "capture_backward":
             _check_capture(self.value)
+        elif self.name == "checkpoint":
+            _check_checkpoint(self.value)
         elif self.name in _INTERVENTIONS:
             _check_intervention(self.name, self.value)
-        elif self.name not in ("pause", "resume", "stop", "capture_graph", "checkpoint"):
+        elif self.name not in ("pause", "resume", "stop", "capture_graph"):
             raise CommandError(f"There is no command named {self.name!r}.")
 
     def to_json(self) -> str:

@@ -100,7 +100,8 @@ class CommandApplied(Event):
 
     @property
     def text(self) -> str:
-        value = "" if self.effective is None else f" = {_short(self.effective)}"
+        kept = self.effective is None or self.name == "checkpoint"  # a file's name says nothing
+        value = "" if kept else f" = {_short(self.effective)}"
         note = f" ({self.note})" if self.note else ""
         return f"{self.name}{value}{note}"
 
@@ -352,8 +353,8 @@ class EarlyStopped(Event):
 class CheckpointSaved(Event):
     """A checkpoint was written; ``path`` is relative to the run directory.
 
-    ``at`` is the number of steps it has completed, ``reason`` is last, best, every or command,
-    ``val_loss`` the newest validation loss that it knows, ``size`` its bytes.
+    ``at`` is the number of steps it has completed, ``reason`` is last, best, every, command or
+    snapshot, ``val_loss`` the newest validation loss that it knows, ``size`` its bytes.
     """
 
     kind: ClassVar[str] = "checkpoint_saved"
@@ -365,12 +366,12 @@ class CheckpointSaved(Event):
 
     @property
     def text(self) -> str:
-        best = f": validation loss {self.val_loss:.4g}" if self._is_best else ""
-        return f"Checkpoint {self.path} saved{best}."
-
-    @property
-    def _is_best(self) -> bool:
-        return self.reason == "best" and self.val_loss is not None
+        if self.reason in ("last", "best"):
+            known = self.reason == "best" and self.val_loss is not None
+            loss = f": validation loss {self.val_loss:.4g}" if known else ""
+            return f"{self.reason.capitalize()} checkpoint saved{loss}."
+        step = "" if self.at is None else f" of step {self.at:,}"
+        return f"Checkpoint{step} saved."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -419,7 +420,8 @@ class Paused(Event):
 
     @property
     def text(self) -> str:
-        return "Paused." if self.reason == "command" else f"Paused ({self.reason})."
+        why = {"nonfinite": " at a non-finite value", "steps_done": " after the steps asked for"}
+        return f"Paused{why.get(self.reason, '')}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -486,7 +488,8 @@ class ScheduleChanged(Event):
     @property
     def text(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
-        return f"{self.probe} is measured every {self.every} steps{why}."
+        steps = "every step" if self.every == 1 else f"every {self.every} steps"
+        return f"Measured at {steps}: {self.probe}{why}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

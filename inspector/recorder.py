@@ -452,6 +452,7 @@ class Recorder:
             epoch=self._context.get("epoch"),
             controls=_as_dict(self.steering.controls),
             stopping=self.steering.pace.stopped,
+            snapshots=self.timemachine.history.held,
         )
 
     def _listen(self) -> None:

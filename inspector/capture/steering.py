@@ -41,7 +41,8 @@ class Steering:
         graph_wanted: the autograd graph of the next step was asked for.
         backward_wanted: what was asked for of the next backward pass; None when nothing.
         conductor: the loop, if it follows the controls that only it can.
-        saver: writes a checkpoint and gives its path; None where nobody can.
+        saver: writes the checkpoint that the command asks for and gives its path; None where
+            nobody can.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Steering:
         self.backward_wanted: dict[str, Any] | None = None
         self.heeds_stop = False
         self.conductor: Conductor | None = None
-        self.saver: Callable[[], str] | None = None
+        self.saver: Callable[[Any], str] | None = None
         self._observer = observer
         self._emit = emit
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
@@ -142,7 +143,7 @@ class Steering:
             raise CommandError(
                 "Checkpoints are kept by the built-in loop; call torch.save in the script."
             )
-        return _applied(command, self.saver())
+        return _applied(command, self.saver(command.value))
 
     def _do_capture_graph(self, command: Command) -> Event:
         self.graph_wanted = True

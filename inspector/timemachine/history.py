@@ -6,7 +6,8 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,8 +59,18 @@ class History:
             for call in kept.popleft()[1]:
                 self._bytes -= call.nbytes
 
-    def copy(self, model: nn.Module, optimizers: Sequence[Optimizer], step: int) -> None:
-        """Copies the state before ``step``, which is at or after ``due``."""
+    def copy(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        step: int,
+        beside: Callable[[], Any] | None = None,
+    ) -> None:
+        """Copies the state before ``step``, which is at or after ``due``.
+
+        Args:
+            beside: gives what the loop wants kept with it.
+        """
         if self._room is None:
             self._room = self._count(bytes_needed(model, optimizers), model)
         if self._room == 0:
@@ -69,8 +80,13 @@ class History:
         if len(self.slots) < self._room:
             self.slots.append(StateCopy())
         slot = min(self.slots, key=lambda kept: kept.step)
-        slot.take(model, optimizers, step)
+        slot.take(model, optimizers, step, None if beside is None else beside())
         self._plan(step, started)
+
+    @property
+    def held(self) -> list[int]:
+        """Steps before which the state was copied with what the loop needs to go on from there."""
+        return sorted(slot.step for slot in self.slots if slot.beside is not None)
 
     def newest_good(self, before: int | None = None) -> StateCopy | None:
         """The latest copy that is wholly finite, made at or before a step."""

@@ -221,6 +221,21 @@ class TimeMachine:
         elif loss is not None:
             self._loss = float(loss)
 
+    def keep(self, beside: Callable[[], Any]) -> None:
+        """Between two steps, before batches are drawn: copies the state if that is due.
+
+        Args:
+            beside: gives what the loop needs beside it to go on from there.
+        """
+        if self._resting or self.closed or self._ill or self.now() < self.history.due:
+            return
+        if (model := self._model()) is not None:
+            self.guarded(self._copy, model, self.now(), beside)
+
+    def _copy(self, model: nn.Module, step: int, beside: Callable[[], Any] | None = None) -> None:
+        self.history.copy(model, self.optimizers(), step, beside)
+        self._find_buffers(model)
+
     # ------------------------------------------------------------ called by the hooks
 
     def enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -265,8 +280,7 @@ class TimeMachine:
             history.add(self._step, self._calls)
         self._calls, self._loss, self._step = [], None, step
         if step >= history.due and not self._ill:
-            history.copy(model, self.optimizers(), step)
-            self._find_buffers(model)
+            self._copy(model, step)
 
     def criterion(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """The loss module was called."""

@@ -19,17 +19,19 @@ class StateCopy:
 
     Attributes:
         step: the step that was about to run, 0-based; -1 while nothing was taken.
-        random: the state of the random numbers at that moment.
+        beside: what the loop keeps with it, to go on from there; None where it keeps nothing.
     """
 
     def __init__(self) -> None:
         self.step = -1
-        self.random: list[Tensor] = []
+        self.beside: Any = None
         self._copies: list[Tensor] = []
         self._keys: list[tuple[int, Any] | None] = []
         self._plain: dict[tuple[int, Any], Any] = {}
 
-    def take(self, model: nn.Module, optimizers: Sequence[Optimizer], step: int) -> None:
+    def take(
+        self, model: nn.Module, optimizers: Sequence[Optimizer], step: int, beside: Any = None
+    ) -> None:
         """Copies the state as it is now."""
         sources, self._keys, plain = _collect(model, optimizers)
         self._plain = {key: copy.deepcopy(value) for key, value in plain.items()}
@@ -38,8 +40,7 @@ class StateCopy:
                 _copy(self._copies, sources)
             else:
                 self._copies = [source.clone() for source in sources]
-        self.random = random_state()
-        self.step = step
+        self.step, self.beside = step, beside
 
     def restore(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> bool:
         """Writes the copy back, in place; False when the model has other tensors by now."""
@@ -55,6 +56,23 @@ class StateCopy:
                 _put(optimizers, place, values, here)
             _drop_younger(optimizers, {number for number, _ in self._states_keys()})
         return True
+
+    def contents(
+        self, model: nn.Module, optimizers: Sequence[Optimizer]
+    ) -> tuple[dict[int, Tensor], dict[int, dict[Any, Any]]] | None:
+        """The copies by the ``id`` of whose they are, and optimizer states by parameter number.
+
+        None when the model has other tensors by now. Nothing is copied: the next :meth:`take`
+        writes into these tensors.
+        """
+        own = _own(model, optimizers)
+        kept = [c for key, c in zip(self._keys, self._copies, strict=True) if key is None]
+        if self.step < 0 or not _alike(kept, own):
+            return None
+        states: dict[int, dict[Any, Any]] = {}
+        for (number, name), value in self._states().items():
+            states.setdefault(number, {})[name] = value
+        return {id(tensor): copied for tensor, copied in zip(own, kept, strict=True)}, states
 
     def finite(self) -> bool:
         """Whether every number in the copy is finite."""
@@ -105,14 +123,7 @@ def _collect(
     model: nn.Module, optimizers: Sequence[Optimizer]
 ) -> tuple[list[Tensor], list[tuple[int, Any] | None], dict[tuple[int, Any], Any]]:
     """All tensors, their place in an optimizer's state (None for the model's), other values."""
-    tensors: list[Tensor] = [
-        tensor.detach() for tensor in (*model.parameters(), *model.buffers()) if not is_lazy(tensor)
-    ]
-    own = {id(p) for p in model.parameters()}
-    for _, parameter in _optimized(optimizers):
-        if id(parameter) not in own:
-            own.add(id(parameter))
-            tensors.append(parameter.detach())
+    tensors = [tensor.detach() for tensor in _own(model, optimizers)]
     keys: list[tuple[int, Any] | None] = [None] * len(tensors)
     plain: dict[tuple[int, Any], Any] = {}
     for number, (optimizer, parameter) in enumerate(_optimized(optimizers)):
@@ -123,6 +134,19 @@ def _collect(
             else:
                 plain[number, name] = value
     return tensors, keys, plain
+
+
+def _own(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[Tensor]:
+    """Parameters and buffers of the model, then what else is optimized."""
+    tensors: list[Tensor] = [
+        tensor for tensor in (*model.parameters(), *model.buffers()) if not is_lazy(tensor)
+    ]
+    known = {id(p) for p in model.parameters()}
+    for _, parameter in _optimized(optimizers):
+        if id(parameter) not in known:
+            known.add(id(parameter))
+            tensors.append(parameter)
+    return tensors
 
 
 def _optimized(optimizers: Sequence[Optimizer]) -> Iterator[tuple[Optimizer, Tensor]]:

@@ -87,7 +87,8 @@ def fork(
     It trains in a child process while another run trains in this one.
 
     Args:
-        at: a step, ``last``, ``best``, or ``now``: a live run writes a checkpoint first.
+        at: a step, ``last``, ``best``; or of a live run, which writes a checkpoint first, ``now``,
+            ``earliest`` or the step of a snapshot that it holds in memory.
 
     Raises:
         InspectorError: it cannot work; nothing was created.
@@ -100,27 +101,44 @@ def fork(
 
 
 def fork_reference(run: str, runs_dir: Path) -> str:
-    """``RUN@STEP`` as it is; ``RUN@now`` and a live ``RUN`` as a checkpoint that it writes now.
+    """A reference to a checkpoint that is there; of a live run, one that it writes for this.
+
+    It does so for ``RUN``, ``RUN@now``, and where there is no such file for ``RUN@STEP`` and
+    ``RUN@earliest``, which mean states that it holds in memory. Anything else stays as it is.
 
     Raises:
         InspectorError: there is no such run, or it cannot write one.
     """
     name, _, at = run.rpartition("@") if "@" in run else (run, "", "")
-    if at not in ("", "now"):
+    in_memory = at == "earliest" or at.isdecimal()
+    if in_memory:
+        with contextlib.suppress(ConfigError):
+            checkpoints.locate(run, runs_dir)
+            return run
+    elif at not in ("", "now"):
         return run
     with Run(run_path(runs_dir, name)) as opened:
         live = opened.status in ("running", "paused")
+    if in_memory:
+        step = int(at) if at.isdecimal() else at
+        return str(checkpoint_now(name, runs_dir, of=step)) if live else run
     return str(checkpoint_now(name, runs_dir)) if live or at else f"{name}@last"
 
 
-def checkpoint_now(run: str, runs_dir: Path, *, wait: float = _CHECKPOINT_SECONDS) -> Path:
+def checkpoint_now(
+    run: str, runs_dir: Path, *, of: int | str | None = None, wait: float = _CHECKPOINT_SECONDS
+) -> Path:
     """Asks a live run for a checkpoint and waits for it; the file.
+
+    Args:
+        of: the step of a snapshot that it holds in memory, or ``earliest``; the present state
+            when left out.
 
     Raises:
         ConfigError: the run has ended, refused, or did not reach the end of a step in time.
     """
     path = run_path(runs_dir, run)
-    command = Command(name="checkpoint")
+    command = Command(name="checkpoint", value=of)
     end = time.monotonic() + wait
     with Run(path) as opened:
         if opened.status not in ("running", "paused"):

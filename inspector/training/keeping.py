@@ -25,6 +25,7 @@ from inspector.training import checkpoints
 from inspector.training.checkpoints import FORMAT, State, plain
 from inspector.training.order import again, beginning, doubts
 from inspector.training.random_numbers import random_numbers, set_random_numbers
+from inspector.training.snapshots import beside, snapshot, state_then
 from inspector.training.state import Part, restore, state_of
 from inspector.training.task import Task
 
@@ -72,7 +73,7 @@ class Keeper:
         self._pending: State | None = None
         self._written: dict[str, float] = {}
         self._told_full = self._told_bad = False
-        watch.on_checkpoint(lambda: self.save("command"))
+        watch.on_checkpoint(self._asked)
 
     # ------------------------------------------------------------ going on
 
@@ -113,6 +114,10 @@ class Keeper:
         return batches
 
     # ------------------------------------------------------------ called by the loop
+
+    def between(self) -> None:
+        """Before the batches of a step are drawn: the time machine may copy the state."""
+        self._watch.timemachine.keep(self._beside)
 
     def stepped(self) -> None:
         """After each step."""
@@ -183,31 +188,56 @@ class Keeper:
     def _move(self, to: Position) -> None:
         self._at.step, self._at.epoch, self._at.batch = to.step, to.epoch, to.batch
 
+    def _asked(self, wanted: int | str | None) -> str:
+        """Writes the checkpoint of a command: the present state, or one of an earlier step."""
+        if wanted is None:
+            return self.save("command")
+        copied = snapshot(self._watch.timemachine.history, wanted)
+        return self._write("snapshot", self._whole("snapshot", state_then(self._task, copied)))
+
+    def _beside(self) -> State:
+        gradients = not self._watch.controls.zero_grad
+        return {**beside(self._task, self._parts, gradients=gradients), **self._moment()}
+
     def _state(self, reason: str) -> State:
-        task, watch, marked = self._task, self._watch, self._marked
-        state = state_of(task, self._parts, gradients=not watch.controls.zero_grad)
-        if marked is not None:
-            state["parts"] = dict(marked["parts"])
+        marked = self._marked
+        state = state_of(self._task, self._parts, gradients=not self._watch.controls.zero_grad)
+        state |= self._moment()
+        if marked is None:
+            state["random"] = random_numbers()
+        else:
+            state["parts"], state["random"] = dict(marked["parts"]), dict(marked["random"])
             state["optimizer"]["param_groups"] = marked["param_groups"]
+            state["at"] = marked["at"]
+        return self._whole(reason, state)
+
+    def _moment(self) -> State:
+        """Where training is, and what it has learned of itself so far."""
+        watch = self._watch
+        return {
+            "step": watch.step,
+            "at": dataclasses.asdict(self._at),
+            "begun": self._begun,
+            "best": self._best,
+            "val_loss": self._val_loss,
+            "notes": [f"A fault was in the model: {name}." for name in watch.faults],
+            "controls": watch.controls,
+        }
+
+    def _whole(self, reason: str, state: State) -> State:
+        """A checkpoint: a state, and what stays the same in all of a run's."""
+        task, watch = self._task, self._watch
+        config = dataclasses.replace(task.config, controls=state.pop("controls"))
         return {
             "format": FORMAT,
             **state,
-            "config": plain(
-                dataclasses.replace(task.config, controls=watch.controls).to_dict(), "config", []
-            ),
-            "step": watch.step,
-            "at": dataclasses.asdict(self._at) if marked is None else marked["at"],
-            "begun": self._begun,
-            "random": dict(marked["random"]) if marked is not None else random_numbers(),
-            "best": self._best,
-            "val_loss": self._val_loss,
+            "config": plain(config.to_dict(), "config", []),
             "samples": task.samples,
             "sources": dict(task.sources),
             "threads": torch.get_num_threads(),
             "run": watch.run_name,
             "wall": time.time(),
             "reason": reason,
-            "notes": [f"A fault was in the model: {name}." for name in watch.faults],
             "torch": str(torch.__version__),
         }
 
@@ -222,7 +252,8 @@ class Keeper:
     def _write(self, reason: str, state: State) -> str:
         relative = checkpoints.FOLDER / checkpoints.file_name(reason, state["step"])
         path = self._watch.run_path / relative
-        if reason != "command" and path.exists() and not _finite(state["model"]):
+        asked = reason in ("command", "snapshot")
+        if not asked and path.exists() and not _finite(state["model"]):
             self._keep_good(path, state["step"])
             return str(relative)
         self._written[reason] = time.monotonic()
@@ -234,7 +265,7 @@ class Keeper:
             if not self._told_full:
                 self._told_full = True
                 self._watch.event(CheckpointFailed(path=str(relative), error=str(error)))
-            if reason == "command":
+            if asked:
                 raise CommandError(f"The checkpoint could not be written: {error}.") from error
             return str(relative)
         self._told_full = False

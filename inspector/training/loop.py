@@ -118,7 +118,10 @@ class Loop:
     def _groups(self) -> Iterator[list[Timed]]:
         """The batches of each step of this epoch."""
         rest = timed(self.keeper.batches())
-        while group := list(itertools.islice(rest, self.accumulate)):
+        while True:
+            self.keeper.between()
+            if not (group := list(itertools.islice(rest, self.accumulate))):
+                return
             self.at.batch += len(group)
             yield group
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -16,11 +16,12 @@ from inspector.ui import context, runs
 from inspector.ui.checks import checks_panel
 from inspector.ui.commanding import send
 from inspector.ui.context import escape
-from inspector.views.checkpoints import Checkpoint, checkpoints, lineage
+from inspector.views.checkpoints import Checkpoint, checkpoints, lineage, snapshots
 from inspector.views.controls import in_force
 from inspector.views.newest import newest
 
 _NOW = "now"
+_EARLIEST = "earliest"
 _AS_IT_IS = "as it is"
 
 
@@ -119,19 +120,22 @@ def _table(found: list[Checkpoint]) -> None:
 
 
 def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
-    places = ([_NOW] if live else []) + [one.name for one in found]
-    steps = {one.name: one.step for one in found}
     key = f"fork/{run.name}"
+    steps = {one.name: one.step for one in found}
+    places = _in_memory(run, st.session_state.get(f"{key}/at"), steps) if live else {}
+    places |= {name: f"{name} · step {step:,}" for name, step in steps.items()}
     now = in_force(run.config, run.events())
     with st.form(key, border=False):
         place, lr, clip, schedule, more = st.columns(5, vertical_alignment="bottom")
         at = place.selectbox(
             "Go on from",
-            places,
-            format_func=lambda name: (
-                "the present step" if name == _NOW else f"{name} · step {steps[name]:,}"
-            ),
+            list(places),
+            format_func=lambda name: places.get(name, name),
             key=f"{key}/at",
+            help="A snapshot lies in the memory of the running training; it is written as a "
+            "checkpoint when you go on from it."
+            if live
+            else None,
         )
         changes = _settings(run, now, key, lr, clip, schedule)
         extent = more.number_input(
@@ -154,11 +158,22 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
     if not (forked or resumed) or at is None:
         return
     beat = run.heartbeat
-    reached = beat.step if at == _NOW and beat else steps.get(at, 0)
+    reached = beat.step if at == _NOW and beat else steps.get(at, int(at) if at.isdecimal() else 0)
     if not extent and beat and beat.total_steps is not None and reached >= beat.total_steps:
         extent = reached
     length = {"steps": int(reached + extent)} if extent else {}
     _start(run.name, at, {**(changes if forked else {}), **length})
+
+
+def _in_memory(run: Run, chosen: str | None, steps: Mapping[str, int]) -> dict[str, str]:
+    """What a live run can write a checkpoint of, and how it is called."""
+    held = {str(step): f"snapshot · step {step:,}" for step in reversed(snapshots(run))}
+    places = {_NOW: "the present step"}
+    if held and run.status == "running":  # which replaces them while somebody chooses
+        places[_EARLIEST] = "the earliest snapshot"
+    if chosen and chosen.isdecimal():  # is not taken from under somebody who has chosen it
+        places[chosen] = f"snapshot · step {int(chosen):,}"
+    return places | {name: said for name, said in held.items() if name not in steps}
 
 
 def _settings(

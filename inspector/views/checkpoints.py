@@ -49,6 +49,14 @@ def checkpoints(run: Run) -> list[Checkpoint]:
     return sorted(present, key=lambda one: (order.get(one.name, 2), -one.step))
 
 
+def snapshots(run: Run) -> list[int]:
+    """Steps of which a live run holds the state in memory, as it said last; earliest first."""
+    beat = run.heartbeat
+    if beat is None or run.status not in ("running", "paused"):
+        return []
+    return [int(step) for step in beat.facts.get("snapshots", ())]
+
+
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """Where a run that goes on from another one comes from.
