@@ -44,6 +44,7 @@ def _findings(name: str) -> None:
             st.error(escape(str(error)), icon=":material/tune:")
             found = diagnose(run, thresholds={})
         modules = (run.document("modules") or {}).get("modules", [])
+        activations = (run.document("structure") or {}).get("activations", [])
         steps = run.series("loss", max_points=2).steps
     repair.answered(config, found, int(steps[-1]) + 1 if len(steps) else 0)
     repair.verdicts(events)
@@ -51,7 +52,9 @@ def _findings(name: str) -> None:
     if not found:
         st.success("Nothing suspicious has been found so far.")
         return
-    draw = partial(_card, name=name, config=config, modules=modules, live=live)
+    draw = partial(
+        _card, name=name, config=config, modules=modules, activations=activations, live=live
+    )
     serious = [finding for finding in found if finding.level != "note"]
     for position, finding in enumerate(serious):
         draw(finding, position)
@@ -69,6 +72,7 @@ def _card(
     name: str,
     config: dict[str, Any],
     modules: list[dict[str, Any]],
+    activations: list[dict[str, Any]],
     live: bool,
 ) -> None:
     card = view.cards([finding])[0]
@@ -85,9 +89,8 @@ def _card(
         if card.explanation:
             st.markdown(escape(card.explanation))
             st.caption(escape(card.reference))
-        repair.buttons(
-            finding, name, config, modules, live=live, key=f"remedy-{position}-{card.code}"
-        )
+        key = f"remedy-{position}-{card.code}"
+        repair.buttons(finding, name, config, modules, activations, live=live, key=key)
 
 
 def _evidence(finding: Finding, position: int) -> None:

@@ -39,12 +39,13 @@ def buttons(
     name: str,
     config: dict[str, Any],
     modules: Sequence[Mapping[str, Any]],
+    activations: Sequence[Mapping[str, Any]],
     *,
     live: bool,
     key: str,
 ) -> None:
     """One button for each thing the app can do about a finding; the rest is advice."""
-    for number, action in enumerate(actions(finding, config, modules, live=live)):
+    for number, action in enumerate(actions(finding, config, modules, activations, live=live)):
         if action.needs_new_run:
             if st.button(escape(action.label), key=f"{key}-{number}", help=action.about,
                          icon=":material/restart_alt:"):  # fmt: skip

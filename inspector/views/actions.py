@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ _NEW_WEIGHTS = frozenset(("vanishing_gradient", "saturated_activation", "dead_re
 _SATURATING = frozenset(("Sigmoid", "Tanh", "Hardsigmoid", "Hardtanh", "Softsign"))
 _WEIGHTED = frozenset(("Linear", "Conv1d", "Conv2d", "Conv3d"))
 _RECTIFYING = frozenset(("ReLU", "ReLU6"))
+_FUNCTIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh"}  # and modules that call them
+_FUSED = frozenset(("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"))
 _NORMALISING = frozenset(("Softmax", "Sigmoid", "Tanh", "LogSoftmax"))
 _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "unnormalized_input": ("normalise the inputs", {"normalize": True}),
@@ -44,6 +46,7 @@ def actions(
     finding: Finding,
     config: Mapping[str, Any],
     modules: Sequence[Mapping[str, Any]] = (),
+    activations: Sequence[Mapping[str, Any]] = (),
     *,
     live: bool = True,
 ) -> list[Action]:
@@ -52,9 +55,12 @@ def actions(
     Args:
         config: how the run was started; empty for a loop that is not ours.
         modules: rows of the run's ``modules`` document.
+        activations: rows of ``activations`` in its ``structure`` document: seen in the graph, so
+            those that were called as functions are among them.
         live: whether the run goes on; an ended run of ours leaves only the next one.
     """
-    later = _next_run(finding, config, modules, live=live)
+    kinds = _kinds(modules, activations)
+    later = _next_run(finding, config, modules, kinds, live=live)
     return later if config and not live else _now(finding) + later
 
 
@@ -100,21 +106,25 @@ def _next_run(
     finding: Finding,
     config: Mapping[str, Any],
     modules: Sequence[Mapping[str, Any]],
+    kinds: dict[str, str],
     *,
     live: bool,
 ) -> list[Action]:
-    """What needs a run of its own; nothing where the loop is not ours to start."""
+    """What needs a run of its own; nothing where the loop is not ours to start.
+
+    ``kinds``: types of modules, by what exchanges them.
+    """
     if not config:
         return []
-    types = {str(row["type"]) for row in modules}
+    types = set(kinds.values())
     offered: list[tuple[str, dict[str, Any]]] = []
     if finding.code in _SIGMOID_LIKE:
         offered += [
             (f"{text}, initialised by He", changed | {"init": _by_he(config, types)})
-            for text, changed in _swapped(config, types & _SATURATING, "ReLU")
+            for text, changed in _swapped(config, _of(kinds, _SATURATING), "ReLU")
         ]
     elif finding.code == "dead_relu":
-        offered += _swapped(config, types & _RECTIFYING, "LeakyReLU")
+        offered += _swapped(config, _of(kinds, _RECTIFYING), "LeakyReLU")
     elif finding.code == "double_softmax":
         offered += _last_taken_away(config, modules)
     elif finding.code == "poor_initialization":
@@ -139,15 +149,43 @@ def _next_run(
     ]
 
 
+def _kinds(
+    modules: Sequence[Mapping[str, Any]], activations: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """What exchanges activations and other modules, ``ReLU`` or ``relu()``: their type.
+
+    An activation is a function's where no module of its type lies beside or above what it
+    follows. Its exchange takes in the modules that call the same function.
+    """
+    types = {str(row["path"]): str(row["type"]) for row in modules}
+    placed = {(path.rpartition(".")[0], kind) for path, kind in types.items() if path}
+    kinds = {kind: kind for kind in types.values()}
+    for row in activations:
+        function, path = str(row["function"]), str(row["module"] or "")
+        kind = _FUNCTIONS.get(function)
+        if kind is None or types.get(path) in _FUSED:
+            continue
+        parts = path.split(".")
+        above = (".".join(parts[:depth]) for depth in range(len(parts)))
+        if not any((scope, kind) in placed for scope in above):
+            kinds.pop(kind, None)
+            kinds[f"{function}()"] = kind
+    return kinds
+
+
+def _of(kinds: Mapping[str, str], wanted: Container[str]) -> list[str]:
+    return [key for key, kind in kinds.items() if kind in wanted]
+
+
 def _by_he(config: Mapping[str, Any], types: set[str]) -> dict[str, Any]:
     """First weights for ReLU; the default of PyTorch shrinks the signal at each of them."""
     return {**config.get("init", {}), **dict.fromkeys(sorted(types & _WEIGHTED), "kaiming_normal")}
 
 
 def _swapped(
-    config: Mapping[str, Any], types: Iterable[str], other: str
+    config: Mapping[str, Any], what: Iterable[str], other: str
 ) -> list[tuple[str, dict[str, Any]]]:
-    old = sorted(types)
+    old = sorted(what)
     if not old:
         return []
     replaced = {**config.get("replace", {}), **dict.fromkeys(old, other)}

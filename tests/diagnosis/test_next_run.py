@@ -41,6 +41,33 @@ def test_saturating_modules_are_offered_a_relu_and_only_those_that_are_there() -
     assert offered("vanishing_gradient", {"model": "mlp"}, ("Linear",)) == {}
 
 
+def called(*rows: tuple[str, str]) -> list[dict[str, Any]]:
+    return [{"module": module, "function": function} for module, function in rows]
+
+
+@pytest.mark.parametrize(
+    ("code", "modules", "rows", "replaced"),
+    [
+        ("vanishing_gradient", {"fc1": "Linear"}, called(("fc1", "sigmoid")),
+         {"sigmoid()": "ReLU"}),
+        ("saturated_activation", {"a.fc": "Linear", "a.act": "Tanh"}, called(("a.fc", "tanh")),
+         {"Tanh": "ReLU"}),
+        ("dead_relu", {"net.0": "Linear", "act": "ReLU"}, called(("net.0", "relu")),
+         {"ReLU": "LeakyReLU"}),
+        ("dead_relu", {"net.0": "Linear", "net.1": "ReLU", "fc": "Linear"},
+         called(("net.0", "relu"), ("fc", "relu")), {"relu()": "LeakyReLU"}),
+        ("vanishing_gradient", {"rnn": "LSTM", "fc": "Linear"}, called(("rnn", "tanh")), None),
+    ],
+)  # fmt: skip
+def test_an_activation_called_as_a_function_is_offered_as_one(
+    code: str, modules: dict[str, str], rows: list[dict[str, Any]], replaced: dict[str, Any] | None
+) -> None:
+    paths = [{"path": path, "type": name} for path, name in modules.items()]
+    found = actions(finding(code), {"model": "mlp"}, paths, rows, live=False)
+    given = [action.settings["replace"] for action in found if "replace" in action.settings]
+    assert given == ([] if replaced is None else [replaced])
+
+
 def test_earlier_replacements_are_kept() -> None:
     config = {"model": "mlp", "replace": {"Tanh": "GELU"}}
     ((_, settings),) = offered("dead_relu", config, ("ReLU",)).items()
@@ -89,10 +116,11 @@ def test_what_cannot_be_replaced_is_said(wanted: dict[str, Any], words: str) -> 
         replace_modules(nn.Sequential(nn.Linear(2, 2)), wanted)
 
 
+@pytest.mark.parametrize("functional", [False, True])
 def test_the_next_run_trains_with_other_activations_and_says_what_it_answers(
-    tmp_path: Path,
+    tmp_path: Path, functional: bool
 ) -> None:
-    """A model of one's own: the replacement needs nothing from it but modules."""
+    """A model of one's own, whose activations are modules or functions."""
     source = tmp_path / "mine.py"
     source.write_text(
         "from torch import nn\n"
@@ -105,6 +133,20 @@ def test_the_next_run_trains_with_other_activations_and_says_what_it_answers(
         "        self.net = nn.Sequential(*parts, nn.Linear(32, num_classes))\n"
         "    def forward(self, x):\n"
         "        return self.net(x)\n"
+        if not functional
+        else "import torch\n"
+        "from torch import nn\n"
+        "class Deep(nn.Module):\n"
+        "    def __init__(self, in_features=64, num_classes=10):\n"
+        "        super().__init__()\n"
+        "        sizes = [in_features] + [32] * 9\n"
+        "        self.parts = nn.ModuleList([nn.Linear(a, 32) for a in sizes])\n"
+        "        self.last = nn.Linear(32, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        x = x.flatten(1)\n"
+        "        for part in self.parts:\n"
+        "            x = torch.sigmoid(part(x))\n"
+        "        return self.last(x)\n"
     )
     common = {"model": f"file:{source}:Deep", "steps": 70, "lr": 0.05, "torch_threads": 1}
     first = runner.start(RunConfig.from_dict(common), tmp_path / "runs")
@@ -112,9 +154,10 @@ def test_the_next_run_trains_with_other_activations_and_says_what_it_answers(
     with open_run(first, tmp_path / "runs") as run:
         before = next(one for one in run.findings() if one.code == "vanishing_gradient")
         modules = (run.document("modules") or {})["modules"]
+        rows = (run.document("structure") or {})["activations"]
         chosen = next(
             action
-            for action in actions(before, run.config, modules, live=False)
+            for action in actions(before, run.config, modules, rows, live=False)
             if "replace" in action.settings
         )
         settings = {**run.config, **chosen.settings}
@@ -123,13 +166,16 @@ def test_the_next_run_trains_with_other_activations_and_says_what_it_answers(
     assert runner.join(120)
     with open_run(second, tmp_path / "runs") as run:
         types = {row["type"] for row in (run.document("modules") or {})["modules"]}
-        assert "ReLU" in types
+        assert ("ReLU" in types) != functional
         assert "Sigmoid" not in types
+        rows = (run.document("structure") or {})["activations"]
+        assert {row["function"] for row in rows} == {"relu"}
         made = answer(run.config["follows"], run.findings(), 70)
     assert made is not None
     assert made.run == first
     assert made.verdict == "recovered"
-    assert made.changed == "Sigmoid replaced by ReLU, initialised by He"
+    old = "sigmoid()" if functional else "Sigmoid"
+    assert made.changed == f"{old} replaced by ReLU, initialised by He"
     torch.set_num_threads(1)
 
 

@@ -143,8 +143,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         found = self.activation(self.linear(x))
-        assert isinstance(found, Tensor)
-        return self.linear(found)
+        out = self.linear(found)
+        assert isinstance(out, Tensor)
+        return out
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
