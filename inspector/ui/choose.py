@@ -94,9 +94,8 @@ def _what(config: RunConfig, version: int) -> dict[str, Any]:
         models if current in models else [*models, current],
         index=models.index(current) if current in models else len(models),
         format_func=_title,
-        accept_new_options=True,
         key=f"model/{version}",
-        help="A sample model, your own, or torchvision:NAME for any of torchvision's classifiers.",
+        help="A sample model, your own, or one of torchvision's classifiers: type to find it.",
     )
     data = st.selectbox(
         "Data",
