@@ -14,7 +14,7 @@ with current_run() as run:
 
 st.subheader("Events")
 failure_panel(recorded)
-titles = sorted({row.kind for row in view.rows(recorded)})
+titles = view.titles(recorded)
 kinds = st.pills("Show only", titles, selection_mode="multi", label_visibility="collapsed")
 
 

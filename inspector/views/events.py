@@ -25,7 +25,7 @@ TITLES = {
     "step_skipped": "Skipped step",
     "probe_failed": "Probe",
     "telemetry_dropped": "Lost telemetry",
-    "schedule_changed": "Schedule",
+    "schedule_changed": "Measuring",
     "graph_captured": "Graph",
     "backward_captured": "Backward",
     "origin": "Origin",
@@ -40,6 +40,10 @@ TITLES = {
 }
 
 
+ROUTINE = frozenset({TITLES["schedule_changed"]})
+"""Titles of what only says how the inspector works; a list shows them when asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventRow:
     """One line of the event list; ``time`` is local wall-clock time, HH:MM:SS."""
@@ -52,7 +56,7 @@ class EventRow:
 
 
 def rows(events: Iterable[StoredEvent], *, kinds: Sequence[str] = ()) -> list[EventRow]:
-    """Newest first; ``kinds`` keeps only events of those titles."""
+    """Newest first; ``kinds`` keeps only events of those titles, else routine is left out."""
     wanted = set(kinds)
     made = [
         EventRow(
@@ -65,7 +69,13 @@ def rows(events: Iterable[StoredEvent], *, kinds: Sequence[str] = ()) -> list[Ev
         for stored in events
     ]
     made.reverse()
-    return [row for row in made if not wanted or row.kind in wanted]
+    return [row for row in made if (row.kind in wanted if wanted else row.kind not in ROUTINE)]
+
+
+def titles(events: Iterable[StoredEvent]) -> list[str]:
+    """The titles that occur, in alphabetical order, routine last."""
+    found = {TITLES.get(stored.event.kind, stored.event.kind) for stored in events}
+    return sorted(found, key=lambda title: (title in ROUTINE, title))
 
 
 def failure(events: Iterable[StoredEvent]) -> tuple[int, RunFailed] | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torchvision
 from streamlit.testing.v1 import AppTest
 
 from inspector.config import RunConfig
@@ -92,6 +93,14 @@ def test_form_changes_what_is_loaded(app: AppTest) -> None:
     assert not app.exception
     assert "on two moons" in texts(app)
     assert "learning rate 0\\.5" in texts(app)
+
+
+def test_model_box_has_every_classifier_and_takes_no_other_word(app: AppTest) -> None:
+    app.run()
+    box = app.selectbox(key="model/0")
+    known = {f"torchvision:{name}" for name in torchvision.models.list_models(torchvision.models)}
+    assert {option for option in box.options if option.startswith("torchvision:")} == known
+    assert not box.proto.accept_new_options
 
 
 def test_misfit_of_model_and_data_is_said_before_the_start(app: AppTest) -> None:

@@ -8,12 +8,14 @@ import pytest
 from inspector.charts.histograms import on_common_bins
 from inspector.commands import Controls
 from inspector.events import (
+    CheckpointSaved,
     CommandApplied,
     CommandRefused,
     Event,
     Frame,
     NonFinite,
     RunFailed,
+    ScheduleChanged,
     StoredEvent,
 )
 from inspector.store.records import Histogram
@@ -133,9 +135,31 @@ def test_event_rows_are_newest_first_and_can_be_narrowed() -> None:
         "Non-finite activation of score (LogScore).",
     ]
     assert [row.step for row in events.rows(recorded, kinds=["Non-finite"])] == [10]
+    routine = stored(ScheduleChanged(probe="modules", every=2))
+    assert events.rows(routine) == []
+    assert [row.text for row in events.rows(routine, kinds=["Measuring"])] == [
+        "Measured at every 2 steps: modules."
+    ]
+    assert events.titles([*routine, *recorded])[-1] == "Measuring"
     found = events.failure(recorded)
     assert found is not None
     assert found[0] == 20
+
+
+def test_files_of_checkpoints_are_not_named() -> None:
+    place = "blobs/checkpoints/"
+    saved = stored(
+        CheckpointSaved(path=f"{place}last.pt", at=1500, reason="last", val_loss=0.25),
+        CheckpointSaved(path=f"{place}best.pt", at=1500, reason="best", val_loss=0.25),
+        CheckpointSaved(path=f"{place}step-001500.pt", at=1500, reason="every"),
+        CommandApplied(command_id="a", name="checkpoint", effective=f"{place}step-001500.pt"),
+    )
+    assert [row.text for row in events.rows(saved)] == [
+        "checkpoint",
+        "Checkpoint of step 1,500 saved.",
+        "Best checkpoint saved: validation loss 0.25.",
+        "Last checkpoint saved.",
+    ]
 
 
 def test_histograms_are_spread_over_common_bins_without_losing_values() -> None:
