@@ -123,7 +123,8 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
     key = f"fork/{run.name}"
     steps = {one.name: one.step for one in found}
     places = _in_memory(run, st.session_state.get(f"{key}/at"), steps) if live else {}
-    places |= {name: f"{name} · step {step:,}" for name, step in steps.items()}
+    for name, step in steps.items():
+        places[name] = f"{'checkpoint' if name.isdecimal() else name} · step {step:,}"
     now = in_force(run.config, run.events())
     with st.form(key, border=False):
         place, lr, clip, schedule, more = st.columns(5, vertical_alignment="bottom")

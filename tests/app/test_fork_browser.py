@@ -55,7 +55,7 @@ def test_fork_with_another_learning_rate_leads_to_the_comparison(chromium: Any, 
         if place.is_visible():
             break
     place.click()
-    page.keyboard.type("20 · step")
+    page.keyboard.type("checkpoint · step 20")
     page.keyboard.press("Enter")
     page.get_by_label("Learning rate", exact=True).fill("0.02")
     page.get_by_role("button", name="Fork", exact=True).click()

@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from inspector.commands import Command
 from inspector.config import RunConfig
+from inspector.errors import ConfigError
 from inspector.events import CheckpointSaved, RunFinished
 from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.control import ControlReader
@@ -81,7 +82,7 @@ def test_checkpoints_that_are_still_there_are_listed(runs_dir: Path) -> None:
     app = shown("done")
     (row,) = app.dataframe[0].value.to_dict("records")
     assert (row["checkpoint"], row["step"], row["val_loss"], row["size"]) == ("5", 5, 0.5, 2.0)
-    assert app.selectbox(key="fork/done/at").options == ["5 · step 5"]
+    assert app.selectbox(key="fork/done/at").options == ["checkpoint · step 5"]
     labels = [button.label for button in app.button]
     assert labels == ["Fork", "Resume", "Overfit one batch", "Do two runs agree?"]
 
@@ -91,11 +92,48 @@ def test_a_live_run_offers_its_present_step_and_a_checkpoint_now(runs_dir: Path)
     writer.flush()
     try:
         app = shown("live")
-        assert app.selectbox(key="fork/live/at").options == ["the present step", "5 · step 5"]
+        offered = ["the present step", "checkpoint · step 5"]
+        assert app.selectbox(key="fork/live/at").options == offered
         app.button(key="fork/now/live").click().run()
         assert not app.exception
         (command,) = ControlReader(runs_dir / "live").poll()
         assert command == Command(name="checkpoint", id=command.id)
+    finally:
+        writer.close()
+
+
+def test_what_a_live_run_holds_in_memory_is_offered_by_step(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inspector.training import forking
+
+    writer = recorded(runs_dir, "live", ended=False)
+    asked: list[tuple[str, str]] = []
+
+    def gone(run: str, at: str, *_: object, **__: object) -> str:
+        asked.append((run, at))
+        raise ConfigError("The time machine holds no snapshot of step 7.")
+
+    monkeypatch.setattr(forking, "fork", gone)
+    try:
+        writer.heartbeat(19, "paused", total_steps=100, snapshots=[5, 7, 17])
+        writer.flush()
+        app = shown("live")
+        box = app.selectbox(key="fork/live/at")
+        assert box.options == [
+            "the present step", "snapshot · step 17", "snapshot · step 7", "checkpoint · step 5",
+        ]  # fmt: skip
+        writer.heartbeat(40, "running", total_steps=100, snapshots=[27, 37])
+        writer.flush()
+        box.select_index(2)
+        app.button[1].click().run()
+        assert not app.exception
+        # What was chosen is asked for and stays chosen, though the run has replaced it since.
+        assert asked == [("live", "7")]
+        assert "no snapshot of step 7" in app.error[0].value.replace("\\", "")
+        assert app.selectbox(key="fork/live/at").options[:3] == [
+            "the present step", "the earliest snapshot", "snapshot · step 7",
+        ]  # fmt: skip
     finally:
         writer.close()
 
