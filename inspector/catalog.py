@@ -141,6 +141,11 @@ TORCHVISION = (
 )  # fmt: skip
 """Torchvision's classifiers, those first that a small machine trains soonest."""
 
+TORCHVISION_DATA = (
+    "CIFAR100", "EMNIST", "KMNIST", "SVHN", "STL10", "USPS", "GTSRB", "EuroSAT", "Flowers102",
+)  # fmt: skip
+"""Some of torchvision's data sets; ``torchvision:NAME`` takes any whose targets are classes."""
+
 DATA: dict[str, DataSource] = {
     source.name: source
     for source in (
@@ -290,6 +295,17 @@ def suits(model: str, data: str, layout: Layout, kind: Kind, shape: tuple[int, .
 def is_own(name: str) -> bool:
     """Whether a name of ``RunConfig`` refers to something of the user's own."""
     return name.partition(":")[0] in (*OWN_CODE, *OWN_FILES)
+
+
+def layout_of(data: str) -> Layout | None:
+    """The layout of a source's samples; None where only reading them tells."""
+    if data in DATA:
+        return DATA[data].layout
+    known: dict[str, Layout] = {
+        "csv": "table", "parquet": "table", "text": "tokens", "folder": "image",
+        "torchvision": "image",
+    }  # fmt: skip
+    return known.get(data.partition(":")[0])
 
 
 def title(name: str) -> str:

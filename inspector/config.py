@@ -53,9 +53,10 @@ class RunConfig:
             the data determines are filled in.
         weights: a .pt, .pth or .safetensors file that the model starts with; empty for none.
         weights_partial: take what fits of ``weights``, instead of refusing the file.
-        data: name of a data source, such as ``digits``, or your own: ``csv:PATH``,
-            ``parquet:PATH``, ``npz:PATH``, ``text:PATH``, ``folder:PATH`` of images,
-            ``file:PATH:NAME``, ``import:MODULE:NAME``, ``code:NAME``.
+        data: name of a data source, such as ``digits``, ``torchvision:NAME`` for a class of
+            ``torchvision.datasets``, or your own: ``csv:PATH``, ``parquet:PATH``,
+            ``npz:PATH``, ``text:PATH``, ``folder:PATH`` of images, ``file:PATH:NAME``,
+            ``import:MODULE:NAME``, ``code:NAME``.
         data_args: keyword arguments of the data source.
         code: Python source typed into the app, which ``code:NAME`` refers to.
         task: one of ``TASKS``; ``auto`` takes ``training_step`` where your model's source has

@@ -30,7 +30,7 @@ def load(name: str, args: dict[str, Any], progress: Progress | None = None) -> S
         DataError: the samples cannot be downloaded or read, or there are none.
     """
     if name not in _SOURCES:
-        own = ", ".join(f"{kind}:…" for kind in (*OWN_FILES, *OWN_CODE))
+        own = ", ".join(f"{kind}:…" for kind in ("torchvision", *OWN_FILES, *OWN_CODE))
         raise ConfigError(
             f"There is no data named {name!r}; choose from {', '.join(_SOURCES)}, or {own}."
         )

@@ -117,7 +117,7 @@ def fetch(
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            received = _download(url, partial, progress, algorithm)
+            received = receive(urllib.request.Request(url), partial, progress, algorithm)
             if received.startswith(digest):
                 return partial.replace(path)
             name = algorithm.upper()
@@ -151,11 +151,20 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise _damaged(path, error) from error
 
 
-def _download(url: str, path: Path, progress: Progress | None, algorithm: str) -> str:
-    """Writes the answer of ``url`` to ``path``; its checksum."""
+def receive(
+    request: urllib.request.Request,
+    path: Path,
+    progress: Progress | None = None,
+    algorithm: str = "md5",
+) -> str:
+    """Writes the answer to ``path``; its checksum, hexadecimal.
+
+    Raises:
+        OSError: nothing answered, or the answer ended early.
+    """
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    name = url.rsplit("/", 1)[-1]
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:
+    name = request.full_url.rsplit("/", 1)[-1]
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:
         total = int(answer.headers.get("Content-Length") or 0)
         done = 0
         while block := answer.read(_BLOCK):

@@ -17,6 +17,7 @@ from inspector.ui.own.check import check_panel
 from inspector.ui.own.data import data_fields
 from inspector.ui.own.model import model_fields
 from inspector.ui.own.settings import settings_fields
+from inspector.ui.own.torchvision_data import torchvision_fields
 from inspector.ui.practices import practice_fields
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -77,6 +78,8 @@ def _own(config: RunConfig, fields: dict[str, Any], version: int) -> bool:
         complete = made is not None
         fields |= made or {}
         code = fields.get("code", code)
+    if fields["data"].startswith("torchvision:"):
+        fields |= torchvision_fields(config, fields["data"], version)
     if fields["data"] == OWN:
         given = data_fields(config, code, version)
         complete = complete and given is not None
@@ -97,12 +100,17 @@ def _what(config: RunConfig, version: int) -> dict[str, Any]:
         key=f"model/{version}",
         help="A sample model, your own, or one of torchvision's classifiers: type to find it.",
     )
+    sources = [OWN, *catalog.DATA, *(f"torchvision:{name}" for name in catalog.TORCHVISION_DATA)]
+    loaded = OWN if catalog.is_own(config.data) else config.data
     data = st.selectbox(
         "Data",
-        [OWN, *catalog.DATA],
-        index=[OWN, *catalog.DATA].index(config.data if config.data in catalog.DATA else OWN),
+        sources if loaded in sources else [*sources, loaded],
+        index=sources.index(loaded) if loaded in sources else len(sources),
         format_func=_title,
+        accept_new_options=True,
         key=f"data/{version}",
+        help="A built-in source, your own, or torchvision:NAME for any of torchvision.datasets "
+        "whose targets are classes, such as torchvision:Food101.",
     )
     source = catalog.DATA.get(data)
     if source:

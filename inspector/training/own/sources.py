@@ -19,6 +19,7 @@ from inspector.training.own.reference import Loaded
 from inspector.training.own.tables import load_table
 from inspector.training.own.text import load_text
 from inspector.training.samples import Source
+from inspector.training.torchvision_data import load_torchvision
 from inspector.training.transcription import Strips
 
 AnySource = Source | Strips | OwnSamples | OwnLoaders
@@ -58,6 +59,8 @@ def load_data(
     if own is not None:
         return load_own(own, config, task)
     form, _, path = config.data.partition(":")
+    if form == "torchvision" and path:
+        return load_torchvision(path, config.data_args, progress)
     if form not in OWN_FILES or not path:
         return load(config.data, config.data_args, progress)
     kind = FILES[form]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,14 @@ def argument_fields(reference: str, code: str, given: dict[str, Any], key: str) 
         st.caption(escape(found.about))
     if found.own_step:
         st.caption("Its own training\\_step computes the loss, unless you choose a task below.")
+    return grid(found.arguments, given, key)
+
+
+def grid(arguments: Sequence[Argument], given: dict[str, Any], key: str) -> dict[str, Any]:
+    """Typed fields side by side; what differs from the defaults."""
     values: dict[str, Any] = {}
-    for first in range(0, len(found.arguments), _COLUMNS):
-        row = found.arguments[first : first + _COLUMNS]
+    for first in range(0, len(arguments), _COLUMNS):
+        row = arguments[first : first + _COLUMNS]
         for column, argument in zip(st.columns(_COLUMNS, gap="medium"), row, strict=False):
             with column:
                 value = field(argument, given, f"{key}/{argument.name}")

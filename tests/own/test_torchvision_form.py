@@ -1,0 +1,52 @@
+"""A data set of torchvision in the form: typed, its arguments as fields, refused in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.own.test_own_forms import draft, serve, settings_are_forgotten
+
+__all__ = ["settings_are_forgotten"]
+
+
+@pytest.fixture
+def form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
+    monkeypatch.setenv("TORCH_INSPECTOR_DATA", str(tmp_path / "kept"))
+    yield serve(tmp_path, "start")
+
+
+def choose(app: AppTest, data: str) -> None:
+    """Typed, since not every set of torchvision is in the list."""
+    box = app.selectbox(key="data/0")
+    box.options.append(data)
+    box.set_value(data).run()
+    assert not app.exception
+
+
+def said(app: AppTest) -> str:
+    return " ".join(str(error.value).replace("\\", "") for error in app.error)
+
+
+def test_arguments_become_fields(form: AppTest) -> None:
+    choose(form, "torchvision:EMNIST")
+    key = "torchvision:EMNIST/args/0"
+    assert form.selectbox(key=f"{key}/split").options[:2] == ["byclass", "bymerge"]
+    form.selectbox(key=f"{key}/split").set_value("letters").run()
+    form.toggle(key=f"{key}/train").set_value(False).run()
+    form.number_input(key=f"{key}/limit").set_value(200).run()
+    assert draft(form).data == "torchvision:EMNIST"
+    assert draft(form).data_args == {"split": "letters", "train": False, "limit": 200}
+    form.selectbox(key="data/0").set_value("digits").run()
+    assert (draft(form).data, draft(form).data_args) == ("digits", {})
+
+
+def test_what_is_no_set_of_classes_is_refused_where_it_is_typed(form: AppTest) -> None:
+    choose(form, "torchvision:VOCSegmentation")
+    assert "its targets are masks" in said(form)
+    choose(form, "torchvision:NoSuch")
+    assert "has no class named 'NoSuch'" in said(form)
+    assert draft(form).data == "digits"
