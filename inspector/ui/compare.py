@@ -22,6 +22,7 @@ from inspector.views.compare_settings import Difference
 
 _EVERY = "2s"
 _MOST = 40
+_FEW = 5  # runs that stand beside each other in a table
 _AXES: dict[Axis, str] = {"step": "Steps", "epoch": "Epochs", "time": "Wall time"}
 
 
@@ -219,7 +220,7 @@ def _results(runs: list[Run], quantities: list[str], differences: list[Differenc
     outcomes = {
         quantity: [compare.outcome(run, quantity) for run in runs] for quantity in quantities
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for place, run in enumerate(runs):
         beat = run.heartbeat
         row: dict[str, Any] = {
@@ -233,17 +234,7 @@ def _results(runs: list[Run], quantities: list[str], differences: list[Differenc
             if any(other and other.best is not None for other in found):
                 row[f"{title}, best"] = _best(outcome)
         rows.append(row)
-    numbers = {
-        name: st.column_config.NumberColumn(format="%.5g")
-        for name in rows[0]
-        if name.endswith(", last")
-    }
-    st.dataframe(rows, hide_index=True, key="compare/results", placeholder="–", column_config={
-        "run": st.column_config.TextColumn("Run", pinned=True),
-        "status": "Status",
-        "steps": st.column_config.NumberColumn("Steps", format="localized"),
-        **numbers,
-    })  # fmt: skip
+    _table(rows)
     results = []
     for quantity, found in outcomes.items():
         kind = "best" if compare.better(quantity) else "last"
@@ -259,6 +250,40 @@ def _results(runs: list[Run], quantities: list[str], differences: list[Differenc
         key="compare/parallel",
         config={"displayModeBar": False},
     )
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    """A column for each of a few runs, as their settings have; a row for each of many, to sort."""
+    if len(rows) <= _FEW:
+        titles = {"status": "Status", "steps": "Steps"}
+        upright = [
+            {"result": titles.get(name, name)} | {row["run"]: _shown(row[name]) for row in rows}
+            for name in rows[0]
+            if name != "run"
+        ]
+        st.dataframe(upright, hide_index=True, key="compare/results", column_config={
+            "result": st.column_config.TextColumn("Result", pinned=True),
+        })  # fmt: skip
+        return
+    numbers = {
+        name: st.column_config.NumberColumn(format="%.5g")
+        for name in rows[0]
+        if name.endswith(", last")
+    }
+    st.dataframe(rows, hide_index=True, key="compare/results", placeholder="–", column_config={
+        "run": st.column_config.TextColumn("Run", pinned=True),
+        "status": "Status",
+        "steps": st.column_config.NumberColumn("Steps", format="localized"),
+        **numbers,
+    })  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _best(outcome: compare.Outcome | None) -> str:

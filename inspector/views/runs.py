@@ -21,13 +21,19 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
             "model": summary.config.get("model", _ORIGIN.get(summary.kind, "your script")),
             "data": summary.config.get("data", ""),
             "optimizer": summary.config.get("optimizer", ""),
-            "lr": summary.config.get("lr"),
+            "lr": _rate(summary.config),
             "steps": summary.step,
             "created": datetime.fromtimestamp(summary.created).astimezone(),
             "note": summary.reason,
         }
         for summary in summaries
     ]
+
+
+def _rate(config: dict[str, Any]) -> Any:
+    """What the run began with: the first controls win, as they do in a fork."""
+    first = (config.get("controls") or {}).get("lr")
+    return config.get("lr") if first is None else first
 
 
 def matching(

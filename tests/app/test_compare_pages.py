@@ -85,9 +85,22 @@ def test_only_the_setting_that_differs_is_shown(app: AppTest) -> None:
 
 def test_results_show_last_and_best_of_each_run(app: AppTest) -> None:
     compared(app, "plain", "clipped", "script")
-    table = app.dataframe[1].value.set_index("run")
-    assert table["Loss, last"].to_dict() == {"plain": 1.0, "clipped": 0.5, "script": 3.5}
-    assert table.loc["clipped", "Loss, best"] == "0.5  (step 2)"
+    table = app.dataframe[1].value.set_index("result")
+    assert table.loc["Loss, last"].to_dict() == {"plain": "1", "clipped": "0.5", "script": "3.5"}
+    assert table.loc["Loss, best", "clipped"] == "0.5  (step 2)"
+    assert "Run" not in table.index
+
+
+def test_many_runs_have_a_row_each_to_sort_by(app: AppTest, folder: Path) -> None:
+    names = [f"run{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        writer = make_run(folder, name, RunConfig(lr=0.1), [3.0, 1.0 + number])
+        writer.event(2, RunFinished())
+        writer.close()
+    compared(app, *names)
+    table = next(item.value for item in app.dataframe if "Loss, last" in item.value)
+    assert table["run"].tolist() == names
+    assert table["Loss, last"].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 
 
 def test_what_was_done_by_hand_is_told(app: AppTest) -> None:
@@ -148,6 +161,12 @@ def test_several_marked_runs_offer_to_be_compared(app: AppTest) -> None:
     app.button(key="runs/compare").click().run()
     assert not app.exception
     assert app.multiselect(key="compare/runs").value == ["plain", "clipped"]
+
+
+def test_a_fork_is_listed_with_the_rate_that_it_began_with(app: AppTest, folder: Path) -> None:
+    make_run(folder, "fork", RunConfig(lr=0.1, controls=Controls(lr=0.5)), [1.0]).close()
+    listed = runs_page(app).dataframe[0].value.set_index("name")
+    assert (listed.loc["plain", "lr"], listed.loc["fork", "lr"]) == (0.1, 0.5)
 
 
 def test_one_marked_run_can_be_renamed(app: AppTest, folder: Path) -> None:

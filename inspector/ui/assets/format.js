@@ -40,6 +40,7 @@ export function duration(seconds) {
   const whole = Math.round(seconds)
   const parts = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60), whole % 60]
   if (parts[0]) return `${parts[0]} h ${parts[1]} min`
+  if (parts[1] >= 10) return `${parts[1]} min`
   return `${parts[1]} min ${parts[2]} s`
 }
 
