@@ -35,6 +35,7 @@ def test_arguments_become_fields(form: AppTest) -> None:
     choose(form, "torchvision:EMNIST")
     key = "torchvision:EMNIST/args/0"
     assert form.selectbox(key=f"{key}/split").options[:2] == ["byclass", "bymerge"]
+    assert draft(form).data_args == {"split": form.selectbox(key=f"{key}/split").value}
     form.selectbox(key=f"{key}/split").set_value("letters").run()
     form.toggle(key=f"{key}/train").set_value(False).run()
     form.number_input(key=f"{key}/limit").set_value(200).run()

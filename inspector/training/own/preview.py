@@ -63,17 +63,21 @@ class Preview:
         table: the first rows, where samples are rows.
         texts: pieces of text, where samples are characters.
         counts: samples of each class.
+        layout: of the samples, see ``catalog.Layout``.
         parts: samples for training, validation and test; -1 where it is not known.
+        batches: of an epoch, where a DataLoader is used as it is; 0 if it does not say.
         batch: a row for each tensor of a batch, as the model sees it.
         model: name, parameters and trainable parameters of the model; empty if it was not built.
     """
 
     kind: str
+    layout: str = "other"
     images: list[tuple[NDArray[np.uint8], str]] = field(default_factory=list)
     table: pd.DataFrame | None = None
     texts: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     parts: tuple[int, int, int] = (-1, -1, -1)
+    batches: int = 0
     batch: list[dict[str, Any]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     weights: Comparison | None = None
@@ -102,8 +106,10 @@ def preview_data(config: RunConfig) -> tuple[Preview, AnySource]:
     with untouched_random():
         own = find_own(config)
         source = load_data(config, own.data, "own" if own.step else config.task)
-        made = Preview(source.kind, notes=source.notes)
+        made = Preview(source.kind, source.layout, notes=source.notes)
         if isinstance(source, OwnLoaders):
+            with contextlib.suppress(TypeError):  # an iterable without a length
+                made.batches = len(source.train)
             _show(made, source, next(iter(source.train)))
             return made, source
         rows = split(source, config)

@@ -10,6 +10,7 @@ from inspector import catalog
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
 from inspector.ui.context import escape
+from inspector.ui.own.check import checked
 from inspector.ui.own.pictures import enlarged, in_a_row
 from inspector.ui.own.python import field
 
@@ -31,7 +32,9 @@ def augment_fields(config: RunConfig, version: int) -> dict[str, Any]:
         InspectorError: a transform or an argument of the configuration is unknown.
     """
     source = catalog.DATA.get(config.data)
-    if source is not None and source.layout != "image" and not config.augment:
+    seen = checked(config)
+    layout = catalog.layout_of(config.data) or (seen.layout if seen else "image")
+    if layout != "image" and not config.augment:
         return {}
     key = f"augment/{version}"
     names = ", ".join(str(entry["name"]) for entry in _entries(config))
@@ -43,6 +46,9 @@ def augment_fields(config: RunConfig, version: int) -> dict[str, Any]:
             st.caption(f"Augmentation: {escape(names)}")
         return {}
     with folded:
+        if layout != "image":
+            st.warning("These samples are no images: take the transforms out.",
+                       icon=":material/info:")  # fmt: skip
         entries = _form(_entries(config), key, source.shape[1] if source else 0)
         if entries:
             _pictures(config, entries, key)

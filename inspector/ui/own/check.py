@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _IMAGE_PIXELS = 84
 _STRIP_PIXELS = 40
 _BARS = 40
+_OF_THE_DATA = ("data", "data_args", "code", "task", "validation", "test", "stratify")
 
 
 @dataclass(slots=True)
@@ -34,7 +36,9 @@ class _Checked:
 def check_panel(config: RunConfig) -> None:
     """A button, and below it what the last check found."""
     left, right = st.columns([1, 3], vertical_alignment="center")
-    pressed = left.button("Check and preview", icon=":material/fact_check:", width="stretch")
+    pressed = left.button(
+        "Check and preview", icon=":material/fact_check:", width="stretch", key="own/check"
+    )
     right.caption(
         "Reads the data, builds the model and tries one batch; nothing is trained. "
         "A start does the same check first."
@@ -42,18 +46,38 @@ def check_panel(config: RunConfig) -> None:
     if pressed:
         with st.spinner("Reading the data and trying one batch …"):
             st.session_state["own/checked"] = _check(config)
-    checked: _Checked | None = st.session_state.get("own/checked")
-    if checked is None:
+        st.rerun()  # what is above may say more now that the data is known
+    last: _Checked | None = st.session_state.get("own/checked")
+    if last is None:
         return
-    if checked.config != config:
+    if last.config != config:
         st.caption("The settings have changed since the last check.")
         return
-    if checked.refusal:
-        st.error(escape(checked.refusal), icon=":material/block:")
-        if checked.lines:
-            st.code(checked.lines, language="python")
-    if checked.preview is not None:
-        _draw(checked.preview)
+    if last.refusal:
+        st.error(escape(last.refusal), icon=":material/block:")
+        if last.lines:
+            st.code(last.lines, language="python")
+    if last.preview is not None:
+        _draw(last.preview)
+
+
+def checked(config: RunConfig) -> Preview | None:
+    """What the last check found, if it was of the same samples, split in the same way."""
+    last: _Checked | None = st.session_state.get("own/checked")
+    same = last is not None and all(
+        getattr(last.config, name) == getattr(config, name) for name in _OF_THE_DATA
+    )
+    return last.preview if last is not None and same else None
+
+
+def checked_batches(config: RunConfig) -> int:
+    """Batches of an epoch; 0 where the last check was of other data, or does not tell."""
+    found = checked(config)
+    if found is None:
+        return 0
+    if found.parts[0] >= 0:
+        return math.ceil(found.parts[0] / config.batch_size)
+    return found.batches
 
 
 def _check(config: RunConfig) -> _Checked:
@@ -61,24 +85,24 @@ def _check(config: RunConfig) -> _Checked:
     from inspector.training.failures import failure
     from inspector.training.own.preview import preview_data, preview_model
 
-    checked = _Checked(config)
+    made = _Checked(config)
     try:
-        checked.preview, source = preview_data(config)
+        made.preview, source = preview_data(config)
         if runner.current() is None:
-            preview_model(config, source, checked.preview)
+            preview_model(config, source, made.preview)
         else:
             # Building a model draws random numbers that the run in this process needs.
             note = "The model is not tried while a run trains in this process."
-            checked.preview.notes = (*checked.preview.notes, note)
+            made.preview.notes = (*made.preview.notes, note)
     except InspectorError as error:
-        checked.refusal = str(error)
+        made.refusal = str(error)
     except Exception as error:  # the user's own code may raise anything
         told = failure(error)
-        checked.refusal = f"{told.error}: {told.message}"
-        checked.lines = "\n".join(
+        made.refusal = f"{told.error}: {told.message}"
+        made.lines = "\n".join(
             f"# {frame.file}:{frame.line}\n{frame.code}" for frame in told.frames
         )
-    return checked
+    return made
 
 
 def _draw(made: Preview) -> None:

@@ -86,7 +86,8 @@ def grid(arguments: Sequence[Argument], given: dict[str, Any], key: str) -> dict
     values: dict[str, Any] = {}
     for first in range(0, len(arguments), _COLUMNS):
         row = arguments[first : first + _COLUMNS]
-        for column, argument in zip(st.columns(_COLUMNS, gap="medium"), row, strict=False):
+        columns = st.columns(_COLUMNS, gap="medium", vertical_alignment="bottom")
+        for column, argument in zip(columns, row, strict=False):
             with column:
                 value = field(argument, given, f"{key}/{argument.name}")
             if value is not None and (argument.required or value != argument.default):

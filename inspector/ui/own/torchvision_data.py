@@ -23,12 +23,12 @@ def torchvision_fields(config: RunConfig, data: str, version: int) -> dict[str, 
     with st.container(border=True, key="torchvision-data"):
         st.markdown(f"**{escape(name)}** of torchvision")
         found = offered(name)
-        values = grid(
-            found, config.data_args if data == config.data else {}, f"{data}/args/{version}"
-        )
+        # Where the constructor has no usual value, the first choice is one.
+        usual = {one.name: one.choices[0] for one in found if one.required and one.choices}
+        given = config.data_args if data == config.data else {}
+        values = grid(found, usual | given, f"{data}/args/{version}")
         st.caption(
             "Downloaded once, at the first check or start. Normalise by the training part is "
             "under More."
         )
-    needed = {one.name: one.choices[0] for one in found if one.required and one.choices}
-    return {"data_args": {**needed, **values}}
+    return {"data_args": values}

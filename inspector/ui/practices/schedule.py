@@ -15,6 +15,7 @@ from inspector.config import RunConfig
 from inspector.errors import CommandError, InspectorError
 from inspector.schedules import ARGUMENTS, SCHEDULES, check_schedule
 from inspector.ui.context import escape
+from inspector.ui.own.check import checked_batches
 from inspector.ui.practices.preview import draw
 from inspector.views.practices import SCHEDULES as WORDS
 
@@ -22,14 +23,48 @@ _COLUMNS = 3
 _GUESS = 100  # steps an epoch, where the data has not been read
 _ABOUT = {
     "constant": "The learning rate stays as it is.",
-    "step": "Multiplied by gamma every step_size epochs (or steps).",
-    "multi_step": "Multiplied by gamma at each milestone.",
-    "exponential": "Multiplied by gamma after every epoch (or step).",
-    "cosine": "Falls along half a cosine from the learning rate to eta_min.",
+    "step": "Multiplied by a factor at regular intervals.",
+    "multi_step": "Multiplied by a factor at each milestone.",
+    "exponential": "Multiplied by a factor after every epoch (or step).",
+    "cosine": "Falls along half a cosine from the learning rate to the lowest rate.",
     "one_cycle": "Rises to its peak and falls far below the start: fast training in one cycle.",
     "warmup_cosine": "Rises evenly while the first steps are uncertain, then falls as a cosine.",
-    "reduce_on_plateau": "Multiplied by factor when the validation loss has stopped falling.",
+    "reduce_on_plateau": "Multiplied by a factor when the validation loss has stopped falling.",
 }
+_CLASSES = {
+    "step": "StepLR",
+    "multi_step": "MultiStepLR",
+    "exponential": "ExponentialLR",
+    "cosine": "CosineAnnealingLR",
+    "one_cycle": "OneCycleLR",
+    "warmup_cosine": "LinearLR, then CosineAnnealingLR",
+    "reduce_on_plateau": "ReduceLROnPlateau",
+}
+LABELS = {
+    "step_size": "Interval",
+    "gamma": "Factor",
+    "unit": "Counted in",
+    "milestones": "Milestones",
+    "T_max": "Length of the fall",
+    "eta_min": "Lowest rate",
+    "max_lr": "Peak rate",
+    "total_steps": "Whole length",
+    "pct_start": "Share that rises",
+    "anneal_strategy": "Shape",
+    "div_factor": "Peak ÷ start",
+    "final_div_factor": "Start ÷ end",
+    "three_phase": "Three phases",
+    "warmup_steps": "Length of the rise",
+    "start_factor": "Start ÷ peak",
+    "factor": "Factor",
+    "patience": "Patience",
+    "threshold": "Least improvement",
+    "cooldown": "Rest",
+    "min_lr": "Lowest rate",
+}
+"""Arguments of schedules, as the fields are called."""
+_OURS = ("unit", "warmup_steps")  # in the configuration only; PyTorch calls it otherwise
+_SHOWN = {"cos": "cosine", "epoch": "epochs", "step": "steps"}
 HELP = {
     "step_size": "Epochs or steps between two reductions; empty: a third of the run.",
     "gamma": "What the learning rate is multiplied by.",
@@ -52,7 +87,7 @@ HELP = {
     "cooldown": "Epochs of rest after a reduction.",
     "min_lr": "The learning rate never falls below this.",
 }
-"""Arguments of schedules in words of a beginner."""
+"""The same in words of a beginner."""
 
 
 def schedule_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
@@ -67,7 +102,7 @@ def schedule_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
             format_func=lambda choice: WORDS[choice].capitalize(),
             key=f"{key}/name",
         )
-        st.caption(_ABOUT[name])
+        st.caption(f"{_ABOUT[name]} PyTorch: {_CLASSES.get(name, 'no scheduler')}.")
         chosen = argument_fields(name, given if name == given["name"] else {}, f"{key}/{name}")
     if chosen is None:
         return None
@@ -80,7 +115,10 @@ def schedule_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
         steps = config.steps or config.epochs * (per_epoch or _GUESS)
         draw(chosen, config.lr, steps, per_epoch or _GUESS, width=360)
         if not per_epoch:
-            st.caption(f"Drawn for {_GUESS} steps an epoch: the data has not been read yet.")
+            st.caption(
+                f"Drawn for {_GUESS} steps an epoch: the data has not been read yet; "
+                "**Check and preview** reads it."
+            )
     return {}
 
 
@@ -109,15 +147,23 @@ def argument_fields(
 
 
 def _field(name: str, default: Any, value: Any, key: str) -> Any:
-    key, text = f"{key}/{name}", HELP.get(name)
+    key, label = f"{key}/{name}", LABELS[name]
+    text = f"{HELP[name]} {'Setting' if name in _OURS else 'PyTorch'}: `{name}`."
     if name in ("unit", "anneal_strategy"):
         choices = ["epoch", "step"] if name == "unit" else ["cos", "linear"]
-        return st.selectbox(name, choices, index=choices.index(value), key=key, help=text)
+        return st.selectbox(
+            label,
+            choices,
+            index=choices.index(value),
+            format_func=lambda choice: _SHOWN.get(choice, choice),
+            key=key,
+            help=text,
+        )
     if isinstance(default, bool):
-        return st.toggle(name, value, key=key, help=text)
+        return st.toggle(label, value, key=key, help=text)
     if name == "milestones":
         typed = st.text_input(
-            name, json.dumps(value) if value else "", placeholder="[30, 60]", key=key, help=text
+            label, json.dumps(value) if value else "", placeholder="[30, 60]", key=key, help=text
         )
         try:
             return json.loads(typed) if typed.strip() else None
@@ -127,7 +173,7 @@ def _field(name: str, default: Any, value: Any, key: str) -> Any:
             ) from None
     whole = name in _WHOLE
     return st.number_input(
-        name,
+        label,
         value=None if value is None else int(value) if whole else float(value),
         step=1 if whole else None,
         format=None if whole else "%.6g",
@@ -141,7 +187,13 @@ _WHOLE = frozenset({"step_size", "T_max", "total_steps", "warmup_steps", "patien
 
 
 def _steps_per_epoch(config: RunConfig) -> int:
-    """0 where the data is not at hand."""
+    """0 where the data is not at hand and has not been checked."""
+    batches = config.overfit_batches or checked_batches(config) or _batches(config)
+    return math.ceil(batches / config.controls.accumulate)
+
+
+def _batches(config: RunConfig) -> int:
+    """Of an epoch of what is bundled; 0 of anything else."""
     source = catalog.DATA.get(config.data)
     if source is None or source.download_bytes:
         return 0
@@ -151,8 +203,7 @@ def _steps_per_epoch(config: RunConfig) -> int:
         return 0  # reading might draw random numbers that the run in this process needs
     count = _samples(config.data, json.dumps(config.data_args, default=str))
     trained = count - round(config.validation * count) - round(config.test * count)
-    batches = config.overfit_batches or math.ceil(trained / config.batch_size)
-    return max(1, math.ceil(batches / config.controls.accumulate)) if count else 0
+    return math.ceil(trained / config.batch_size)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
