@@ -48,6 +48,7 @@ from inspector.events import (
 from inspector.interventions.apply import COMMANDS as INTERVENTIONS
 from inspector.interventions.apply import Interventions
 from inspector.quantities import SeriesKey
+from inspector.store.agreement import Agreement
 from inspector.store.control import ControlReader
 from inspector.store.layout import ABSENT, BLOBS, F32
 from inspector.store.writer import Writer
@@ -55,6 +56,7 @@ from inspector.timemachine.incidents import Incidents
 from inspector.timemachine.machine import TimeMachine
 
 _POLL_SECONDS = 0.05
+_AGREE_SECONDS = 0.005
 _BEAT_SECONDS = 0.5
 _SLOW_SECONDS = 0.25
 _CONTEXT = ("epoch", "samples")  # in force until they are given again
@@ -113,6 +115,7 @@ class Recorder:
         run_path: Path,
         *,
         rank: int = 0,
+        ranks: int = 1,
         every: int = 0,
         scaler: Any = None,
         controls: Controls | None = None,
@@ -134,6 +137,7 @@ class Recorder:
         self._next_beat = self._next_slow = 0.0
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._inbox: deque[Command] = deque()
+        self._agreement = Agreement(run_path, rank, ranks) if ranks > 1 else None
         self._structure_reported = False
         self._arrived = threading.Event()
         self._done = threading.Event()
@@ -238,6 +242,8 @@ class Recorder:
             return
         self.closed = True
         self._done.set()
+        if self._agreement is not None:
+            self._agreement.end()
         self._interventions.close()
         self.timemachine.close()
         self.observer.close()
@@ -324,7 +330,7 @@ class Recorder:
             return
         pulse, steering = self.observer.clock.pulse, self.steering
         pulse.alarm = 0  # before looking: what comes later sets it again
-        awaited = self._inbox or steering.pace.engaged or steering.graph_wanted
+        awaited = self._commanded or steering.pace.engaged or steering.graph_wanted
         if awaited or self._graphs.armed or self._backward.armed or self.closed:
             return
         until = self._first_step + self._structure.quiet_until(self.step - self._first_step)
@@ -399,13 +405,16 @@ class Recorder:
         steering = self.steering
         if self._structure.on_step(self.step - 1 - self._first_step):
             self._store_structure()
-        if self._inbox or steering.pace.engaged or self._graphs.armed or self._backward.armed:
+        if self._commanded or steering.pace.engaged or self._graphs.armed or self._backward.armed:
             self._finish_graph()
             self._guarded(self._finish_backward)
             if steering.pace.step_done():
                 steering.pause("steps_done")
             self._take_commands()
             self._hold()
+            while self._agreement is not None and not self._agreement.leave(self.step):
+                self._take_commands()
+                self._hold()
         self._interventions.at_boundary()
         calm = self.observer.at_ease and steering.controls.on_nonfinite == "continue"
         self.timemachine.rest(calm)
@@ -416,14 +425,30 @@ class Recorder:
         if steering.graph_wanted or (every and self.step % every == 0):
             steering.graph_wanted = False
             self._arm_graph()
-        if time.monotonic() >= self._next_beat:
-            self._beat("running")
+        self._live_on()
+
+    @property
+    def _commanded(self) -> bool:
+        return bool(self._inbox) or (self._agreement is not None and self._agreement.waiting)
 
     def _take_commands(self) -> None:
+        if self._agreement is not None:
+            self._agree(self._agreement)
         while self._inbox:
             command = self._inbox.popleft()
             intervenes = command.name in INTERVENTIONS
             (self._interventions if intervenes else self.steering).apply(command)
+
+    def _agree(self, agreement: Agreement) -> None:
+        """Takes what all ranks do at this boundary; one that waits goes on to a later one."""
+        for heard in agreement.due(self.step, beat=self._live_on):
+            if heard.refusal:
+                self.steering.refuse(heard.command, heard.refusal)
+            else:
+                self._inbox.append(heard.command)
+        self.observer.clock.restart()
+        if not self._inbox and self.steering.pace.paused and agreement.releases:
+            self.steering.release()
 
     def _hold(self) -> None:
         """Waits while training is paused or slowed down; commands are heard all the time."""
@@ -443,6 +468,11 @@ class Recorder:
             self.observer.clock.restart()
             self._beat("running")
 
+    def _live_on(self) -> None:
+        """A sign of life, if one is due."""
+        if time.monotonic() >= self._next_beat:
+            self._beat("paused" if self.steering.pace.paused else "running")
+
     def _beat(self, state: str) -> None:
         self._next_beat = time.monotonic() + _BEAT_SECONDS
         self.writer.heartbeat(
@@ -457,13 +487,22 @@ class Recorder:
 
     def _listen(self) -> None:
         """The command thread: looks into the control file, hands over at the boundary."""
-        while not self._done.wait(_POLL_SECONDS):
+        agreement = self._agreement
+        while not self._done.wait(
+            _AGREE_SECONDS if agreement is not None and agreement.unsettled else _POLL_SECONDS
+        ):
             if self.observer.closed:  # the model is gone, and nobody has closed the run
                 self.close(RunFinished(reason="closed"))
                 break
             for command in self._reader.poll():
-                self._inbox.append(command)
+                if agreement is None:
+                    self._inbox.append(command)
+                else:
+                    agreement.hear(command, self._alarmed)
                 self.observer.clock.pulse.alarm = 1
+                self._arrived.set()
+            if agreement is not None and agreement.unsettled:
+                agreement.settle()
                 self._arrived.set()
             for refused in self._reader.refused:
                 self.event(
@@ -471,6 +510,13 @@ class Recorder:
                 )
             self._reader.refused.clear()
         self._reader.close()
+        if agreement is not None:
+            agreement.close()
+
+    def _alarmed(self) -> int:
+        """The step that runs, after which every boundary is attended."""
+        self.observer.clock.pulse.alarm = 1
+        return self.step
 
     # ------------------------------------------------------------ the autograd graph
 

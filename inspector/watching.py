@@ -247,12 +247,13 @@ def watch(
     content = {"kind": kind, "config": config or {}, "script": script}
     if lineage is not None:
         content["lineage"] = lineage
-    rank, path = _place(Path(run_dir), name, content)
+    rank, ranks, path = _place(Path(run_dir), name, content)
     recorder = Recorder(
         model,
         optimizers,
         path,
         rank=rank,
+        ranks=ranks,
         every=every,
         scaler=scaler,
         controls=controls,
@@ -275,15 +276,15 @@ def _check(controls: Controls, model: torch.nn.Module, *, built_in: bool) -> Non
             raise CommandError(reason)
 
 
-def _place(run_dir: Path, name: str, content: dict[str, Any]) -> tuple[int, Path]:
-    """This process's rank and the run directory; ranks of one job share it."""
+def _place(run_dir: Path, name: str, content: dict[str, Any]) -> tuple[int, int, Path]:
+    """This process's rank, how many there are, and the run directory, which they share."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
-        return 0, create_run(run_dir, name, content)
+        return 0, 1, create_run(run_dir, name, content)
     rank = distributed.get_rank()
     shared = [str(create_run(run_dir, name, content)) if rank == 0 else ""]
     distributed.broadcast_object_list(shared, src=0)
-    return rank, Path(shared[0])
+    return rank, distributed.get_world_size(), Path(shared[0])
 
 
 def _environment() -> dict[str, Any]:

@@ -89,9 +89,9 @@ class Steering:
         try:
             self._emit(getattr(self, f"_do_{command.name}")(command))
         except (CommandError, CannotSet) as error:
-            self._refuse(command, str(error))
+            self.refuse(command, str(error))
         except Exception as error:
-            self._refuse(command, f"{type(error).__name__}: {error}")
+            self.refuse(command, f"{type(error).__name__}: {error}")
 
     def pause(self, reason: str) -> None:
         """Holds training at this boundary."""
@@ -99,7 +99,13 @@ class Steering:
             self.pace.pause(reason)
             self._emit(Paused(reason=reason))
 
-    def _refuse(self, command: Command, reason: str) -> None:
+    def release(self) -> None:
+        """Goes on to the later boundary at which all ranks are told to."""
+        self.pace.resume()
+        self._emit(Resumed())
+
+    def refuse(self, command: Command, reason: str) -> None:
+        """Answers that a command is not obeyed; ``reason`` is a sentence."""
         self._emit(
             CommandRefused(
                 command_id=command.id, name=_title(command), requested=command.value, reason=reason

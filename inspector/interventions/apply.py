@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
+import random
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +26,7 @@ from inspector.faults import FAULTS
 from inspector.interventions.verdicts import STEPS, Trial, judge, measure, trial_of
 from inspector.interventions.weights import reinitialize, unfreeze
 from inspector.store.reader import Run
+from inspector.timemachine.state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from inspector.recorder import Recorder
@@ -108,7 +109,12 @@ class Interventions:
             ))  # fmt: skip
         elif value["action"] == "reinitialize":
             method = str(value.get("method", "he"))
-            changed = reinitialize(model, optimizers, str(value.get("module", "")), method)
+            kept = random_state()
+            torch.manual_seed(random.Random(command.id).getrandbits(60))  # alike on every rank
+            try:
+                changed = reinitialize(model, optimizers, str(value.get("module", "")), method)
+            finally:
+                set_random_state(kept)
             note = f"{len(changed)} modules, {method}"
         else:
             note = ", ".join(self._unfreeze(model, str(value.get("module", "")))[:4])
@@ -162,7 +168,8 @@ class Interventions:
 
         name, hidden = str(command.value["fault"]), bool(command.value.get("hidden"))
         if name == "random":
-            name = secrets.choice(list(FAULTS))  # must not touch the training's random numbers
+            # Not of the training's random numbers, and the same on every rank.
+            name = random.Random(command.id).choice(list(FAULTS))
         recorder = self._recorder
         ward = Ward(
             self._need_model(),

@@ -1,6 +1,7 @@
 """What a run directory contains: file names, schema, constants; and how one is made.
 
-``runs/NAME/`` holds ``run.json``, ``rank00000.db`` (one per rank), ``control.db`` and ``blobs/``.
+``runs/NAME/`` holds ``run.json``, ``rank00000.db`` (one per rank), ``control.db`` and ``blobs/``;
+``agreed.db`` where several ranks have to agree on the step of a command.
 ``docs/store.md`` describes the format for readers in other languages.
 """
 
@@ -24,6 +25,7 @@ from inspector.quantities import ABSENT_BITS
 FORMAT = 1
 RUN_FILE = "run.json"
 CONTROL_FILE = "control.db"
+AGREEMENT_FILE = "agreed.db"
 BLOBS = "blobs"
 
 CHUNK_ROWS = 64
