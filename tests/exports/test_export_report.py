@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ def test_report_opens_offline_in_both_colours_and_on_paper(
         assert opened.asked == [path.as_uri()]
         assert opened.complaints == []
         assert page.locator("h1").inner_text() == run.name
+        about = page.locator("header .muted").inner_text()
+        assert about.startswith("Deep sigmoid net on handwritten digits")
+        boxes = [box.bounding_box() for box in page.locator(".figure").all()]
+        rows = Counter(box["y"] for box in boxes if box)
+        assert max(rows.values()) - min(rows.values()) <= 1  # none stands alone
         headings = page.locator(".finding h3").all_inner_texts()
         assert len(headings) == len(findings) and "Vanishing gradient" in headings
         titles = page.locator(".charts h3").all_inner_texts()

@@ -37,10 +37,12 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         at_start = (worst.get("at_start") or {}).get("dead") or 0.0
         if dead > limits["note"]:
             step = 0 if at_start > limits["dead"] else int(worst["first_step"])
+            limit = limits["learning" if run.learning else "dead"]
+            serious = dead > limit
             evidence = Evidence(
                 statistic="share of units that never fired",
                 value=dead,
-                threshold=limits["dead"],
+                threshold=limit if serious else limits["note"],
                 quantity="activation_zeros",
                 subject=worst["module"] or "",
                 first=int(worst["first_step"]),
@@ -56,7 +58,6 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                     marked=(worst["module"] or "input",),
                 ),
             )
-            serious = dead > limits["learning" if run.learning else "dead"]
             yield _finding(worst["module"], dead, serious, step, evidence)
         return
     for module in run.modules:

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from inspector import catalog
 from inspector.config import RunConfig
 from inspector.diagnosis.finding import Finding, Remedy
 from inspector.diagnosis.ranks import OneRank
@@ -157,14 +158,18 @@ def _findings(run: Run, found: list[Finding]) -> tuple[list[_Finding], dict[str,
 
 def _what(run: Run, events: list[StoredEvent]) -> str:
     config = run.config
-    parts = [
-        f"{config['model']} on {config['data']}" if config else str(run.meta.get("script") or "")
-    ]
+    parts = [_title(config) if config else str(run.meta.get("script") or "")]
     if events:
         begin, end = events[0].wall, max(stored.wall for stored in events)
         parts.append(time.strftime("%Y-%m-%d %H:%M", time.localtime(begin)))
         parts.append(f"{_duration(end - begin)} long")
     return " · ".join(part for part in parts if part)
+
+
+def _title(config: dict[str, Any]) -> str:
+    model, data = str(config["model"]), str(config["data"])
+    title = catalog.title(data)
+    return f"{catalog.title(model)} on {title.lower() if data in catalog.DATA else title}"
 
 
 def _key_figures(run: Run, events: list[StoredEvent]) -> list[tuple[str, str]]:
