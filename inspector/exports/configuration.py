@@ -8,31 +8,39 @@ from typing import Any
 from inspector.errors import ExportError
 from inspector.exports.by_hand import by_hand
 from inspector.exports.formats import Made, Request
+from inspector.exports.model.checkpoint import origin_of
 
 
 def configuration(request: Request) -> Made:
     """Writes what the run was started with, and what was changed by hand at which step.
 
     Raises:
-        ExportError: the run was not started by the built-in trainer.
+        ExportError: the run was not started by the built-in trainer, or the checkpoint that it
+            went on from is gone.
     """
     content, done = dict(built_in(request)), by_hand(request.run)
-    content["by_hand"] = [
+    origin = origin_of(request.run)
+    first = request.run.meta["lineage"]["step"] if origin else 0
+    passed = [entry for entry in content.get("by_hand", []) if entry["step"] <= first]
+    content["by_hand"] = passed + [
         {"step": step, "control": control, "value": value}
         for step, control, value in done.changes
-        if step > 0
+        if step > first
     ]
     content["controls"] = dict(content["controls"]) | {
-        control: value for step, control, value in done.changes if step == 0
+        control: value for step, control, value in done.changes if step == first
     }
     if done.last:
         content["by_hand"].append({"step": done.last, "control": "stop", "value": True})
-    request.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
     notes = ["Start the same run with: torch-inspector train FILE."]
+    if origin is not None:
+        content["resume"] = str(origin.resolve())
+        notes.append(f"It goes on from the checkpoint {origin.resolve()}; keep that file.")
     if done.missing:
         notes.append("It does not repeat: " + " ".join(done.missing))
     if any(name.startswith("file:") for name in (str(content["model"]), str(content["data"]))):
         notes.append("It refers to a Python file of yours by its path; keep the file.")
+    request.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return Made(notes=tuple(notes))
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 from pathlib import Path
@@ -17,6 +18,7 @@ from inspector.errors import ConfigError, StoreError
 
 FORMAT = 1
 FOLDER = Path("blobs") / "checkpoints"
+ORIGIN = Path("blobs") / "origin.pt"
 
 State = dict[str, Any]
 
@@ -108,6 +110,17 @@ def locate(reference: str, runs_dir: Path) -> Path:
         f"Run {name} has no checkpoint {wanted!r}; it has {there or 'none'}. "
         "Give RUN@STEP, RUN@last or RUN@best."
     )
+
+
+def keep_origin(path: Path, run_path: Path) -> None:
+    """Gives the checkpoint that a run goes on from a second name in it.
+
+    Its parent may be renamed, deleted, or write another ``last.pt``. Nothing is copied: where the
+    file system has no hard links there is no second name.
+    """
+    with contextlib.suppress(OSError):
+        (run_path / ORIGIN).parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, run_path / ORIGIN)
 
 
 def step_of(file: Path) -> int:

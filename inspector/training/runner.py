@@ -28,6 +28,7 @@ from inspector.store.control import ControlWriter
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 from inspector.training import process
+from inspector.training.checkpoints import keep_origin
 from inspector.training.compiling import compiled, forgiving
 from inspector.training.continuing import attach, continuation, without_start
 from inspector.training.downloads import Progress
@@ -147,6 +148,8 @@ def train_and_record(
     )
     try:
         keep(task.sources, watched.run_path)
+        if continued is not None:
+            keep_origin(continued.path, watched.run_path)
         started(watched)
         with deterministic(config.deterministic), forgiving(config.compile):
             train(task, watched)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import filecmp
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.errors import ConfigError, ExportError
 from inspector.exports.formats import Request
+from inspector.store.reader import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +42,37 @@ def weights(request: Request) -> tuple[dict[str, Tensor], int | None]:
         )
     step = content.get("step")
     return state, step if isinstance(step, int) else None
+
+
+def origin_of(run: Run) -> Path | None:
+    """The checkpoint that a run went on from; None if it began by itself.
+
+    Raises:
+        ExportError: it is gone, or was replaced since by a later one.
+    """
+    told = run.meta.get("lineage")
+    if not isinstance(told, dict):
+        return None
+    from inspector.training.checkpoints import ORIGIN, step_of
+
+    runs_dir, parent = run.path.resolve().parent, str(told.get("parent", ""))
+    kept, named = run.path / ORIGIN, runs_dir / str(told.get("checkpoint", ""))
+    places = [named, kept, Path(str(run.config.get("resume", "")))]
+    if parent:
+        places += sorted((runs_dir / parent / FOLDER).glob("*.pt"))
+    for place in places:
+        replaced = kept.is_file() and place != kept and not _is_one(place, kept)
+        if place.is_file() and not replaced and step_of(place) == told.get("step"):
+            return place
+    raise ExportError(
+        f"Run {run.name} went on from {f'run {parent}' if parent else named.name} at step "
+        f"{told.get('step')}, but that checkpoint is gone or was replaced since; export a run that "
+        "began by itself, or this one's state_dict."
+    )
+
+
+def _is_one(place: Path, other: Path) -> bool:
+    return place.is_file() and (place.samefile(other) or filecmp.cmp(place, other, shallow=False))
 
 
 def _find(request: Request) -> Path:

@@ -6,6 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from inspector.commands import Controls
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, ExportError, InspectorError
 from inspector.exports.by_hand import by_hand
@@ -13,8 +17,10 @@ from inspector.exports.configuration import built_in
 from inspector.exports.formats import Request
 from inspector.exports.model.checkpoint import saved
 from inspector.exports.model.rebuilt import kept_reference
+from inspector.exports.script.origin import Origin, find_origin
 from inspector.store.reader import Run
 from inspector.training.checkpoints import read
+from inspector.training.continuing import without_start
 from inspector.training.own.code import OwnCode, find_own
 from inspector.training.own.reference import describe
 from inspector.training.task import Task, build_task
@@ -25,10 +31,15 @@ class Facts:
     """A run, seen by who writes it down as a script.
 
     Attributes:
+        config: what it was built from; of a run that went on, without what only decides the
+            first weights.
         own: the user's own Python that the configuration refers to.
+        controls: in force when training began, or went on.
+        random: torch's random numbers when the task was built.
         changes: (completed steps, control, value) in the order in which they were applied.
         last: completed steps after which the run was stopped by hand; None if it was not.
         threads: of PyTorch on the CPU.
+        origin: the checkpoint that the run went on from; None if it began by itself.
         missing: sentences about what the script does not repeat.
     """
 
@@ -36,10 +47,31 @@ class Facts:
     config: RunConfig
     task: Task
     own: OwnCode
+    controls: Controls
+    random: Tensor
     changes: tuple[tuple[int, str, Any], ...]
     last: int | None
     threads: int
+    origin: Origin | None = None
     missing: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> int:
+        """Steps completed before the script begins."""
+        return self.origin.step if self.origin else 0
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are held-out batches, as far as the loader says."""
+        try:
+            return len(self.task.val_loader) > 0
+        except TypeError:
+            return True
+
+    @property
+    def collates(self) -> bool:
+        """Whether the user's own data has a ``collate_fn``."""
+        return self.own.data is not None and hasattr(self.own.data.module, "collate_fn")
 
     def ever(self, control: str) -> bool:
         """Whether a control was changed by hand."""
@@ -50,7 +82,7 @@ def facts(request: Request) -> Facts:
     """Builds the task again and reads what was done by hand.
 
     Raises:
-        ExportError: the run has no configuration, or does what a script cannot hold.
+        ExportError: the run has no configuration, or what it went on from is gone.
         InspectorError: the model or the data cannot be built any more.
     """
     content = dict(built_in(request))
@@ -58,7 +90,9 @@ def facts(request: Request) -> Facts:
         content[part] = kept_reference(str(content[part]), request.run.path)
     known = {item.name for item in dataclasses.fields(RunConfig)}
     config = RunConfig.from_dict({key: content[key] for key in known & set(content)})
-    _refuse(config, request.run.name)
+    origin = find_origin(request.run)
+    if origin is not None:
+        config = without_start(config)
     try:
         task = build_task(config)
     except InspectorError:
@@ -68,34 +102,25 @@ def facts(request: Request) -> Facts:
             f"The task of run {request.run.name} can no longer be built: {describe(error)}; "
             "export config instead."
         ) from error
+    random = torch.get_rng_state()
     done = by_hand(request.run)
     return Facts(
         run=request.run,
         config=config,
         task=task,
         own=find_own(config),
+        controls=origin.controls if origin else config.controls,
+        random=random,
         changes=done.changes,
         last=done.last,
         threads=_threads(request),
+        origin=origin,
         missing=done.missing,
     )
 
 
-def _refuse(config: RunConfig, name: str) -> None:
-    reasons = {
-        "resume": "goes on from a checkpoint; export the run that it comes from",
-    }
-    for setting, reason in reasons.items():
-        if getattr(config, setting):
-            raise ExportError(
-                f"A script cannot repeat run {name}, because it {reason}, or export config."
-            )
-
-
 def _threads(request: Request) -> int:
     """Threads that the run computed with; sums depend on their number in the last bit."""
-    import torch
-
     path = saved(request.run.path).get("last")
     if path is not None:
         try:

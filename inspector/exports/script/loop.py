@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from typing import Any
 
@@ -9,10 +10,13 @@ from torch import optim
 
 from inspector.commands import Controls
 from inspector.exports.script import pieces
+from inspector.exports.script.continuing import write_place, write_state
 from inspector.exports.script.data import Data
 from inspector.exports.script.facts import Facts
 from inspector.exports.script.optimisation import Scheduling
+from inspector.exports.script.origin import Origin
 from inspector.exports.script.text import Imports, Lines, literal, source_of
+from inspector.training.own.batches import size_of, to_device
 
 _VARIABLES = ("zero_grad", "clip", "clip_threshold", "accumulate", "eval_modules")
 
@@ -24,7 +28,7 @@ class Loop:
         self._facts, self._data = facts, data
         self._imports, self._definitions = imports, definitions
         config = facts.config
-        self._first = config.controls
+        self._first = facts.controls
         self._schedule = Scheduling(facts)
         self._device = facts.task.device.type
         self._fp16 = config.precision == "fp16"
@@ -39,34 +43,59 @@ class Loop:
         elif "clip_threshold" in self._variables:
             self._variables.remove("clip_threshold")
         self._freezes = facts.ever("frozen") or bool(self._first.frozen)
-        self._val = len(facts.task.val_loader) > 0
         self._stops_early = config.early_stopping > 0
         self._own_step = facts.task.kind == "own"
 
     def write(self, main: Lines) -> None:
         """Adds everything from the first controls to the end of training."""
+        facts, config, origin = self._facts, self._facts.config, self._facts.origin
         self._imports.add("import torch")
+        self._settings(main)
         self._schedule.write(self._imports, self._definitions, main)
         if self._fp16:
             main.add(f"scaler = torch.amp.GradScaler({literal(self._device)})")
         self._begin(main)
-        main.add("step = begun = 0" if self._fp16 else "step = 0")
+        if origin is not None:
+            self._go_on(origin, main)
+        for step, name, value in facts.changes:
+            if step == facts.first:
+                self._by_hand(main, name, value)
+        main.add(f"step = {facts.first}")
+        if self._fp16:
+            main.add(f"begun = {origin.begun if origin else 0}")
         self._train_mode(main)
-        config, last = self._facts.config, self._facts.last
-        limit = last if last is not None else config.steps
-        if limit == 0:
+        limit = facts.last if facts.last is not None else config.steps
+        if limit is not None and limit <= facts.first:
             return
         if self._stops_early:
-            main.add('best, waited = float("inf"), 0')
+            self._patience(origin, main)
+        first = origin.epoch if origin else 0
         if limit is None:
-            main.open(f"for epoch in range({config.epochs}):")
+            main.open(f"for epoch in range({f'{first}, ' if first else ''}{config.epochs}):")
         else:
             self._imports.add("from itertools import count")
-            main.open("for epoch in count():")
+            main.open(f"for epoch in count({first or ''}):")
         self._epoch(main, limit)
         main.close()
 
     # ------------------------------------------------------------ before the first step
+
+    def _settings(self, main: Lines) -> None:
+        """Settings of the optimizer that the first controls change; a checkpoint has its own."""
+        rates = [float(g["lr"]) for g in self._facts.task.optimizer.param_groups]
+        if any(name == "lr" and value is None for _, name, value in self._facts.changes):
+            main.add(f"first_rates = {rates!r}")
+        origin = self._facts.origin
+        if origin is not None and origin.keeps(self._facts.task.optimizer):
+            return
+        for name in ("lr", "momentum", "weight_decay"):
+            value = getattr(self._first, name)
+            if value is not None and self._has(name):
+                self._by_hand(main, name, value)
+
+    def _has(self, setting: str) -> bool:
+        group = self._facts.task.optimizer.param_groups[0]
+        return setting in group or (setting == "momentum" and "betas" in group)
 
     def _begin(self, main: Lines) -> None:
         for name in _VARIABLES:
@@ -78,20 +107,28 @@ class Loop:
             main.add(f"trainable = {{name for name, p in {named} if p.requires_grad}}")
             if self._first.frozen:
                 main.add(f"freeze(model, {literal(self._first.frozen)}, trainable)")
-        rates = [float(g["lr"]) for g in self._facts.task.optimizer.param_groups]
-        if any(name == "lr" and value is None for _, name, value in self._facts.changes):
-            self._definitions += source_of(self._imports, pieces.set_rates)
-            main.add(f"first_rates = {rates!r}")
-        if self._first.lr is not None:
-            self._by_hand(main, "lr", self._first.lr)
-        for name in ("momentum", "weight_decay"):
-            if getattr(self._first, name) is not None:
-                self._by_hand(main, name, getattr(self._first, name))
         if "eval_modules" in self._variables:
             self._definitions += source_of(self._imports, pieces.train_mode)
-        for step, name, value in self._facts.changes:
-            if step == 0:
-                self._by_hand(main, name, value)
+
+    def _go_on(self, origin: Origin, main: Lines) -> None:
+        """Everything goes on from a checkpoint."""
+        write_state(self._facts, origin, main)
+        self._schedule.restore(self._imports, self._definitions, main)
+        if self._schedule.rates is not None:
+            self._definitions += source_of(self._imports, pieces.set_rates)
+            main.add(f"set_rates(optimizer, {self._schedule.rates!r})")
+        if self._fp16 and origin.part("loss scaling"):
+            main.add('scaler.load_state_dict(checkpoint["parts"]["loss scaling"])')
+        if self._freezes:
+            main.add("trainable |= {name for name, p in model.named_parameters() "
+                     "if p.requires_grad}")  # fmt: skip
+        write_place(self._facts, origin, self._imports, self._definitions, main)
+
+    def _patience(self, origin: Origin | None, main: Lines) -> None:
+        kept = origin.part("early stopping") if origin else {}
+        best = kept.get("best", math.inf)
+        lowest = repr(best) if math.isfinite(best) else 'float("inf")'
+        main.add(f"best, waited = {lowest}, {kept.get('waited', 0)}")
 
     def _train_mode(self, main: Lines) -> None:
         held = "eval_modules" in self._variables
@@ -101,12 +138,13 @@ class Loop:
 
     def _epoch(self, main: Lines, limit: int | None) -> None:
         several = "accumulate" in self._variables
+        loader = "remaining" if self._facts.origin else "train_loader"
         if several:
             self._imports.add("from itertools import islice")
-            main.add("batches = iter(train_loader)")
+            main.add(f"batches = iter({loader})")
             main.open("while group := list(islice(batches, accumulate)):")
         else:
-            main.open("for batch in train_loader:")
+            main.open(f"for batch in {loader}:")
         self._step(main, several)
         self._schedule.after_step(main)
         self._changes(main)
@@ -121,6 +159,8 @@ class Loop:
         self._validate(main)
         if limit is not None and not stopped:
             main.add(over, "    break")
+        if self._facts.origin:
+            main.add("remaining = train_loader")
 
     def _step(self, main: Lines, several: bool) -> None:
         if isinstance(self._facts.task.optimizer, optim.LBFGS):
@@ -158,32 +198,43 @@ class Loop:
             main.add("return loss")
 
     def write_loss_of(self, main: Lines) -> None:
-        """Adds ``loss_of(batch)``, which training and validation share."""
-        main.open("def loss_of(batch: Any) -> torch.Tensor:")
+        """Adds ``loss_of(batch)``; held-out batches may have one of their own."""
+        self._imports.add("from typing import Any")
+        self._loss_of(main, "loss_of", "training_step")
+        if self._judges_otherwise:
+            self._loss_of(main, "val_loss_of", "validation_step")
+
+    @property
+    def _judges_otherwise(self) -> bool:
+        """Whether held-out batches are judged by the user's own ``validation_step``."""
+        return self._facts.own.validation_step is not None and self._facts.validates
+
+    def _loss_of(self, main: Lines, name: str, own_step: str) -> None:
+        main.open(f"def {name}(batch: Any) -> torch.Tensor:")
         if self._autocast:
             main.open(
                 f"with torch.autocast({literal(self._device)}, dtype=torch.{self._autocast}):"
             )
-        self._forward(main)
+        self._forward(main, own_step)
         main.close(2 if self._autocast else 1)
         main.add("")
-        self._imports.add("from typing import Any")
 
-    def _forward(self, main: Lines) -> None:
+    def _forward(self, main: Lines, own_step: str) -> None:
+        if self._device != "cpu":
+            self._definitions += source_of(self._imports, to_device)
+            main.add("batch = to_device(batch, device)")
         if self._own_step:
-            main.add("result = training_step(model, batch)",
+            main.add(f"result = {own_step}(model, batch)",
                      'return result["loss"] if isinstance(result, dict) else result')  # fmt: skip
             return
-        moved = self._device != "cpu"
-        main.add("inputs, targets = (part.to(device) for part in batch)" if moved
-                 else "inputs, targets = batch")  # fmt: skip
-        prepared = self._data.prepare
+        main.add("inputs, targets = batch")
+        inputs, targets = self._data.inputs, self._data.targets
         if self._data.echo:
-            if prepared != "inputs":
-                main.add(f"inputs = {prepared}")
+            if inputs != "inputs":
+                main.add(f"inputs = {inputs}")
             main.add("return loss_fn(model(inputs), inputs)")
         else:
-            main.add(f"return loss_fn(model({prepared}), targets)")
+            main.add(f"return loss_fn(model({inputs}), {targets})")
 
     def _clip(self, main: Lines) -> None:
         if "clip" not in self._variables:
@@ -198,7 +249,7 @@ class Loop:
 
     def _changes(self, main: Lines) -> None:
         for step, group in groupby(self._facts.changes, key=lambda change: change[0]):
-            if step == 0:
+            if step <= self._facts.first:
                 continue
             main.open(f"if step == {step}:")
             for _, name, value in group:
@@ -207,6 +258,7 @@ class Loop:
 
     def _by_hand(self, main: Lines, name: str, value: Any) -> None:
         if name == "lr" and value is None:
+            self._definitions += source_of(self._imports, pieces.set_rates)
             main.add("set_rates(optimizer, first_rates)")
         elif name in ("lr", "momentum"):
             setter = {"lr": pieces.set_lr, "momentum": pieces.set_momentum}[name]
@@ -235,14 +287,21 @@ class Loop:
     # ------------------------------------------------------------ held-out parts
 
     def _validate(self, main: Lines) -> None:
-        if not self._val:
+        if not self._facts.validates:
             self._schedule.after_epoch(main)
             return
         self._definitions += source_of(self._imports, pieces.mean_loss)
-        main.add("val_loss = mean_loss(model, val_loader, loss_of)")
+        judged = "val_loss_of" if self._judges_otherwise else "loss_of"
+        sized = ""
+        if self._own_step:
+            self._definitions += source_of(self._imports, size_of)
+            sized = ", size_of"
+        main.add(f"val_loss = mean_loss(model, val_loader, {judged}{sized})")
         self._train_mode(main)
         self._schedule.after_epoch(main)
-        told = "loss {loss.item():.4f}, validation {val_loss:.4f}"
+        told = "validation {val_loss:.4f}"
+        if self._facts.origin is None:  # else there may be no batch left, and no loss
+            told = f"loss {{loss.item():.4f}}, {told}"
         main.add(f'print(f"epoch {{epoch}}, step {{step}}: {told}")')
         if self._stops_early:
             main.add("best, waited = (val_loss, 0) if val_loss < best else (best, waited + 1)",

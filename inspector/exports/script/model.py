@@ -26,6 +26,8 @@ from inspector.training.initialisation import summary
 from inspector.training.models import arguments_for, torchvision_arguments
 from inspector.training.replacing import by_path
 
+_AS_THEY_ARE = ("training_step", "validation_step", "collate_fn")
+
 
 def write_model(facts: Facts, imports: Imports, definitions: list[str], main: Lines) -> None:
     """Adds what makes the model; ``main`` afterwards has a ``model`` with its first weights."""
@@ -62,7 +64,7 @@ def first_weights(facts: Facts, imports: Imports, main: Lines, out: Path) -> Non
     config, model = facts.config, facts.task.model
     if not (config.weights or config.init):
         return
-    torch.save({"model": model.state_dict(), "random": torch.get_rng_state()}, out / "start.pt")
+    torch.save({"model": model.state_dict(), "random": facts.random}, out / "start.pt")
     imports.add("from pathlib import Path")
     about = summary(model, config.init) or f"First weights from {config.weights}."
     main.add(comment(about, "").strip())
@@ -85,9 +87,12 @@ def import_own(reference: str, imports: Imports) -> str:
     kind, _, rest = reference.partition(":")
     place, _, name = rest.rpartition(":")
     module = place if kind == "import" else Path(place).stem if place else "your_code"
-    top, _, _ = name.partition(".")
-    imports.add(f"from {module} import {top}")
-    return name
+    top, dot, inner = name.partition(".")
+    if top in _AS_THEY_ARE or (top[:1].isupper() and not hasattr(pieces, top)):
+        imports.add(f"from {module} import {top}")
+        return name
+    imports.add(f"from {module} import {top} as own_{top}")  # the script has names of its own
+    return f"own_{top}{dot}{inner}"
 
 
 def _own(facts: Facts, imports: Imports, main: Lines) -> None:

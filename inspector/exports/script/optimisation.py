@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from torch import optim
+
+from inspector.capture.settings import OptimizerSettings
 from inspector.exports.script import pieces
 from inspector.exports.script.facts import Facts
 from inspector.exports.script.text import Imports, Lines, call, literal, source_of
 from inspector.training.losses import build_loss
-from inspector.training.optimizers import CLASSES, optimizer_arguments
-from inspector.training.schedules import resolve
+from inspector.training.optimizers import CLASSES, build_optimizer, optimizer_arguments
+from inspector.training.schedules import Schedule, resolve
 
 
 def write_loss(facts: Facts, imports: Imports, definitions: list[str], main: Lines) -> None:
@@ -41,29 +45,37 @@ def write_optimizer(facts: Facts, imports: Imports, main: Lines) -> None:
     cls = CLASSES[config.optimizer]
     given = optimizer_arguments(cls, config)
     imports.add("import torch")
-    names = {id(p): name for name, p in facts.task.model.named_parameters()}
     every = all(p.requires_grad for p in facts.task.model.parameters())
-    if config.param_groups:
-        main.add("named = dict(model.named_parameters())", "groups = [")
-        for group in optimizer.param_groups:
-            own = {
-                key: value
-                for key, value in group.items()
-                if key != "params" and value != optimizer.defaults.get(key)
-            }
-            members = ", ".join(f"named[{literal(names[id(p)])}]" for p in group["params"])
-            settings = "".join(f", {literal(key)}: {literal(value)}" for key, value in own.items())
-            main.add(f'    {{"params": [{members}]{settings}}},')
-        main.add("]")
-    what = (
-        "groups"
-        if config.param_groups
-        else "model.parameters()"
-        if every
-        else "[p for p in model.parameters() if p.requires_grad]"
-    )
+    what = "model.parameters()" if every else "[p for p in model.parameters() if p.requires_grad]"
+    if groups := _groups(facts, optimizer):
+        main.add("named = dict(model.named_parameters())", "groups = [", *groups, "]")
+        what = "groups"
     rest = call("", given)[1:-1]
     main.add(f"optimizer = torch.optim.{cls.__name__}({what}, {rest})")
+
+
+def _groups(facts: Facts, optimizer: optim.Optimizer) -> list[str]:
+    """A line for each group of parameters; none where there is only PyTorch's usual one."""
+    regrouped = facts.origin.regrouped(facts.task.model, optimizer) if facts.origin else []
+    if regrouped:  # their settings are in the checkpoint
+        return [f'    {{"params": [{_members(names)}]}},' for names in regrouped]
+    if not facts.config.param_groups:
+        return []
+    names = {id(p): name for name, p in facts.task.model.named_parameters()}
+    lines = []
+    for group in optimizer.param_groups:
+        settings = "".join(
+            f", {literal(key)}: {literal(value)}"
+            for key, value in group.items()
+            if key != "params" and value != optimizer.defaults.get(key)
+        )
+        members = _members([names[id(p)] for p in group["params"]])
+        lines.append(f'    {{"params": [{members}]{settings}}},')
+    return lines
+
+
+def _members(names: list[str]) -> str:
+    return ", ".join(f"named[{literal(name)}]" for name in names)
 
 
 class Scheduling:
@@ -71,19 +83,27 @@ class Scheduling:
 
     A schedule that nobody touched is PyTorch's scheduler on the optimizer. Where rates were set by
     hand meanwhile, or schedules exchanged, ``Plan`` stands between the two.
+
+    Attributes:
+        rates: learning rates with which another optimizer takes over from a checkpoint's; None
+            where the rates are the optimizer's own or the checkpoint's.
     """
 
     def __init__(self, facts: Facts) -> None:
-        task = facts.task
-        self.first = resolve(
-            facts.config.controls.schedule,
-            float(task.optimizer.param_groups[0]["lr"]),
-            steps=task.total_steps,
-            steps_per_epoch=task.steps_per_epoch,
-        )
+        origin, by_hand = facts.origin, facts.ever("lr")
+        self._kept = origin.part("schedule") if origin else {}
+        self.rates: list[float] | None = None
+        if origin:
+            self.first = self._kept["resolved"]
+            groups = len(origin.state["groups"])
+            by_hand |= bool(self._kept["bends"]) or groups != len(self._kept["plan"])
+            if not origin.keeps(facts.task.optimizer):
+                self.rates, by_hand = _taken_over(facts), True
+        else:
+            self.first = _resolved(facts, facts.task.optimizer)
         self.switched = facts.ever("schedule")
         self.wanted = self.first["name"] != "constant" or self.switched
-        self.planned = self.wanted and (self.switched or facts.ever("lr"))
+        self.planned = self.wanted and (self.switched or by_hand)
         self.all = [self.first] + [
             value for _, name, value in facts.changes if name == "schedule" and value
         ]
@@ -99,6 +119,20 @@ class Scheduling:
         if self.planned:
             definitions += source_of(imports, pieces.Plan)
         self.begin(self.first, main)
+
+    def restore(self, imports: Imports, definitions: list[str], main: Lines) -> None:
+        """Adds what lets the schedule go on from the checkpoint."""
+        if not self.wanted:
+            return
+        kept = 'checkpoint["parts"]["schedule"]'
+        if self.planned:
+            definitions += source_of(imports, pieces.restore_plan)
+            main.add(f"restore_plan(plan, scheduler, {kept})")
+        else:
+            definitions += source_of(imports, pieces.restore_scheduler)
+            main.add(f"restore_scheduler(optimizer, scheduler, {kept})")
+        if self._kept["left"] is not None:
+            main.add(f"left = {self._kept['left']}")
 
     def begin(self, resolved: dict[str, Any], main: Lines) -> None:
         """Adds the lines that start a schedule at the rates in force."""
@@ -161,6 +195,27 @@ class Scheduling:
             main.add(f"scheduler.step({', '.join(arguments)})")
         if opened:
             main.close()
+
+
+def _resolved(facts: Facts, optimizer: optim.Optimizer) -> dict[str, Any]:
+    """The schedule that a run begins with; :class:`inspector.training.loop.Loop` does the same."""
+    task, accumulate, lr = facts.task, facts.controls.accumulate, facts.controls.lr
+    per_epoch = math.ceil(task.batches_per_epoch / accumulate)
+    return resolve(
+        facts.controls.schedule,
+        float(optimizer.param_groups[0]["lr"]) if lr is None else lr,
+        steps=facts.config.steps or facts.config.epochs * per_epoch,
+        steps_per_epoch=per_epoch,
+    )
+
+
+def _taken_over(facts: Facts) -> list[float]:
+    """The rates of a new optimizer, after the controls and the schedule in force have set them."""
+    optimizer = build_optimizer(facts.task.model, facts.config)
+    if facts.controls.lr is not None:
+        OptimizerSettings(optimizer).apply(optimizer, "lr", facts.controls.lr)
+    Schedule(optimizer, _resolved(facts, optimizer))
+    return [float(group["lr"]) for group in optimizer.param_groups]
 
 
 def _length(resolved: dict[str, Any]) -> int | None:

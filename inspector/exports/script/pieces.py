@@ -1,9 +1,10 @@
-"""Functions that scripts hold as they stand here; nothing of this package is used in them."""
+"""Functions that scripts hold as they stand here, with what they use of this package."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset, RandomSampler, WeightedRandomSampler
 from torchvision import tv_tensors
+
+from inspector.training.random_numbers import set_random_numbers
 
 
 def seed_everything(seed: int) -> None:
@@ -60,14 +63,40 @@ def stratified(
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, loader: Iterable[Any], loss_of: Callable[[Any], Tensor]) -> float:
+def mean_loss(
+    model: nn.Module,
+    loader: Iterable[Any],
+    loss_of: Callable[[Any], Tensor],
+    size_of: Callable[[Any], int] = lambda batch: len(batch[0]),
+) -> float:
     """Mean loss over the samples of a held-out part, in eval mode."""
     model.eval()
     total, count = torch.zeros(()), 0
     for batch in loader:
-        samples = len(batch[0])
+        samples = size_of(batch)
         total, count = total + samples * loss_of(batch), count + samples
     return total.item() / count if count else float("nan")
+
+
+def rest_of_epoch(
+    loader: Iterable[Any],
+    generators: Sequence[torch.Generator],
+    checkpoint: dict[str, Any],
+    done: int,
+) -> Iterator[Any]:
+    """The batches that were left of the epoch: it is drawn again, and those done are passed over.
+
+    All random numbers are afterwards as they were at the checkpoint.
+    """
+    begun = checkpoint["begun"]
+    set_random_numbers(begun["random"])
+    for generator, state in zip(generators, begun["generators"], strict=True):
+        generator.set_state(state)
+    batches = iter(loader)
+    for _ in islice(batches, done):
+        pass
+    set_random_numbers(checkpoint["random"])
+    return batches
 
 
 def replace(model: nn.Module, wanted: str, kind: type[nn.Module]) -> None:
@@ -196,14 +225,38 @@ class Plan:
     def take(self, changed: dict[int, float]) -> None:
         """These rates stand for the scheduler's of this moment."""
         for number, lr in changed.items():
-            self.by_hand[number] = lr, float(self.own.param_groups[number]["lr"])
+            self.by_hand[number] = lr, self.planned(number)
+
+    def planned(self, number: int) -> float:
+        """The scheduler's rate of a group; groups that came later go with the first one."""
+        groups = self.own.param_groups
+        return float(groups[number if number < len(groups) else 0]["lr"])
 
     def follow(self) -> None:
         """Gives the optimizer its rates."""
         for number, group in enumerate(self.optimizer.param_groups):
-            lr = float(self.own.param_groups[number]["lr"])
+            lr = self.planned(number)
             if number in self.by_hand:
                 wanted, instead_of = self.by_hand[number]
                 lr = wanted * (lr / instead_of) if instead_of else wanted
             group["lr"] = lr
         self.written = [float(group["lr"]) for group in self.optimizer.param_groups]
+
+
+def restore_plan(plan: Plan, scheduler: Any, kept: dict[str, Any]) -> None:
+    """The plan goes on where it was, with what was set by hand before."""
+    del plan.own.param_groups[len(kept["plan"]) :]
+    for group, saved in zip(plan.own.param_groups, kept["plan"], strict=True):
+        group.update(saved)
+    plan.by_hand, plan.written = dict(kept["bends"]), list(kept["written"])
+    if scheduler is not None:
+        scheduler.load_state_dict(kept["scheduler"])
+
+
+def restore_scheduler(optimizer: Optimizer, scheduler: Any, kept: dict[str, Any]) -> None:
+    """The scheduler goes on where it was; it keeps a part of its state in the optimizer."""
+    for group, saved in zip(optimizer.param_groups, kept["plan"], strict=True):
+        group.update(
+            {key: saved[key] for key in ("initial_lr", "max_lr", "min_lr") if key in saved}
+        )
+    scheduler.load_state_dict(kept["scheduler"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 _WIDTH = 100
 
@@ -60,7 +61,9 @@ class Lines:
         self._depth = depth
 
     def add(self, *lines: str) -> None:
-        self._lines += [f"{'    ' * self._depth}{line}" if line else "" for line in lines]
+        for line in lines:
+            if line or (self._lines and self._lines[-1]):  # one empty line is enough
+                self._lines.append(f"{'    ' * self._depth}{line}" if line else "")
 
     def open(self, line: str) -> None:
         """A line that begins a block."""
@@ -75,14 +78,15 @@ class Lines:
 
 
 def source_of(imports: Imports, *functions: Callable[..., Any] | type) -> list[str]:
-    """The source of functions and classes that stand alone, with what their modules import."""
-    found = []
+    """The source of functions and classes, after what of their own module they use."""
+    found: list[str] = []
     for function in functions:
-        text = textwrap.dedent(inspect.getsource(function))
+        text = _without_orders(textwrap.dedent(inspect.getsource(function)))
         module = sys.modules[function.__module__]
+        found += _used_of(imports, text, module, function.__name__)
         _import_what_is_used(imports, text, module)
         found.append(text.rstrip())
-    return found
+    return list(dict.fromkeys(found))
 
 
 def module_source(imports: Imports, text: str) -> str:
@@ -123,14 +127,50 @@ def comment(text: str, indent: str = "") -> str:
     )
 
 
+def _used_of(imports: Imports, text: str, module: ModuleType, own: str) -> list[str]:
+    """What a piece of a module's source names of this package, as source of its own."""
+    used, source = _names(text) - {own}, inspect.getsource(module)
+    found: list[str] = []
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in used:
+            found += source_of(imports, getattr(module, node.name))
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and used & _names_set(node):
+            constant = ast.get_source_segment(source, node) or ""
+            _import_what_is_used(imports, constant, module)
+            found.append(constant)
+        elif _is_of_ours(node):
+            names = [alias.name for alias in node.names if alias.name in used]
+            found += source_of(imports, *(getattr(module, name) for name in names))
+    return found
+
+
 def _import_what_is_used(imports: Imports, text: str, module: ModuleType) -> None:
-    used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    used = _names(text)
     for node in ast.parse(inspect.getsource(module)).body:
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and not _is_of_ours(node):
             names = [a for a in node.names if (a.asname or a.name).partition(".")[0] in used]
             if names:
                 node.names = names
                 imports.take(node)
+
+
+def _is_of_ours(node: ast.stmt) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("inspector.")
+
+
+def _names_set(node: ast.Assign | ast.AnnAssign) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _names(text: str) -> set[str]:
+    return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+
+
+def _without_orders(text: str) -> str:
+    """Without comments and marks that only tell our own tools something."""
+    text = re.sub(r"  # (noqa|type: ignore|fmt: skip).*", "", text)
+    return re.sub(r":(?:func|class):`([^`]+)`", r"\1", text)
 
 
 def _named(name: str, alias: str) -> str:
