@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from inspector.errors import ExportError
-from inspector.exports.model.rebuilt import Rebuilt, eval_outputs
+from inspector.exports.model.inputs import BATCH, WIDTH, Inputs
+from inspector.exports.model.rebuilt import Rebuilt
 
 ABSOLUTE = 1e-4
 RELATIVE = 1e-3
@@ -29,39 +31,59 @@ class Parity:
     Attributes:
         max_rel: relative to the greatest absolute output of each sample batch.
         excess: greatest share of the tolerance that was used up; above 1 is refused.
+        sizes: of the batches; empty where the size is fixed.
+        widths: of strips or sequences, where they vary.
     """
 
     max_abs: float
     max_rel: float
     excess: float
     sizes: tuple[int, ...]
+    widths: tuple[int, ...] = ()
 
     @property
     def sentence(self) -> str:
         sizes = ", ".join(map(str, self.sizes))
+        widths = f" and widths of {', '.join(map(str, self.widths))}" if self.widths else ""
         return (
-            f"Agrees with PyTorch on batches of {sizes}: largest difference {self.max_abs:.2g}, "
-            f"relative {self.max_rel:.2g} (tolerated: {ABSOLUTE:g} + {RELATIVE:g} · |output|)."
+            f"Agrees with PyTorch on batches of {sizes or 'one size'}{widths}: largest difference "
+            f"{self.max_abs:.2g}, relative {self.max_rel:.2g} "
+            f"(tolerated: {ABSOLUTE:g} + {RELATIVE:g} · |output|)."
         )
 
 
-def compare(rebuilt: Rebuilt, other: Callable[[Tensor], Any], what: str) -> Parity:
+def compare(rebuilt: Rebuilt, other: Callable[[Inputs], Any], what: str) -> Parity:
     """Runs both on 1, 2, some and all samples of the batch, in other orders too.
 
+    Where widths vary, all samples are cut to two thirds as well.
+
     Args:
-        other: the exported model: tensors in, tensors or arrays out.
+        other: the exported model: what it is called with in, tensors or arrays out.
 
     Raises:
-        ExportError: an output differs by more than the tolerance, or in shape.
+        ExportError: an output differs by more than the tolerance, or in shape; there is none; or
+            the exported model does not run.
     """
     inputs = rebuilt.inputs
-    count = len(inputs)
-    sizes = tuple(dict.fromkeys((1, 2, max(2, count // 2 + 1), count)))
+    count, width = inputs.length(BATCH), inputs.length(WIDTH)
+    sizes = tuple(dict.fromkeys((1, 2, max(2, count // 2 + 1), count))) if count else ()
+    widths = (width, max(1, width * 2 // 3)) if width else ()
+    parts = [{BATCH: size} for size in sizes or (count,)] + [{WIDTH: one} for one in widths[1:]]
     worst_abs = worst_rel = worst = 0.0
-    for size in sizes:
-        batch = inputs.flip(0)[:size]
-        wanted, got = flat(eval_outputs(rebuilt.model, batch)), flat(other(batch))
-        if [one.shape for one in wanted] != [one.shape for one in got]:
+    for part in parts:
+        called = inputs.part(**part)
+        wanted = flat(called.into(rebuilt.model))
+        size = f"{called.length(BATCH) or 'that size'}"
+        if WIDTH in part:
+            size += f", {part[WIDTH]} wide"
+        try:
+            got = flat(other(called))
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ExportError(
+                f"{what} does not run on a batch of {size}, so it is not written: {first:.200}"
+            ) from error
+        if not wanted or [one.shape for one in wanted] != [one.shape for one in got]:
             raise ExportError(
                 f"{what} gives outputs of shape {[one.shape for one in got]} for a batch of {size},"
                 f" but PyTorch {[one.shape for one in wanted]}; it is not written."
@@ -76,12 +98,12 @@ def compare(rebuilt: Rebuilt, other: Callable[[Tensor], Any], what: str) -> Pari
                     f"(tolerated: {ABSOLUTE:g} + {RELATIVE:g} · |output|), so it is not written: "
                     "does the model branch on its data, or draw random numbers in eval mode?"
                 )
-    return Parity(worst_abs, worst_rel, worst, sizes)
+    return Parity(worst_abs, worst_rel, worst, sizes, widths)
 
 
 def flat(outputs: Any) -> list[Numbers]:
     """Every tensor of a model's output, in order, as arrays."""
-    leaves = torch.utils._pytree.tree_leaves(outputs)
+    leaves = tree_leaves(outputs)
     found = [
         leaf.detach().cpu().to(_plain(leaf)).numpy() if isinstance(leaf, Tensor) else leaf
         for leaf in leaves

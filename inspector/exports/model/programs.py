@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves_with_path
 
 import inspector
 from inspector.errors import ExportError
 from inspector.exports.formats import Made, Request
+from inspector.exports.model.inputs import WIDTH, Inputs
 from inspector.exports.model.parity import Parity, compare
 from inspector.exports.model.rebuilt import Rebuilt, rebuild
 
-_ANY_BATCH = ({0: torch.export.Dim("batch")},)
 _PACKAGE = Path(inspector.__file__).parent
 _FOREIGN = (
     _PACKAGE, Path(torch.__file__).parent.parent, Path(sysconfig.get_paths()["stdlib"]),
@@ -32,18 +34,70 @@ _jit: Any = torch.jit  # deprecated and untyped
 def onnx(request: Request) -> Made:
     """Writes ONNX by PyTorch's dynamo exporter; the first axis is the batch, of any size.
 
+    Several tensors are inputs of the names that they have in ``forward``.
+
     Raises:
         ExportError: the exporter cannot express the model, or ONNX Runtime computes otherwise.
     """
-    rebuilt = rebuild(request)
-    with _quiet(), _said(request, "ONNX", rebuilt.model):
+    return _as_free_as_it_can_be(request, _onnx)
+
+
+def _onnx(rebuilt: Rebuilt, request: Request) -> Made:
+    model, inputs = rebuilt.model, rebuilt.inputs
+    # A dict that comes last would be taken for keyword arguments.
+    args = (*inputs.args, {}) if inputs.args and not inputs.kwargs else inputs.args
+    with _quiet(), _said(request, "ONNX", model):
         program: Any = torch.onnx.export(
-            rebuilt.model, (rebuilt.inputs,), dynamo=True, dynamic_shapes=_ANY_BATCH,
-            input_names=["inputs"], verbose=False,
+            model, args, kwargs=inputs.kwargs or None, dynamo=True, verbose=False,
+            dynamic_shapes=inputs.shapes(model),
+            input_names=["inputs"] if len(inputs.tensors) == 1 else None,
+            output_names=_output_names(inputs.into(model)),
         )  # fmt: skip
-        program.save(request.out, external_data=_huge(rebuilt.model))
+        program.save(request.out, external_data=_huge(model))
     parity = compare(rebuilt, _runtime(request.out), "ONNX Runtime")
-    return _made(rebuilt, parity, opset=program.model.opset_imports.get(""))
+    made = _made(rebuilt, parity, opset=program.model.opset_imports.get(""))
+    graph = program.model.graph
+    symbols = {
+        str(value.shape[axis]): name
+        for value, axes in zip(graph.inputs, inputs.axes, strict=True)
+        for axis, name in axes.items()
+    }
+    taken, given = (
+        [_shaped(value, symbols) for value in values] for values in (graph.inputs, graph.outputs)
+    )
+    return Made(
+        notes=(*made.notes, f"It takes {', '.join(taken)} and gives {', '.join(given)}."),
+        facts={**made.facts, "inputs": taken, "outputs": given},
+    )
+
+
+def _shaped(value: Any, symbols: Mapping[str, str]) -> str:
+    """Name and shape; the exporter calls an axis ``s29`` where an argument is no tensor."""
+    return f"{value.name} [{', '.join(symbols.get(str(d), str(d)) for d in value.shape)}]"
+
+
+def _output_names(outputs: Any) -> list[str]:
+    """The keys under which a model gives its tensors, or their numbers."""
+    leaves = [path for path, leaf in tree_leaves_with_path(outputs) if isinstance(leaf, Tensor)]
+    if len(leaves) == 1 and not leaves[0]:
+        return ["outputs"]
+    keys = [[str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", "")))) for k in path]
+            for path in leaves]  # fmt: skip
+    return ["_".join(["output", *key] if key[0].isdecimal() else key) for key in keys]
+
+
+def _as_free_as_it_can_be(request: Request, make: Callable[[Rebuilt, Request], Made]) -> Made:
+    """With strips and sequences of any length, or else of the length of the run's own."""
+    rebuilt = rebuild(request)
+    width = rebuilt.inputs.length(WIDTH)
+    if not width:
+        return make(rebuilt, request)
+    try:
+        return make(rebuilt, request)
+    except ExportError:
+        note = f"Inputs must be {width} wide: the model cannot be exported for any width."
+        fixed = dataclasses.replace(rebuilt, inputs=rebuilt.inputs.fixed(WIDTH, note))
+        return make(fixed, request)
 
 
 def torch_export(request: Request) -> Made:
@@ -52,12 +106,18 @@ def torch_export(request: Request) -> Made:
     Raises:
         ExportError: the model cannot be exported whole, or the loaded program differs.
     """
-    rebuilt = rebuild(request)
-    with _quiet(), _said(request, "torch.export", rebuilt.model):
-        program = torch.export.export(rebuilt.model, (rebuilt.inputs,), dynamic_shapes=_ANY_BATCH)
+    return _as_free_as_it_can_be(request, _torch_export)
+
+
+def _torch_export(rebuilt: Rebuilt, request: Request) -> Made:
+    model, inputs = rebuilt.model, rebuilt.inputs
+    with _quiet(), _said(request, "torch.export", model):
+        program = torch.export.export(
+            model, inputs.args, inputs.kwargs, dynamic_shapes=inputs.shapes(model)
+        )
         torch.export.save(program, request.out)
         loaded = torch.export.load(request.out).module()
-    return _made(rebuilt, compare(rebuilt, loaded, "The exported program"))
+    return _made(rebuilt, compare(rebuilt, lambda part: part.into(loaded), "The exported program"))
 
 
 def torchscript(request: Request) -> Made:
@@ -66,7 +126,10 @@ def torchscript(request: Request) -> Made:
     Raises:
         ExportError: neither can be made, or the loaded module differs.
     """
-    rebuilt = rebuild(request)
+    return _as_free_as_it_can_be(request, _torchscript)
+
+
+def _torchscript(rebuilt: Rebuilt, request: Request) -> Made:
     with _quiet():
         try:
             return _traced(rebuilt, request)
@@ -83,7 +146,7 @@ def _traced(rebuilt: Rebuilt, request: Request) -> Made:
     with warnings.catch_warnings(record=True) as noticed:
         warnings.simplefilter("always", _jit.TracerWarning)
         with _said(request, "TorchScript", rebuilt.model):
-            _jit.trace(rebuilt.model, (rebuilt.inputs,), check_trace=False).save(request.out)
+            _trace(rebuilt.model, rebuilt.inputs).save(request.out)
     branches = [one for one in noticed if "Python boolean" in str(one.message)]
     if branches:
         place = f"{branches[0].filename}:{branches[0].lineno}"
@@ -94,14 +157,22 @@ def _traced(rebuilt: Rebuilt, request: Request) -> Made:
     return _script_made(rebuilt, request, "traced")
 
 
+def _trace(model: nn.Module, inputs: Inputs) -> Any:
+    plain = {"check_trace": False, "strict": False}  # outputs may be dicts
+    if not inputs.kwargs:
+        return _jit.trace(model, inputs.args, **plain)
+    return _jit.trace(model, example_kwarg_inputs=inputs.named(model), **plain)
+
+
 def _script_made(rebuilt: Rebuilt, request: Request, how: str) -> Made:
-    made = _made(rebuilt, compare(rebuilt, _jit.load(request.out), "TorchScript"))
+    loaded = _jit.load(request.out)
+    made = _made(rebuilt, compare(rebuilt, lambda part: part.into(loaded), "TorchScript"))
     return Made(notes=(*made.notes, f"The module was {how}."), facts={**made.facts, "how": how})
 
 
 def _made(rebuilt: Rebuilt, parity: Parity, **facts: Any) -> Made:
     return Made(
-        notes=(parity.sentence, *rebuilt.notes),
+        notes=(parity.sentence, *rebuilt.notes, *rebuilt.inputs.notes),
         facts={
             "max_abs": parity.max_abs,
             "max_rel": parity.max_rel,
@@ -118,12 +189,11 @@ def _runtime(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda inputs: session.run(None, {name: _array(inputs)})
-
-
-def _array(inputs: Tensor) -> Any:
-    return inputs.contiguous().numpy()
+    names = [one.name for one in session.get_inputs()]
+    return lambda inputs: session.run(
+        None,
+        {n: t.contiguous().numpy() for n, t in zip(names, inputs.tensors, strict=True)},
+    )
 
 
 def _huge(model: nn.Module) -> bool:
@@ -158,7 +228,7 @@ def _reason(error: BaseException) -> str:
         return "what it computes depends on the values in the batch (if or while on a tensor)"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (
-        f"{type(error).__name__}: {lines[0][:160].rstrip('.')}" if lines else type(error).__name__
+        f"{type(error).__name__}: {lines[0][:160].rstrip('.,:')}" if lines else type(error).__name__
     )
 
 

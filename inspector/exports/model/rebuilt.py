@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from inspector.config import RunConfig
@@ -15,15 +15,15 @@ from inspector.errors import ExportError, InspectorError
 from inspector.exports.configuration import built_in
 from inspector.exports.formats import Request
 from inspector.exports.model.checkpoint import weights
+from inspector.exports.model.inputs import BATCH, Inputs, inputs_of
 from inspector.training.dry_run import dry_run
-from inspector.training.own.batches import size_of
 from inspector.training.own.reference import describe
 from inspector.training.task import build_task
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """A model in eval mode on the CPU, and a batch of its run's data as the model sees it.
+    """A model in eval mode on the CPU, and what it is called with for a batch of its run's data.
 
     Attributes:
         step: optimizer steps after which the checkpoint was saved, if it says so.
@@ -31,7 +31,7 @@ class Rebuilt:
     """
 
     model: nn.Module
-    inputs: Tensor
+    inputs: Inputs
     step: int | None
     notes: tuple[str, ...] = ()
 
@@ -62,12 +62,13 @@ def rebuild(request: Request) -> Rebuilt:
             f"The weights of run {request.run.name} no longer fit its model "
             f"({_first(error)}); has its source changed since?"
         ) from error
-    if size_of(batch) < 2:
+    task.model.eval()
+    inputs = inputs_of(task, batch, request.run.name)
+    if inputs.length(BATCH) == 1:
         raise ExportError(
             f"Expected two samples or more of {config.data} to check the export with, but got one."
         )
-    notes = _notes(request.run.config, state)
-    return Rebuilt(task.model.eval(), _inputs(batch, request), step, notes)
+    return Rebuilt(task.model, inputs, step, _notes(request.run.config, state))
 
 
 def _config(request: Request) -> RunConfig:
@@ -84,21 +85,30 @@ def _config(request: Request) -> RunConfig:
 
 
 def kept_reference(name: str, run_path: Path) -> str:
-    """A reference to a file of the user's own, led to the copy of it in the run."""
+    """A reference to a file of the user's own, led to the copy of it in the run.
+
+    While the files are as they were, they are left where they are, since they may read from
+    places beside them.
+    """
     kind, _, rest = name.partition(":")
     place, _, thing = rest.rpartition(":")
-    copy = run_path.resolve() / "blobs" / "source" / Path(place).name
-    return f"file:{copy}:{thing}" if kind == "file" and place and copy.is_file() else name
+    kept = run_path.resolve() / "blobs" / "source"
+    copy = kept / Path(place).name
+    if kind != "file" or not place or not copy.is_file() or _unchanged(kept):
+        return name
+    return f"file:{copy}:{thing}"
 
 
-def _inputs(batch: Any, request: Request) -> Tensor:
-    found = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if isinstance(found, Tensor):
-        return found.detach().cpu()
-    kind = type(found).__name__
-    raise ExportError(
-        f"Expected batches whose first part is the one tensor that the model takes, but the data "
-        f"of run {request.run.name} gives a {kind}; export state_dict or safetensors instead."
+def _unchanged(kept: Path) -> bool:
+    """Whether the files that a run has kept copies of are where they were, and the same."""
+    origins = kept.with_suffix(".json")
+    if not origins.is_file():
+        return False
+    paths = json.loads(origins.read_text("utf-8"))
+    return bool(paths) and all(
+        Path(path).is_file() and Path(path).read_bytes() == (kept / name).read_bytes()
+        for name, path in paths.items()
+        if (kept / name).is_file()
     )
 
 
@@ -116,9 +126,3 @@ def _notes(config: dict[str, Any], state: dict[str, Tensor]) -> tuple[str, ...]:
 def _first(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[1] if len(lines) > 1 else lines[0])[:200].rstrip(".") if lines else ""
-
-
-def eval_outputs(model: nn.Module, inputs: Tensor) -> Any:
-    """What the model gives, without gradients."""
-    with torch.no_grad():
-        return model(inputs)
