@@ -101,7 +101,7 @@ class Panel:
 
     def typed(self, widget: str, control: str) -> None:
         """Callback: sends the number that was typed into a field of text."""
-        text = str(st.session_state.get(self.drawn[widget], "")).strip()
+        text = str(st.session_state.get(self.key(widget), "")).strip()
         if not text:
             return
         try:
@@ -221,11 +221,13 @@ def _buttons(panel: Panel) -> None:
 
 def _learning_rate(panel: Panel) -> None:
     lr = _current(panel, "lr")
-    if _moves(panel):  # what is drawn anew all the time can be neither dragged nor typed into
+    if _moves(panel):
+        panel.waits("lr_typed")  # tells a refusal
+        # What is drawn anew all the time can be neither dragged nor typed into.
         st.text_input(
-            "Learning rate",
-            key=panel.prepare("lr_typed", ""),
-            placeholder=f"{lr:.4g} now",
+            f"Learning rate, **{lr:.4g}** now",
+            key=panel.key("lr_typed"),
+            placeholder="set another",
             on_change=panel.typed,
             args=("lr_typed", "lr"),
             help="A schedule moves it. It goes on from the rate that you enter.",

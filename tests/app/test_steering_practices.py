@@ -138,23 +138,23 @@ def test_a_browser_that_lags_behind_a_schedule_does_not_set_the_rate(
     run.writer.event(20, CommandApplied(command_id="x", name="schedule", effective=effective))
     run.writer.flush()
     app.run()
-    box = shown(app, "text_input", "lr_typed")
+    box = app.text_input(key="steer/run/lr_typed")
     for step, rate in ((20, 0.09), (21, 0.07)):
         run.writer.append("run", step, KEYS, np.array([1.0, rate, 2.0], np.float32))
         run.writer.flush()
         app.run()
         box.run()  # reports what it was shown before
     assert run.poll() == []
-    now = shown(app, "text_input", "lr_typed")
-    assert (now.key, now.value, now.placeholder) == (box.key, "", "0.07 now")
-    now.set_value("much").run()
+    box = app.text_input(key="steer/run/lr_typed")
+    assert (box.value, box.label) == ("", "Learning rate, **0.07** now")
+    box.set_value("much").run()
     assert any("Expected a number" in str(toast.value) for toast in app.toast)
-    shown(app, "text_input", "lr_typed").set_value("0.02").run()
+    app.text_input(key="steer/run/lr_typed").set_value("0.02").run()
     command = run.sent()
     assert (command.control, command.value) == ("lr", 0.02)
     run.answers(command, 0.02)
     app.run()
-    assert shown(app, "text_input", "lr_typed").value == ""
+    assert run.poll() == []
 
 
 @pytest.mark.usefixtures("app")
