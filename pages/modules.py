@@ -4,19 +4,20 @@ import dataclasses
 
 import streamlit as st
 
-from inspector.ui.context import current_run
+from inspector.ui.context import current_run, is_live
 from inspector.ui.health_page import badge
 from inspector.views import modules as view
 
 with current_run() as run:
     table = view.recorded(run)
+    missing = view.missing(live=is_live(run))
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.subheader("Modules", width="content")
         badge(run)
         st.page_link(st.session_state["pages"]["health"], label="What is seen, and what it costs")
 
 if not table:
-    st.info("The modules appear after the first step.")
+    st.info(missing)
     st.stop()
 
 search = st.text_input(

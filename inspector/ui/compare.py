@@ -19,6 +19,7 @@ from inspector.views import compare, compare_settings
 from inspector.views.compare import Axis, Curve, Recorded
 from inspector.views.compare_parallel import uprights
 from inspector.views.compare_settings import Difference
+from inspector.views.numbers import short
 
 _EVERY = "2s"
 _MOST = 40
@@ -211,7 +212,7 @@ def _settings(runs: list[Run], differences: list[Difference]) -> None:
         for item in differences
     ]
     st.dataframe(rows, hide_index=True, key="compare/settings", column_config={
-        "setting": st.column_config.TextColumn("Setting", pinned=True),
+        "setting": st.column_config.TextColumn("Setting", pinned=True, width="medium"),
     })  # fmt: skip
 
 
@@ -282,14 +283,14 @@ def _shown(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.5g}"
+        return short(value, 5)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _best(outcome: compare.Outcome | None) -> str:
     if outcome is None or outcome.best is None:
         return "–"
-    return f"{outcome.best:.4g}  (step {outcome.best_step:,})"
+    return f"{short(outcome.best)}  (step {outcome.best_step:,})"
 
 
 def _by_hand(runs: list[Run]) -> None:

@@ -11,6 +11,7 @@ from inspector.store.reader import Run
 from inspector.ui.board import board
 from inspector.ui.context import current_run, escape, is_live
 from inspector.views import health as view
+from inspector.views.modules import missing
 
 _ICONS = {
     "blind": ":orange[:material/visibility_off:]",
@@ -68,9 +69,9 @@ def _charts(probes: list[str]) -> tuple[Chart, ...]:
 def _sight() -> None:
     """Counts, and the table of what is not seen."""
     with current_run() as run:
-        found = view.health(run)
+        found, live = view.health(run), is_live(run)
     if not found.modules:
-        st.info("The modules appear after the first step.")
+        st.info(missing(live=live))
         return
     with st.container(horizontal=True, gap="large"):
         for label, sight in (

@@ -7,10 +7,11 @@ import streamlit as st
 from inspector import catalog
 from inspector.config import OPTIMIZER_TITLES, RunConfig
 from inspector.presets import DEFAULT, PRESETS, Preset
-from inspector.ui import context, runs
+from inspector.ui import context, presenter, runs
 from inspector.ui.checks import checks_panel
 from inspector.ui.choose import choose
 from inspector.ui.own.edited import source_line
+from inspector.views.numbers import short
 from inspector.views.practices import changes
 
 _COLUMNS = 4
@@ -73,8 +74,11 @@ def _running() -> bool:
         if summary.status in context.LIVE:
             busy |= bool(summary.config.get("in_process"))
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f":green-badge[{summary.status}] **{context.escape(summary.name)}**",
-                            width="content")  # fmt: skip
+                colour = "orange" if summary.status == "paused" else "green"
+                st.markdown(
+                    f":{colour}-badge[{summary.status}] **{context.escape(summary.name)}**",
+                    width="content",
+                )
                 if st.button("Watch it", key=f"watch/{summary.name}", icon=":material/visibility:"):
                     runs.watch(summary.name)
             source_line(context.runs_dir() / summary.name, live=True)
@@ -91,7 +95,7 @@ def _loaded(config: RunConfig) -> None:
     st.markdown(context.escape(" ".join(about)))
     length = f"{config.steps:,} steps" if config.steps else f"{config.epochs} epochs"
     parts = [
-        f"{OPTIMIZER_TITLES[config.optimizer]}, learning rate {config.lr:g}",
+        f"{OPTIMIZER_TITLES[config.optimizer]}, learning rate {short(config.lr)}",
         f"batches of {config.batch_size}",
         length,
         f"seed {config.seed}",
@@ -105,7 +109,7 @@ def _loaded(config: RunConfig) -> None:
 
 def _card(preset: Preset, *, loaded: bool) -> None:
     with st.container(border=True, key=f"card-{preset.key}"):
-        with st.container(height=108, border=False, gap="xsmall"):
+        with st.container(height=140 if presenter.on() else 108, border=False, gap="xsmall"):
             st.markdown(f"**{preset.title}**")
             st.caption(preset.about)
         st.button(

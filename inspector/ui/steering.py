@@ -21,6 +21,7 @@ from inspector.ui.context import LIVE, escape, opened, runs_dir
 from inspector.ui.practices.midrun import OWN_LOOP, midrun
 from inspector.views.controls import answers, in_force
 from inspector.views.newest import newest
+from inspector.views.numbers import short
 
 _LR_STEPS = (
     *(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 1.5, 2, 3, 5, 7)),
@@ -225,7 +226,7 @@ def _learning_rate(panel: Panel) -> None:
         panel.waits("lr_typed")  # tells a refusal
         # What is drawn anew all the time can be neither dragged nor typed into.
         st.text_input(
-            f"Learning rate, **{lr:.4g}** now",
+            f"Learning rate, **{short(lr)}** now",
             key=panel.key("lr_typed"),
             placeholder="set another",
             on_change=panel.typed,
@@ -236,7 +237,7 @@ def _learning_rate(panel: Panel) -> None:
     st.select_slider(
         "Learning rate",
         options=_LR_STEPS,
-        format_func=lambda value: f"{value:g}",
+        format_func=short,
         key=panel.prepare("lr_slider", min(_LR_STEPS, key=lambda step: _distance(step, lr))),
         on_change=panel.changed,
         args=("lr_slider", "lr"),

@@ -20,6 +20,7 @@ from inspector.events import (
     StoredEvent,
 )
 from inspector.store.reader import Run
+from inspector.views.numbers import short
 
 _OBSERVED = ("lr", "momentum", "weight_decay")
 _BY_HAND = frozenset({item.name for item in fields(Controls)} | {"remedy", "rewind", "stop"})
@@ -137,7 +138,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
-        return f"{value:g}"
+        return short(value, 6)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     if "\n" in text:
         return f"{len(text.splitlines())} lines of Python"

@@ -52,6 +52,13 @@ class Totals:
     output_bytes: int
 
 
+def missing(*, live: bool) -> str:
+    """What a page says that has no modules to show."""
+    if live:
+        return "The modules appear after the first step."
+    return "This run has no modules: it ended before its first step, or is an imported log."
+
+
 def recorded(run: Run) -> list[ModuleRow]:
     """Rows of a run's modules, with what is frozen now rather than at its first step."""
     before = in_force(run.config, ()).frozen

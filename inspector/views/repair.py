@@ -73,7 +73,7 @@ def _story(origin: Origin) -> tuple[tuple[str, str], ...]:
         ("Module", named or ""),
         ("Samples", f"{samples} (of 0 to {origin.batch - 1})" if samples else ""),
         ("Passed on by", " → ".join(origin.chain)),
-        ("Found by", f"{origin.how}, in {1000 * origin.seconds:.0f} ms" if origin.seconds else ""),
+        ("Found", f"{origin.how}, in {1000 * origin.seconds:.0f} ms" if origin.seconds else ""),
         ("Note", origin.note),
     )
     return tuple((label, text) for label, text in rows if text)

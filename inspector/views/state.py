@@ -12,6 +12,7 @@ from inspector.events import Level, NonFinite, RunFailed, StoredEvent
 from inspector.store.reader import Run
 from inspector.views.controls import in_force
 from inspector.views.events import TITLES
+from inspector.views.numbers import short
 
 MARKED = frozenset(
     {
@@ -107,11 +108,11 @@ def _differences(controls: Controls) -> tuple[tuple[str, str], ...]:
         if scheduled and name == "lr":
             continue  # only where the schedule began; the rate itself has a chart
         if value is not None and (value or name == "lr"):
-            shown.append((label, f"{value:.4g}"))
+            shown.append((label, short(value)))
     if not controls.zero_grad:
         shown.append(("zero_grad", "off"))
     if controls.clip != "off":
-        shown.append(("clip", f"{controls.clip} {controls.clip_threshold:.4g}"))
+        shown.append(("clip", f"{controls.clip} {short(controls.clip_threshold)}"))
     if controls.detect_anomaly:
         shown.append(("detect_anomaly", "on"))
     if scheduled:

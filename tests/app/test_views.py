@@ -20,6 +20,7 @@ from inspector.events import (
 )
 from inspector.store.records import Histogram
 from inspector.views import controls, events, modules
+from inspector.views.numbers import short
 
 
 def stored(*recorded: Event) -> list[StoredEvent]:
@@ -102,6 +103,14 @@ def test_missing_modules_document_gives_an_empty_table() -> None:
 )
 def test_bytes_in_words(count: float, text: str) -> None:
     assert modules.bytes_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e-5, "1e-5"), (1.5e-12, "1.5e-12"), (0.05, "0.05"), (2e20, "2e20"), (-3e-7, "-3e-7")],
+)
+def test_exponents_are_written_without_zeros(value: float, text: str) -> None:
+    assert short(value) == text
 
 
 def test_controls_in_force_follow_configuration_then_commands() -> None:

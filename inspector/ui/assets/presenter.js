@@ -50,7 +50,7 @@ class Keyboard {
     })
     Object.assign(panel.style, {
       background: "var(--st-background-color)", color: "var(--st-text-color)", padding: "28px 40px",
-      borderRadius: "12px", border: "2px solid var(--st-text-color)", font: "22px/1.6 sans-serif",
+      borderRadius: "12px", border: "2px solid var(--st-text-color)", font: "22px/1.6 var(--st-font, sans-serif)",
     })
     title.textContent = "Keys"
     title.style.margin = "0 0 10px"
@@ -85,7 +85,7 @@ function pill(text, label, right, action) {
   made.setAttribute("aria-label", label)
   made.addEventListener("click", action)
   Object.assign(made.style, {
-    position: "fixed", right, bottom: "12px", zIndex: 999990, font: "600 16px sans-serif",
+    position: "fixed", right, bottom: "12px", zIndex: 999990, font: "600 16px var(--st-font, sans-serif)",
     padding: "5px 13px", borderRadius: "18px", cursor: "pointer", border: "2px solid currentColor",
     background: "var(--st-background-color)", color: "var(--st-text-color)",
   })
