@@ -107,6 +107,8 @@ class ForwardProbe:
             self._hooks.append(hook)
             if module is model:
                 self._root = toggle
+                if module._compiled_call_impl is not None:  # its hooks run inside, where they rest
+                    self.blind = modules.COMPILED
             else:
                 self._toggles.append((hook, toggle))
 

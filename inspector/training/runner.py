@@ -101,7 +101,7 @@ def prepare(
             task = attach(dataclasses.replace(task, config=config), continued)
         with deterministic(config.deterministic):
             dry_run(task)
-        task = compiled(task)
+        task = compiled(task, progress)
     except InspectorError:
         raise
     except Exception as error:

@@ -43,8 +43,8 @@ _BADGES: tuple[tuple[str, Sight, str, str], ...] = (
     (
         "inside torch.compile", "blind",
         "Compiled code runs without module hooks.",
-        "Train a few steps uncompiled, for example with TORCH_COMPILE_DISABLE=1. Its parameters "
-        "and gradients are measured in any case.",
+        "Train a few steps uncompiled: a built-in run with compile off, a script with "
+        "TORCH_COMPILE_DISABLE=1. Its parameters and gradients are measured in any case.",
     ),
     (
         "compiled by torch.jit", "blind",

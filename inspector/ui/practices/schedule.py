@@ -134,7 +134,7 @@ def argument_fields(
         for first in range(0, len(arguments), columns):
             row = arguments[first : first + columns]
             for column, (argument, default) in zip(
-                st.columns(columns, gap="small"), row, strict=False
+                st.columns(columns, gap="small", vertical_alignment="bottom"), row, strict=False
             ):
                 with column:
                     value = _field(argument, default, given.get(argument, default), key)
