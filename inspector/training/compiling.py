@@ -54,8 +54,8 @@ def compiled(task: Task, progress: Progress | None = None) -> Task:
         inside = sum(1 for _ in task.model.modules()) - 1
         note = (
             f"The model runs compiled by {backend}: the {inside} modules inside it are not seen, "
-            "their parameters and gradients are. The first step compiles it, and so does the first "
-            "batch of another size: these take long."
+            "their parameters and gradients are. The first step, the first validation and the "
+            "first batch of another size compile it: these take long."
         )
     return dataclasses.replace(task, notes=(*task.notes, note))
 
