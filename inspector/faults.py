@@ -15,6 +15,9 @@ class Fault:
         about: what is done, in one sentence.
         symptom: what the class may notice.
         codes: the findings that name it; the first is the best.
+        wrecks: what it does to the weights stays when it is taken away; so healing puts back
+            weights, buffers and optimizer state as they were before it.
+        overwrites: it overwrites something that another fault may overwrite as well.
     """
 
     key: str
@@ -22,18 +25,20 @@ class Fault:
     about: str
     symptom: str
     codes: tuple[str, ...] = ()
+    wrecks: bool = False
+    overwrites: bool = False
 
 
 _ALL = (
     Fault(
         "sigmoid", "sigmoid everywhere",
-        "Every activation module computes a sigmoid instead.",
+        "Every activation, module or function, computes a sigmoid instead.",
         "Gradients shrink from module to module on their way back.",
         ("vanishing_gradient",),
     ),
     Fault(
         "no_activation", "activations removed",
-        "Every activation module passes on what it gets.",
+        "Every activation, module or function, passes on what it gets.",
         "Many linear modules are one linear module: the loss stalls higher.",
         ("missing_activation",),
     ),
@@ -42,36 +47,42 @@ _ALL = (
         "All weights with two or more dimensions are multiplied by ten.",
         "Loss and gradient norm jump; tanh and sigmoid saturate.",
         ("poor_initialization", "exploding_gradient", "saturated_activation"),
+        wrecks=True, overwrites=True,
     ),
     Fault(
         "zero_weights", "weights all alike",
         "The weights of the hidden modules become one small constant.",
         "All units of a module do the same, for ever.",
         ("poor_initialization",),
+        wrecks=True, overwrites=True,
     ),
     Fault(
         "dead_bias", "bias −10",
         "The biases of the hidden modules become −10.",
         "Units behind a ReLU fall silent: share of zeros 100%, no gradient.",
         ("dead_relu",),
+        wrecks=True, overwrites=True,
     ),
     Fault(
         "lr_high", "learning rate × 100",
         "The learning rate of every group is multiplied by 100.",
         "Update ratios jump, the loss leaps about or becomes NaN.",
         ("lr_too_high", "exploding_gradient"),
+        wrecks=True, overwrites=True,
     ),
     Fault(
         "lr_low", "learning rate ÷ 1000",
         "The learning rate of every group is divided by 1000.",
         "The loss stays where it is; update ratios are tiny.",
         ("lr_too_low",),
+        overwrites=True,
     ),
     Fault(
         "no_zero_grad", "forgotten zero_grad",
         "optimizer.zero_grad() does nothing.",
         "Gradients pile up, the norm grows steadily.",
         ("missing_zero_grad",),
+        wrecks=True, overwrites=True,
     ),
     Fault(
         "double_softmax", "softmax twice",
@@ -84,12 +95,14 @@ _ALL = (
         "Inputs are multiplied by 255, as if nobody had scaled the pixels.",
         "Activations and gradients of the first module are huge.",
         ("unnormalized_input",),
+        wrecks=True,
     ),
     Fault(
         "nan_in_batch", "a NaN in one batch",
         "One number of one sample of the next batch is NaN.",
         "Loss and all gradients are NaN at once.",
         ("nonfinite",),
+        wrecks=True,
     ),
     Fault(
         "frozen", "first module frozen",
@@ -114,6 +127,7 @@ _ALL = (
         "The model trains in eval mode: no dropout, batch statistics are not used.",
         "Batch normalisation goes by stale statistics.",
         ("mode_mistake",),
+        overwrites=True,
     ),
 )  # fmt: skip
 

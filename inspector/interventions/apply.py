@@ -26,23 +26,34 @@ from inspector.faults import FAULTS
 from inspector.interventions.verdicts import STEPS, Trial, judge, measure, trial_of
 from inspector.interventions.weights import reinitialize, unfreeze
 from inspector.store.reader import Run
-from inspector.timemachine.state import random_state, set_random_state
+from inspector.timemachine.checks import has_nonfinite
+from inspector.timemachine.state import StateCopy, random_state, set_random_state
 
 if TYPE_CHECKING:
     from inspector.recorder import Recorder
+    from inspector.training.faults import Ward
 
+_ACTIVATIONS = frozenset(
+    ("Relu", "LeakyRelu", "Elu", "Gelu", "Silu", "Mish", "Softplus", "Sigmoid", "Tanh",
+     "Hardtanh", "Hardswish", "Hardsigmoid")
+)  # fmt: skip
 COMMANDS = ("remedy", "fault", "lr_finder", "rewind")
 
 
 @dataclasses.dataclass(slots=True)
 class Injected:
-    """A fault that is in the model."""
+    """A fault that is in the model.
+
+    Attributes:
+        state: of model and optimizers before it.
+    """
 
     fault: str
     number: int
     step: int
     hidden: bool
     heal: Callable[[], None]
+    state: StateCopy
 
 
 class Interventions:
@@ -88,7 +99,7 @@ class Interventions:
 
     def close(self) -> None:
         """Heals what is still broken: the model is given back as a run without faults leaves it."""
-        for injected in self._faults:
+        for injected in reversed(self._faults):
             injected.heal()
         self._faults.clear()
         self._loss_fn = self._loader = None
@@ -150,41 +161,76 @@ class Interventions:
         chosen = [f for f in self._faults if command.value.get("number") in (None, f.number)]
         if not chosen:
             raise CommandError("There is no fault to reveal or heal.")
-        for injected in chosen:
+        note = ""
+        for injected in reversed(chosen):
             title = FAULTS[injected.fault].title
             if action == "reveal":
                 injected.hidden = False
                 event: Any = FaultRevealed(fault=title, since=injected.step, number=injected.number)
             else:
-                self._faults.remove(injected)
-                injected.heal()
+                note = self._heal(injected) or note
                 event = FaultHealed(fault="" if injected.hidden else title, number=injected.number)
             self._recorder.event(event)
         self._store_faults()
-        self._answer(command, name=f"fault: {action}")
+        self._answer(command, name=f"fault: {action}", note=note)
 
     def _inject(self, command: Command) -> None:
-        from inspector.training.faults import Ward, inject
+        from inspector.training.faults import inject
 
         name, hidden = str(command.value["fault"]), bool(command.value.get("hidden"))
         if name == "random":
             # Not of the training's random numbers, and the same on every rank.
             name = random.Random(command.id).choice(list(FAULTS))
-        recorder = self._recorder
-        ward = Ward(
-            self._need_model(),
-            self._optimizers(),
-            self._loss_fn,
-            lambda on: setattr(recorder.observer, "zero_grad", on),
-        )
-        heal = inject(name, ward)
+        recorder, state = self._recorder, StateCopy()
+        state.take(self._need_model(), self._optimizers(), recorder.step)
+        heal = inject(name, self._ward())
         self._count += 1
-        self._faults.append(Injected(name, self._count, recorder.step, hidden, heal))
+        self._faults.append(Injected(name, self._count, recorder.step, hidden, heal, state))
         self._store_faults()
         recorder.event(
             FaultInjected(fault="" if hidden else FAULTS[name].title, number=self._count)
         )
         self._answer(command, name="fault: inject")
+
+    def _ward(self) -> Ward:
+        """What faults are put into."""
+        from inspector.training.faults import Ward
+
+        recorder, model = self._recorder, self._need_model()
+        with self._measurements() as run:
+            seen = set((run.document("structure") or {}).get("operations", ()))
+        fused = any(isinstance(part, nn.RNNBase | nn.RNNCellBase) for part in model.modules())
+        return Ward(
+            model, self._optimizers(), self._loss_fn,
+            lambda on: setattr(
+                recorder.observer, "zero_grad", on and recorder.steering.controls.zero_grad
+            ),
+            calls_functions=bool(seen & _ACTIVATIONS) and not fused,
+        )  # fmt: skip
+
+    def _heal(self, injected: Injected) -> str:
+        """Takes a fault away; what it has wrecked is put back, of which the result tells.
+
+        Faults that came later and overwrite the same things are put in again on top.
+        """
+        from inspector.training.faults import inject
+
+        self._faults.remove(injected)
+        later = [fault for fault in self._faults if fault.number > injected.number]
+        above = [fault for fault in later if FAULTS[fault.fault].overwrites]
+        for fault in reversed(above):
+            fault.heal()
+        injected.heal()
+        model, optimizers = self._need_model(), self._optimizers()
+        wrecked = FAULTS[injected.fault].wrecks or has_nonfinite(model.parameters())
+        restored = wrecked and injected.state.restore(model, optimizers)
+        if restored:
+            self._recorder.timemachine.history.clear()
+            for fault in later:
+                fault.state = injected.state
+        for fault in above:
+            fault.heal = inject(fault.fault, self._ward())
+        return f"weights and optimizer are those of step {injected.step}" if restored else ""
 
     def _store_faults(self) -> None:
         rows = [

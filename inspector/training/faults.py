@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from inspector.capture.attach import Inert
 from inspector.errors import CommandError
+from inspector.training.exchanging import exchange
+from inspector.training.replacing import FUNCTIONS
 
 ACTIVATIONS = (
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Softplus, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid,
 )  # fmt: skip
+_FUNCTIONS = tuple(name for name in FUNCTIONS if "softmax" not in name)
 Heal = Callable[[], None]
 
 
@@ -24,6 +27,7 @@ class Ward:
 
     Attributes:
         set_zero_grad: turns ``optimizer.zero_grad()`` on or off, without telling anybody.
+        calls_functions: the model was seen to call activations that may be functions.
     """
 
     def __init__(
@@ -32,11 +36,14 @@ class Ward:
         optimizers: Sequence[torch.optim.Optimizer],
         loss_fn: Any = None,
         set_zero_grad: Callable[[bool], None] | None = None,
+        *,
+        calls_functions: bool = False,
     ) -> None:
         self._model = weakref.ref(model)
         self.optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self.loss_fn = loss_fn if isinstance(loss_fn, nn.Module) else None
         self.set_zero_grad = set_zero_grad
+        self.calls_functions = calls_functions
 
     @property
     def model(self) -> nn.Module:
@@ -63,64 +70,77 @@ def inject(fault: str, ward: Ward) -> Heal:
 
 
 class _Becomes:
-    """A forward hook that gives a function of the module's input or output instead.
+    """A forward hook that gives a function of the module's output instead.
 
     It is copied with the model on purpose: a replay must meet the same fault.
     """
 
-    def __init__(self, function: Callable[[Any], Any], *, of_input: bool) -> None:
-        self.function, self.of_input = function, of_input
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
 
-    def __call__(self, _module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return self.function(args[0] if self.of_input else output)
-
-
-def _own_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """An in-place activation would overwrite the input that the fault needs."""
-    return (args[0].clone(), *args[1:])
+    def __call__(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        return self.function(output)
 
 
-def _activations(ward: Ward, function: Callable[[Tensor], Tensor], what: str) -> Heal:
-    found = [m for m in ward.model.modules() if isinstance(m, ACTIVATIONS)]
-    if not found:
-        raise CommandError(f"Expected activation modules for {what}, but the model has none.")
-    handles: list[Any] = []
-    for module in found:
-        if getattr(module, "inplace", False):
-            handles.append(module.register_forward_pre_hook(_own_input))
-        hook = _Becomes(function, of_input=True)
-        handles.append(module.register_forward_hook(hook, prepend=True))
-    return _removing(handles)
+def _uncompiled(ward: Ward) -> nn.Module:
+    """The model, in which what changes its passes is noticed."""
+    model = ward.model
+    compiled = (
+        type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None
+        for part in model.modules()
+    )
+    if any(compiled):
+        raise CommandError(
+            "Expected a model that is not compiled: torch.compile does not notice this fault; "
+            "set compile to false, or choose a fault of weights or of the optimizer."
+        )
+    return model
+
+
+def _activations(ward: Ward, new: nn.Module, what: str) -> Heal:
+    """Modules of PyTorch call the same functions, so both are reached."""
+    model = _uncompiled(ward)
+    if not ward.calls_functions and not any(isinstance(m, ACTIVATIONS) for m in model.modules()):
+        raise CommandError(f"Expected activations for {what}, but the model has none.")
+    before = {part: vars(part).get("forward") for part in model.modules()}
+    exchange(model, dict.fromkeys(_FUNCTIONS, new))
+
+    def heal() -> None:
+        for part, forward in before.items():
+            if forward is not None:
+                part.forward = forward
+            elif "forward" in vars(part):
+                del part.forward
+
+    return heal
 
 
 def _sigmoid(ward: Ward) -> Heal:
-    return _activations(ward, torch.sigmoid, "sigmoid everywhere")
+    return _activations(ward, nn.Sigmoid(), "sigmoid everywhere")
 
 
 def _no_activation(ward: Ward) -> Heal:
-    return _activations(ward, _same, "taking activations out")
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
+    return _activations(ward, nn.Identity(), "taking activations out")
 
 
 def _double_softmax(ward: Ward) -> Heal:
-    hook = _Becomes(_softmax, of_input=False)
-    return _removing([ward.model.register_forward_hook(hook, prepend=True)])
+    hook = _Becomes(_softmax)
+    return _removing([_uncompiled(ward).register_forward_hook(hook, prepend=True)])
 
 
 def _softmax(output: Any) -> Any:
-    return (
-        torch.softmax(output, dim=1) if isinstance(output, Tensor) and output.dim() > 1 else output
-    )
+    """Over the classes: behind the places of a sequence, before those of an image."""
+    if not isinstance(output, Tensor) or output.dim() < 2:
+        return output
+    return torch.softmax(output, dim=-1 if output.dim() == 3 else 1)
 
 
 def _detached(ward: Ward) -> Heal:
+    _uncompiled(ward)
     modules = _with_weights(ward)[:-1]
     if not modules:
         raise CommandError("Expected at least two modules with weights to cut between.")
-    hook = _Becomes(_cut, of_input=False)
+    hook = _Becomes(_cut)
     return _removing([modules[len(modules) // 2].register_forward_hook(hook, prepend=True)])
 
 
@@ -139,14 +159,22 @@ class _Given(Inert):
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not args or not module.training:
+    def __call__(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not args or not torch.is_grad_enabled():
             return None
         return (self.function(args[0]), *args[1:])
 
 
+def _given(ward: Ward, function: Callable[[Any], Any]) -> Heal:
+    model = _uncompiled(ward)
+    first = next(iter(_with_weights(ward)), None)
+    if isinstance(first, nn.Embedding | nn.EmbeddingBag):
+        raise CommandError("Expected inputs that are numbers, but the model takes tokens.")
+    return _removing([model.register_forward_pre_hook(_Given(function), prepend=True)])
+
+
 def _unnormalized(ward: Ward) -> Heal:
-    return _removing([ward.model.register_forward_pre_hook(_Given(_times_255), prepend=True)])
+    return _given(ward, _times_255)
 
 
 def _times_255(x: Any) -> Any:
@@ -165,7 +193,7 @@ def _nan_in_batch(ward: Ward) -> Heal:
         sample.view(-1)[sample.numel() // 2] = float("nan")
         return poisoned
 
-    return _removing([ward.model.register_forward_pre_hook(_Given(poison), prepend=True)])
+    return _given(ward, poison)
 
 
 class _Dealt(Inert):
@@ -200,7 +228,7 @@ class _Evaluates(Inert):
 
 
 def _eval_mode(ward: Ward) -> Heal:
-    model = ward.model
+    model = _uncompiled(ward)
     modes = {module: module.training for module in model.modules()}
     handle = model.register_forward_pre_hook(_Evaluates(), prepend=True)
 
@@ -287,10 +315,13 @@ def _lr_times(factor: float) -> Callable[[Ward], Heal]:
         before = [float(group["lr"]) for group in groups]
         for group, lr in zip(groups, before, strict=True):
             _set_lr(group, lr * factor)
+        changed = [float(group["lr"]) for group in groups]
 
         def heal() -> None:
-            for group, lr in zip(groups, before, strict=True):
-                _set_lr(group, lr)
+            """Where a schedule or a hand has moved it since, it stays moved by as much."""
+            for group, lr, wrong in zip(groups, before, changed, strict=True):
+                now = float(group["lr"])
+                _set_lr(group, lr if now == wrong else now / factor)
 
         return heal
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -121,6 +120,106 @@ def test_every_fault_goes_in_is_revealed_and_heals_exactly(tmp_path: Path, fault
     loop.close().close()
 
 
+class Functional(nn.Module):
+    """Whose activations are functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.second(torch.relu(self.first(x)))
+        assert isinstance(out, Tensor)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("fault", "other"), [("sigmoid", torch.sigmoid), ("no_activation", lambda x: x)]
+)
+def test_activations_that_are_functions_are_reached(tmp_path: Path, fault: str, other: Any) -> None:
+    model = Functional()
+    loop = Loop(tmp_path, model)
+    loop.step(3)
+    loop.tell("fault", action="inject", fault=fault)
+    assert torch.equal(model(loop.x), model.second(other(model.first(loop.x))))
+    loop.tell("fault", action="heal")
+    assert torch.equal(model(loop.x), model.second(torch.relu(model.first(loop.x))))
+    assert all("forward" not in vars(part) for part in model.modules())
+    loop.close().close()
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3), (2, 3, 1)])
+@pytest.mark.parametrize("faults", [
+    ("lr_high", "lr_high", "lr_low"), ("large_weights", "zero_weights", "large_weights"),
+    ("no_zero_grad", "no_zero_grad", "eval_mode"), ("eval_mode", "eval_mode", "sigmoid"),
+])  # fmt: skip
+def test_faults_that_lie_on_each_other_are_healed_in_any_order(
+    tmp_path: Path, faults: tuple[str, ...], order: tuple[int, ...]
+) -> None:
+    loop = Loop(tmp_path)
+    loop.step(2)
+    before = outside(loop)
+    interventions = loop.watch._recorder._interventions
+    weights = bits(loop.model.state_dict())
+    for fault in faults:  # between two steps, so that nothing else moves the weights
+        interventions.apply(Command(name="fault", value={"action": "inject", "fault": fault}))
+    for number in order:
+        interventions.apply(Command(name="fault", value={"action": "heal", "number": number}))
+    assert outside(loop) == before
+    assert bits(loop.model.state_dict()) == weights
+    loop.close().close()
+
+
+@pytest.mark.parametrize("fault", [key for key, fault in FAULTS.items() if fault.wrecks])
+def test_what_a_fault_has_wrecked_is_healed(tmp_path: Path, fault: str) -> None:
+    loop = Loop(tmp_path)
+    loop.watch._recorder.steering.apply(
+        Command(name="set", control="on_nonfinite", value="continue")
+    )
+    loop.step(10)
+    interventions = loop.watch._recorder._interventions
+    before = bits([loop.model.state_dict(), loop.optimizer.state_dict()])
+    interventions.apply(Command(name="fault", value={"action": "inject", "fault": fault}))
+    loop.step(15)
+    interventions.apply(Command(name="fault", value={"action": "heal"}))
+    assert bits([loop.model.state_dict(), loop.optimizer.state_dict()]) == before
+    loop.step(30)
+    assert loop.step() < 0.9 * 1.0986  # it learns again
+    loop.close().close()
+
+
+def test_a_rate_that_was_moved_while_it_was_wrong_stays_moved(tmp_path: Path) -> None:
+    from inspector.training.faults import Ward, inject
+
+    loop = Loop(tmp_path)
+    group = loop.optimizer.param_groups[0]
+    heal = inject("lr_high", Ward(loop.model, [loop.optimizer]))
+    group["lr"] *= 0.5  # a schedule
+    heal()
+    assert group["lr"] == pytest.approx(0.025)
+    loop.close().close()
+
+
+@pytest.mark.parametrize("fault", ["sigmoid", "double_softmax", "detached", "unnormalized"])
+def test_a_compiled_model_is_not_broken_without_effect(fault: str) -> None:
+    from inspector.training.faults import Ward, inject
+
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    model.compile(backend="eager")
+    with pytest.raises(CommandError, match="is not compiled"):
+        inject(fault, Ward(model, []))
+
+
+def test_the_softmax_goes_over_the_classes_and_tokens_stay_tokens() -> None:
+    from inspector.training.faults import Ward, inject
+
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 7))
+    inject("double_softmax", Ward(model, []))
+    torch.testing.assert_close(model(torch.zeros(2, 3, dtype=torch.long)).sum(-1), torch.ones(2, 3))
+    with pytest.raises(CommandError, match="the model takes tokens"):
+        inject("unnormalized", Ward(model, []))
+
+
 def test_weights_are_put_back_bit_by_bit(tmp_path: Path) -> None:
     from inspector.training.faults import Ward, inject
 
@@ -171,7 +270,7 @@ def test_a_fault_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
     loop.step()
     events = loop.tell("fault", action="inject", fault="sigmoid")
     assert [e.reason for e in events if isinstance(e, CommandRefused)] == [
-        "Expected activation modules for sigmoid everywhere, but the model has none."
+        "Expected activations for sigmoid everywhere, but the model has none."
     ]
     loop.close().close()
 
@@ -300,7 +399,8 @@ def test_unusable_commands_are_refused_before_they_are_sent(
 
 def test_every_fault_says_what_it_does() -> None:
     for fault in FAULTS.values():
-        assert all(dataclasses.asdict(fault).values()), fault
+        told = (fault.key, fault.title, fault.about, fault.symptom, fault.codes)
+        assert all(told), fault
 
 
 def test_the_documentation_lists_every_fault() -> None:
