@@ -11,7 +11,7 @@ let layout // one worker for the page, kept across pictures and reruns
 
 const MARKUP = `
   <div class="bar">
-    <input type="search" placeholder="Search op, module, …" aria-label="Search the graph">
+    <input type="search" placeholder="Search" title="Operations, modules, parameters" aria-label="Search the graph">
     <output></output>
     <span class="tour" role="group" aria-label="Jump along what is marked" hidden>
       <button data-do="before" title="Jump to the one before">‹</button>

@@ -168,9 +168,10 @@ def _pictures(config: RunConfig, entries: Entries, key: str) -> None:
     ):
         st.session_state[f"{key}/first"] = first + _DRAWS
         st.rerun()
+    wide = min(110, 24 + 8 * max(map(len, few.captions), default=0))
     for caption, pictures in zip(few.captions, rows, strict=True):
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-            st.markdown(escape(caption), width=110)
+            st.markdown(escape(caption), width=wide)
             st.image(enlarged(pictures[0], _TILE * len(pictures[0]) // pictures[0].shape[1]))
             st.image(in_a_row(pictures[1:], _TILE * len(pictures[0]) // pictures[0].shape[1]))
 
