@@ -9,9 +9,11 @@ import streamlit as st
 
 from inspector.charts import boards, histograms
 from inspector.charts.specs import matrix
+from inspector.quantities import scope_of
 from inspector.store.reader import Run
 from inspector.ui.board import board
 from inspector.ui.context import current_run, escape
+from inspector.views.health import module_health
 
 By = Literal["subject", "module"]
 
@@ -32,7 +34,7 @@ def heatmap_page(
         detail: draws what belongs to a run and a clicked row below the map.
     """
     with current_run() as run:
-        name = run.name
+        name, hidden = run.name, blind(run)
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.subheader(title, width="content")
         labels = list(choices)
@@ -48,6 +50,9 @@ def heatmap_page(
             )
     st.caption(notice)
     quantity, by = choices[label]
+    if hidden and scope_of(quantity) == "module":
+        st.info(escape(hidden), icon=":material/visibility_off:")
+        return
     key = f"{title}/{name}/{quantity}"
     clicked = board(charts=(matrix(quantity, by=by),), run=name, key=key)
     chosen = f"{title}/{name}/row"
@@ -59,6 +64,14 @@ def heatmap_page(
         return
     st.markdown(f"#### {escape(row or '(model)')}")
     detail(name, row)
+
+
+def blind(run: Run) -> str:
+    """Why no module's output can be seen, and what helps; empty while some can."""
+    modules = module_health(run.document("modules"))
+    if not modules or any(module.sight != "blind" for module in modules):
+        return ""
+    return f"Outputs of modules are not seen. {modules[0].reason} {modules[0].remedy}"
 
 
 def parameter_detail(run_name: str, row: str) -> None:
