@@ -86,15 +86,27 @@ def newest_run(app: App) -> inspector.Run:
     return inspector.open_run(list_runs(app.runs_dir)[0].path)
 
 
-def test_start_button_leads_to_moving_charts(tab: Tab) -> None:
+def start(tab: Tab) -> None:
     tab.page.get_by_role("button", name="Start", exact=True).click()
     tab.page.wait_for_url("**/live**")
     tab.status("Running")
+
+
+@pytest.fixture
+def running(tab: Tab, app: App) -> None:
+    """A run goes on: that of an earlier test, or a new one where a test is asked for alone."""
+    if not app.runs_dir.exists() or not any(app.runs_dir.iterdir()):
+        start(tab)
+
+
+def test_start_button_leads_to_moving_charts(tab: Tab) -> None:
+    start(tab)
     tab.page.locator("canvas").first.wait_for()
     first = tab.step()
     tab.wait_for_step(first + 20)
 
 
+@pytest.mark.usefixtures("running")
 def test_loss_falls_on_screen(tab: Tab) -> None:
     shown = tab.page.locator(".card", has_text="Loss").first.locator(".legend b").first
     shown.wait_for()
@@ -102,6 +114,20 @@ def test_loss_falls_on_screen(tab: Tab) -> None:
     tab.until(lambda: float(shown.inner_text()) < before - 0.05)
 
 
+@pytest.mark.usefixtures("running")
+def test_strip_is_one_row_and_gives_up_what_the_page_shows_elsewhere(tab: Tab) -> None:
+    row = tab.page.locator(".strip .row")
+    tab.page.locator(".strip .fact", has_text="left").wait_for()
+    dropped = tab.page.locator(".strip .dropped", has_text="samples/s")
+    tab.page.set_viewport_size({"width": 1060, "height": 800})
+    tab.until(lambda: dropped.count() == 1 and not dropped.is_visible())
+    for width in (1060, 1280):
+        tab.page.set_viewport_size({"width": width, "height": 800})
+        tab.until(lambda: row.evaluate("row => row.offsetHeight") < 50)
+        tab.page.locator(".strip .fact", has_text="left").wait_for()
+
+
+@pytest.mark.usefixtures("running")
 def test_learning_rate_is_acknowledged_on_screen_and_in_the_run(tab: Tab, app: App) -> None:
     box = tab.page.get_by_label("Learning rate, exactly")
     box.fill("0.2")
@@ -116,6 +142,7 @@ def test_learning_rate_is_acknowledged_on_screen_and_in_the_run(tab: Tab, app: A
         assert rates.values == pytest.approx(0.2)
 
 
+@pytest.mark.usefixtures("running")
 def test_clipping_bounds_the_norm_the_optimizer_receives(tab: Tab, app: App) -> None:
     tab.page.get_by_role("radio", name="norm", exact=True).click()
     threshold = tab.page.get_by_label("Clip above")
@@ -131,6 +158,7 @@ def test_clipping_bounds_the_norm_the_optimizer_receives(tab: Tab, app: App) -> 
         assert before.values.max() > clipped.values.max()
 
 
+@pytest.mark.usefixtures("running")
 def test_gradients_pile_up_without_zero_grad(tab: Tab, app: App) -> None:
     tab.page.get_by_text("each step").first.click()
     tab.chip("zero_grad")
@@ -146,6 +174,7 @@ def test_gradients_pile_up_without_zero_grad(tab: Tab, app: App) -> None:
         assert run.series("backward_passes").values[-1] == 1
 
 
+@pytest.mark.usefixtures("running")
 def test_reload_and_second_tab_show_the_same_run(tab: Tab, context: Any, app: App) -> None:
     tab.page.reload()
     tab.status("Running")
@@ -160,6 +189,7 @@ def test_reload_and_second_tab_show_the_same_run(tab: Tab, context: Any, app: Ap
     assert len(list(app.runs_dir.iterdir())) == 1
 
 
+@pytest.mark.usefixtures("running")
 @pytest.mark.parametrize("name", ["Gradients", "Activations", "Updates"])
 def test_heat_map_row_opens_its_history(tab: Tab, name: str) -> None:
     tab.go(name)
@@ -173,18 +203,21 @@ def test_heat_map_row_opens_its_history(tab: Tab, name: str) -> None:
     tab.page.locator(".u-over").first.wait_for()
 
 
+@pytest.mark.usefixtures("running")
 def test_modules_page_shows_shapes(tab: Tab) -> None:
     tab.go("Modules")
     tab.page.get_by_test_id("stDataFrame").wait_for()
     tab.page.get_by_text("26,122").first.wait_for()
 
 
+@pytest.mark.usefixtures("running")
 def test_graph_is_captured_and_drawn(tab: Tab) -> None:
     tab.go("Graph")
     tab.page.get_by_role("button", name=re.compile("Capture")).first.click()
     tab.page.locator("svg .node, svg g.node").first.wait_for()
 
 
+@pytest.mark.usefixtures("running")
 def test_pause_single_step_and_stop(tab: Tab, app: App) -> None:
     tab.go("Live")
     tab.steer("Pause")
