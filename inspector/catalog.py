@@ -243,8 +243,9 @@ def metrics(wanted: Sequence[Any], kind: Kind) -> list[str]:
             continue
         if not known:
             raise ConfigError(
-                f"metrics must be empty for a training_step of your own, but got {list(wanted)}; "
-                "return numbers from validation_step instead."
+                f"metrics {list(wanted)} are made of 'predictions' and 'targets', but your "
+                "training_step (or validation_step) does not return them beside 'loss'; return "
+                "both, or leave metrics empty."
             )
         more = ", top2_accuracy, top3_accuracy, …" * (kind == "classification")
         raise ConfigError(

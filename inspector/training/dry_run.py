@@ -23,6 +23,7 @@ from inspector.training.own.datasets import OwnSamples
 from inspector.training.own.reference import is_code
 from inspector.training.replacing import heard
 from inspector.training.samples import Draw, Examples
+from inspector.training.step import IGNORED
 from inspector.training.task import Task
 from inspector.training.transcription import check_lengths
 
@@ -49,10 +50,12 @@ def dry_run(task: Task) -> Any:
         DataError: a label is out of the model's range, or augmentation gives no usable batch.
         Exception: whatever else the model raises by itself.
     """
-    catalog.metrics(task.config.metrics, task.kind)
+    if task.kind != "own":
+        catalog.metrics(task.config.metrics, task.kind)
     if not isinstance(task.train_set, Examples):
         batch = _first(task)
         _feed(task, batch)
+        _check_own_metrics(task, batch)
         return batch
     size = task.config.batch_size
     count = len(task.train_set)
@@ -63,6 +66,7 @@ def dry_run(task: Task) -> Any:
         _check_alignment(task, batch, outputs)
     if count % size == 1:
         _feed(task, _fetch(task, 1))
+    _check_own_metrics(task, batch)
     return batch if task.train_set.augment is None else _feed_augmented(task, batch)
 
 
@@ -131,6 +135,28 @@ def _feed(task: Task, batch: Any) -> Tensor | None:
             )
         _check_loss(task, outputs, batch[1])
     return outputs
+
+
+def _check_own_metrics(task: Task, batch: Any) -> None:
+    """Where metrics are wanted of a step of the user's own, it is tried on a held-out batch."""
+    if task.kind != "own" or not task.config.metrics:
+        return
+    with untouched(task.val_loader):
+        batch = next(iter(task.val_loader), batch)
+    with _untouched(task):
+        judged = task.validation_step.judge(task.model, to_device(batch, task.device))
+    catalog.metrics(task.config.metrics, judged.kind)
+    if judged.kind not in ("classification", "sequence", "per_pixel"):
+        return
+    assert judged.outputs is not None
+    known = judged.targets[judged.targets != IGNORED]
+    classes = judged.outputs.shape[-1 if judged.kind == "sequence" else 1]
+    if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < classes:
+        raise ModelError(
+            f"'predictions' have scores for {classes} classes, but 'targets' are from "
+            f"{int(known.min())} to {int(known.max())}; renumber them from 0 ({IGNORED} counts for "
+            "nothing)."
+        )
 
 
 def _check_loss(task: Task, outputs: Tensor, targets: Any) -> None:

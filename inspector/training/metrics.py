@@ -26,6 +26,7 @@ from torchmetrics.text import CharErrorRate, Perplexity
 
 from inspector import catalog
 from inspector.catalog import Kind
+from inspector.training.step import IGNORED
 from inspector.training.transcription import greedy
 
 Make = Callable[[int], Metric]
@@ -72,6 +73,7 @@ _OF_NUMBERS: dict[str, Make] = {
     "mae": lambda _: MeanAbsoluteError(),
     "rmse": lambda _: MeanSquaredError(squared=False),
 }
+_BY_CLASS: tuple[Kind, ...] = ("classification", "sequence", "per_pixel")
 _MAKE: dict[Kind, dict[str, Make]] = {
     "classification": {**_OF_CLASSES, "auroc": MacroAUROC, **_CONFUSION},
     "multi_label": {
@@ -117,6 +119,8 @@ class Metrics:
         if not self._names:
             return
         predicted, true, classes = _compared(self._kind, outputs.detach().float(), targets)
+        if self._kind in _BY_CLASS and bool((true == IGNORED).any()):
+            predicted, true = _without_padding(self._kind, predicted, true)
         if self._made is None:
             made = {name: _make(name, self._kind, classes) for name in self._names}
             self._made = MetricCollection(made).to(self._device)  # type: ignore[arg-type]
@@ -177,6 +181,15 @@ def _compared(kind: Kind, outputs: Tensor, targets: Any) -> tuple[Any, Any, int]
     if kind in ("regression", "reconstruction"):
         return outputs.flatten(1), targets.flatten(1), classes
     return outputs, targets, classes
+
+
+def _without_padding(kind: Kind, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions and targets one after the other, without those that are to be ignored."""
+    known = true != IGNORED
+    scores = predicted.movedim(1, -1) if kind == "per_pixel" else predicted
+    if kind == "sequence":
+        return scores[known][None], true[known][None]
+    return scores[known], true[known]
 
 
 def _make(name: str, kind: Kind, classes: int) -> Metric:

@@ -28,7 +28,7 @@ from inspector.training.parts import Loaders, loaders
 from inspector.training.practices import check_practices
 from inspector.training.precision import Precision
 from inspector.training.samples import Examples, Loader, Scale, nothing
-from inspector.training.step import Own, Step, Supervised
+from inspector.training.step import Judge, Own, Step, Supervised
 
 if TYPE_CHECKING:
     from inspector.training.continuing import Continuation
@@ -40,7 +40,7 @@ class Task:
 
     Attributes:
         test_loader: looked at once, after the last step; may be empty.
-        step: computes the loss of a batch; ``validation_step`` does so on held-out batches.
+        step: computes the loss of a batch; ``validation_step`` judges held-out batches.
         loss_fn: None where ``step`` is the user's own.
         input_shape: shape of one sample as the model sees it.
         class_names: empty unless ``kind`` is classification.
@@ -59,7 +59,7 @@ class Task:
     val_loader: Loader
     test_loader: Loader
     step: Step
-    validation_step: Step
+    validation_step: Judge
     loss_fn: nn.Module | None
     optimizer: optim.Optimizer
     device: torch.device
@@ -134,7 +134,9 @@ def build_task(
     check_practices(
         config, model, optimizer, made.validation, steps=total_steps, steps_per_epoch=per_epoch
     )
-    step: Step = Own(own.step) if own.step else Supervised(cast(nn.Module, loss_fn), kind)
+    step: Own | Supervised = (
+        Own(own.step) if own.step else Supervised(cast(nn.Module, loss_fn), kind)
+    )
     return Task(
         config=config,
         model=model,

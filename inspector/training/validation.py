@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from inspector.catalog import Kind
 from inspector.training.own.batches import size_of, to_device
-from inspector.training.step import Scores, Supervised
 from inspector.training.task import Task
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def mean_scores(
 ) -> dict[str, float]:
     """Mean loss and metrics of a held-out part, in eval mode; empty where there are no batches.
 
-    Of a step of the user's own: the means of what it returns.
+    Of a step of the user's own: the means of the numbers that it returns, and metrics of the
+    predictions and targets.
 
     Args:
         watch: gets the confusion matrix as a document, if it was asked for.
@@ -36,35 +37,25 @@ def mean_scores(
     with torch.no_grad(), task.precision.autocast():
         for batch in batches:
             batch = to_device(batch, task.device)
-            if isinstance(task.validation_step, Supervised) and metrics is None:
-                metrics = _metrics(task)
-            loss, measured = _judge(task, batch, metrics)
+            judged = task.validation_step.judge(task.model, batch)
+            if judged.outputs is not None:
+                metrics = metrics or _metrics(task, judged.kind)
+                metrics.update(judged.outputs, judged.targets)
             samples = size_of(batch)
             count += samples
-            for name, value in {"loss": loss, **measured}.items():
+            for name, value in {"loss": judged.loss, **judged.numbers}.items():
                 totals[name] = totals.get(name, value.new_zeros(())) + samples * value
     task.model.train()
     means = {name: total.item() / count for name, total in totals.items()}
     if metrics is not None:
         numbers, confusion = metrics.compute()
-        means |= numbers
+        means = numbers | means
         if confusion and watch is not None:
             names = list(task.source.class_names[: len(confusion)])
             watch.document(
                 "confusion_matrix", {"part": part, "classes": names, "counts": confusion}
             )
     return {f"{part}_{name}": value for name, value in means.items()}
-
-
-def _judge(task: Task, batch: Any, metrics: Metrics | None) -> tuple[Tensor, Scores]:
-    """The loss, and what is to be averaged; what torchmetrics measures goes into ``metrics``."""
-    if metrics is None:
-        return task.validation_step(task.model, batch)
-    inputs, targets = batch
-    outputs = task.model(inputs)
-    metrics.update(outputs, targets)
-    assert task.loss_fn is not None
-    return task.loss_fn(outputs, targets), {}
 
 
 def _is_empty(batches: Iterable[Any]) -> bool:
@@ -74,10 +65,10 @@ def _is_empty(batches: Iterable[Any]) -> bool:
         return False
 
 
-def _metrics(task: Task) -> Metrics:
+def _metrics(task: Task, kind: Kind) -> Metrics:
     from inspector.training.metrics import Metrics
 
-    return Metrics(task.config.metrics, task.kind, task.device)
+    return Metrics(task.config.metrics, kind, task.device)
 
 
 def of_epoch(means: dict[str, float]) -> dict[str, float]:

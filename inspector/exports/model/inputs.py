@@ -108,7 +108,7 @@ def _called_with(task: Task, batch: Any, run: str) -> tuple[tuple[Any, ...], dic
     instead = "export state_dict or safetensors instead."
     try:
         with torch.enable_grad():  # such a step may differentiate
-            task.validation_step(task.model, batch)
+            task.validation_step.judge(task.model, batch)
     except Exception as error:  # out of the user's own code
         raise ExportError(
             f"The step of run {run} cannot be repeated to see what it calls the model with: "
