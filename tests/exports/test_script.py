@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from scripted import assert_same, assert_script_repeats, change, execute, run, weights
 
 import inspector
 from inspector.commands import Controls
 from inspector.config import RunConfig
-from inspector.errors import ConfigError, ExportError
+from inspector.errors import ConfigError
 from inspector.exports.export import export
-from inspector.training.runner import prepare, train_and_record
 
 OWN = """
 import torch
@@ -35,43 +31,6 @@ class Net(nn.Module):
     def forward(self, x):
         return self.layers(x)
 """
-
-
-def change(step: int, control: str, value: Any = True) -> dict[str, Any]:
-    return {"step": step, "control": control, "value": value}
-
-
-def run(config: RunConfig, runs: Path) -> Path:
-    task = prepare(config, runs, "run")
-    assert not isinstance(task, str)
-    train_and_record(task, runs, "run", lambda _watch: None)
-    (path,) = runs.glob("run*")
-    return path
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    state = torch.load(path / "blobs" / "checkpoints" / "last.pt", weights_only=True)
-    return dict(state["model"])
-
-
-def execute(folder: Path) -> dict[str, torch.Tensor]:
-    """Runs the script where this package cannot be imported."""
-    blocked = folder / "sitecustomize.py"
-    blocked.write_text(
-        "import sys\nsys.modules['inspector'] = None\nsys.modules['sample_models'] = None\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, timeout=240,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return dict(torch.load(folder / "final.pt", weights_only=True))
-
-
-def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
-    assert left.keys() == right.keys()
-    for name in left:
-        assert torch.equal(left[name], right[name]), name
 
 
 CASES = {
@@ -114,23 +73,19 @@ CASES = {
 @pytest.mark.parametrize("config", CASES.values(), ids=CASES)
 def test_the_script_ends_with_the_same_weights(config: RunConfig, tmp_path: Path) -> None:
     path = run(config, tmp_path / "runs")
-    export(inspector.open_run(path), "script", tmp_path / "out")
-    text = (tmp_path / "out" / "train.py").read_text("utf-8")
+    text = assert_script_repeats(path, tmp_path / "out")
     assert "inspector" not in {
         name.name.partition(".")[0]
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Import)
         for name in node.names
     }
-    assert_same(execute(tmp_path / "out"), weights(path))
 
 
 def test_a_schedule_nobody_touched_is_pytorchs_own(tmp_path: Path) -> None:
     config = RunConfig(steps=30, controls=Controls(schedule={"name": "warmup_cosine"}))
     path = run(config, tmp_path / "runs")
-    export(inspector.open_run(path), "script", tmp_path / "out")
-    assert "class Plan" not in (tmp_path / "out" / "train.py").read_text("utf-8")
-    assert_same(execute(tmp_path / "out"), weights(path))
+    assert "class Plan" not in assert_script_repeats(path, tmp_path / "out")
 
 
 def test_own_model_and_table_come_along(tmp_path: Path) -> None:
@@ -155,14 +110,6 @@ def test_the_configuration_repeats_what_was_done_by_hand(tmp_path: Path) -> None
         "schedule", "lr", "schedule", "accumulate",
     ]  # fmt: skip
     assert_same(weights(run(config, tmp_path / "again")), weights(first))
-
-
-def test_what_cannot_be_repeated_is_said(tmp_path: Path) -> None:
-    first = run(RunConfig(steps=4), tmp_path / "runs")
-    config = RunConfig(steps=6, resume=str(first / "blobs" / "checkpoints" / "last.pt"))
-    path = run(config, tmp_path / "later")
-    with pytest.raises(ExportError, match="goes on from a checkpoint"):
-        export(inspector.open_run(path), "script", tmp_path / "out")
 
 
 @pytest.mark.parametrize("entry", [{"step": 0, "control": "lr", "value": 1.0}, {"step": 1}, 3])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ from inspector.training.checkpoints import read
 from inspector.training.continuing import without_start
 from inspector.training.own.code import OwnCode, find_own
 from inspector.training.own.reference import describe
-from inspector.training.task import Task, build_task
+from inspector.training.task import Task, build_task, seed_everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Facts:
         config: what it was built from; of a run that went on, without what only decides the
             first weights.
         own: the user's own Python that the configuration refers to.
+        draws: whether that draws random numbers when it is imported.
         controls: in force when training began, or went on.
         random: torch's random numbers when the task was built.
         changes: (completed steps, control, value) in the order in which they were applied.
@@ -47,6 +50,7 @@ class Facts:
     config: RunConfig
     task: Task
     own: OwnCode
+    draws: bool
     controls: Controls
     random: Tensor
     changes: tuple[tuple[int, str, Any], ...]
@@ -102,21 +106,32 @@ def facts(request: Request) -> Facts:
             f"The task of run {request.run.name} can no longer be built: {describe(error)}; "
             "export config instead."
         ) from error
-    random = torch.get_rng_state()
+    drawn = torch.get_rng_state()
+    own, draws = _own(config)
     done = by_hand(request.run)
     return Facts(
         run=request.run,
         config=config,
         task=task,
-        own=find_own(config),
+        own=own,
+        draws=draws,
         controls=origin.controls if origin else config.controls,
-        random=random,
+        random=drawn,
         changes=done.changes,
         last=done.last,
         threads=_threads(request),
         origin=origin,
         missing=done.missing,
     )
+
+
+def _own(config: RunConfig) -> tuple[OwnCode, bool]:
+    """The user's own Python, and whether executing it draws random numbers."""
+    seed_everything(config.seed)
+    before = random.getstate(), str(np.random.get_state()), torch.get_rng_state()
+    own = find_own(config)
+    after = random.getstate(), str(np.random.get_state()), torch.get_rng_state()
+    return own, before[:2] != after[:2] or not torch.equal(before[2], after[2])
 
 
 def _threads(request: Request) -> int:

@@ -89,9 +89,10 @@ def import_own(reference: str, imports: Imports) -> str:
     module = place if kind == "import" else Path(place).stem if place else "your_code"
     top, dot, inner = name.partition(".")
     if top in _AS_THEY_ARE or (top[:1].isupper() and not hasattr(pieces, top)):
-        imports.add(f"from {module} import {top}")
+        imports.own[f"from {module} import {top}"] = None
         return name
-    imports.add(f"from {module} import {top} as own_{top}")  # the script has names of its own
+    # The script has names of its own.
+    imports.own[f"from {module} import {top} as own_{top}"] = None
     return f"own_{top}{dot}{inner}"
 
 

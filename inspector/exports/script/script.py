@@ -65,6 +65,7 @@ def _compose(known: Facts, request: Request) -> str:
     if config.deterministic:
         main.add("torch.use_deterministic_algorithms(True)")
     main.add(f"seed_everything({config.seed})")
+    seeded = len(main)
     data = Data(known)
     data.write(imports, definitions, main, request.out)
     main.add("", f"seed_everything({config.seed})")
@@ -90,6 +91,10 @@ def _compose(known: Facts, request: Request) -> str:
     loop.write(main)
     main.add("", 'torch.save(model.state_dict(), Path(__file__).with_name("final.pt"))')
     imports.add("from pathlib import Path")
+    if known.draws:
+        main.insert(seeded, "# These draw random numbers when they are imported.", *imports.own)
+    else:
+        imports.add("\n".join(imports.own))
     body = "\n\n\n".join([*dict.fromkeys(definitions), f"def main() -> None:\n{main}", _MAIN])
     return f'"""{_about(known)}"""\n\n{imports.render()}\n\n\n{body}'
 

@@ -16,11 +16,16 @@ _WIDTH = 100
 
 
 class Imports:
-    """Import statements, merged and sorted."""
+    """Import statements, merged and sorted.
+
+    Attributes:
+        own: statements that import the user's own Python, in their order.
+    """
 
     def __init__(self) -> None:
         self._plain: set[tuple[str, str]] = set()
         self._names: dict[str, set[tuple[str, str]]] = {}
+        self.own: dict[str, None] = {}
 
     def add(self, source: str) -> None:
         """Takes the import statements of a piece of source."""
@@ -64,6 +69,13 @@ class Lines:
         for line in lines:
             if line or (self._lines and self._lines[-1]):  # one empty line is enough
                 self._lines.append(f"{'    ' * self._depth}{line}" if line else "")
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def insert(self, place: int, *lines: str) -> None:
+        """Adds lines before the one of that number."""
+        self._lines[place:place] = [f"{'    ' * self._depth}{line}" for line in lines]
 
     def open(self, line: str) -> None:
         """A line that begins a block."""
