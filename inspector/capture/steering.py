@@ -31,6 +31,9 @@ class Conductor(Protocol):
     def follow(self, name: str, value: Any) -> tuple[Any, str]:
         """Puts a control in force; the effective value and a note. Raises CommandError."""
 
+    def loss_of(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """The loss of a batch by a copy of the model, as the loop computes it."""
+
 
 class Steering:
     """What is in force, and how it is changed.

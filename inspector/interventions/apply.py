@@ -245,7 +245,8 @@ class Interventions:
         from inspector.training.lr_finder import find_lr, loader_batches
 
         model, optimizers = self._need_model(), self._optimizers()
-        loss_fn = self._loss_fn
+        conductor = self._recorder.steering.conductor
+        loss_fn = self._loss_fn or (conductor.loss_of if conductor is not None else None)
         if loss_fn is None:
             raise CommandError(
                 "The learning rate finder calls the loss again: give watch() a loss module as "

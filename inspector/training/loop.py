@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, nn
+
 from inspector.commands import Command
 from inspector.errors import DataError
 from inspector.events import EarlyStopped, EpochFinished, Notice
@@ -104,6 +106,11 @@ class Loop:
         self.schedule.switch(resolved)
         lr = float(self.task.optimizer.param_groups[0]["lr"])
         return resolved, f"from {lr:.4g}, with {self._steps_left()} steps left"
+
+    def loss_of(self, model: nn.Module, batch: Any) -> Tensor:
+        """The loss of a batch by a copy of the model; nothing is recorded."""
+        with self.task.precision.autocast():
+            return self.task.step(model, batch)[0]
 
     def _change(self) -> None:
         """Applies what the configuration wants changed at this step."""

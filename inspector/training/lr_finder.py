@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 from inspector.errors import CommandError
 from inspector.timemachine.state import random_state, set_random_state
+from inspector.training.own.batches import to_device
 
+LossOf = Callable[[nn.Module, Any], Tensor]
 _SMOOTHING = 0.9
 _DIVERGED = 4.0
 _LEAST_FALL = 0.002  # of the loss; less than that is chance
@@ -63,8 +65,8 @@ class LrCurve:
 def find_lr(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss_fn: nn.Module,
-    batches: Iterable[tuple[Any, Any]],
+    loss_fn: nn.Module | LossOf,
+    batches: Iterable[Any],
     *,
     low: float = 1e-6,
     high: float = 10.0,
@@ -73,16 +75,25 @@ def find_lr(
     """Runs the trial on copies; model, optimizer and random numbers stay as they are, bit by bit.
 
     Args:
-        batches: inputs and targets; repeated if there are too few. Iterating it must be harmless.
+        loss_fn: a module between outputs and targets, or what computes a batch's loss itself.
+        batches: inputs and targets, or whatever that takes; repeated if there are too few.
+            Iterating it must be harmless.
 
     Raises:
-        CommandError: there is no batch.
+        CommandError: there is no batch, or the optimizer is LBFGS.
     """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise CommandError(
+            "Expected an optimizer that steps along the gradient at hand, but LBFGS evaluates the "
+            "loss several times a step; try learning rates between 0.1 and 1."
+        )
     kept = Randomness()
     try:
-        twin, loss, trial = copy.deepcopy((model, loss_fn, optimizer))
+        twin, trial = copy.deepcopy((model, optimizer))
         unchanged = copy.deepcopy(twin)
-        sweep = _Sweep(twin, trial, loss, unchanged)
+        if isinstance(loss_fn, nn.Module):
+            loss_fn = _supervised(copy.deepcopy(loss_fn))
+        sweep = _Sweep(twin, trial, loss_fn, unchanged)
         return sweep.run(_endless(batches), low, high, steps)
     finally:
         kept.restore()
@@ -102,19 +113,29 @@ class Randomness:
         random.setstate(self._python)
 
 
-def loader_batches(loader: Any, device: torch.device) -> Iterator[tuple[Any, Any]]:
+def _supervised(loss_fn: nn.Module) -> LossOf:
+    def loss_of(model: nn.Module, batch: Any) -> Tensor:
+        inputs, targets = batch
+        loss = loss_fn(model(inputs), targets)
+        assert isinstance(loss, Tensor)
+        return loss
+
+    return loss_of
+
+
+def loader_batches(loader: Any, device: torch.device) -> Iterator[Any]:
     """Batches of a loader, whose generator goes on afterwards as if nobody had looked."""
     generator = getattr(loader, "generator", None)
     state = generator.get_state() if isinstance(generator, torch.Generator) else None
     try:
-        for inputs, targets in loader:
-            yield inputs.to(device), targets.to(device)
+        for batch in loader:
+            yield to_device(batch, device)
     finally:
         if state is not None and generator is not None:
             generator.set_state(state)
 
 
-def _endless(batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
     seen = []
     for batch in batches:
         seen.append(batch)
@@ -132,23 +153,21 @@ class _Sweep:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        loss_fn: nn.Module,
+        loss_of: LossOf,
         unchanged: nn.Module,
     ) -> None:
         self._model, self._unchanged = model.train(), unchanged.train()
-        self._optimizer, self._loss_fn = optimizer, loss_fn
+        self._optimizer, self._loss_of = optimizer, loss_of
         self._usual: list[float] = []
         self._changes: list[float] = []
         self._average = 0.0
         self._smoothed: list[float] = []
 
-    def run(
-        self, batches: Iterator[tuple[Any, Any]], low: float, high: float, steps: int
-    ) -> LrCurve:
+    def run(self, batches: Iterator[Any], low: float, high: float, steps: int) -> LrCurve:
         curve, best = LrCurve(), math.inf
         for number in range(steps):
             lr = low * (high / low) ** (number / max(1, steps - 1))
-            if not self._step(lr, *next(batches)):
+            if not self._step(lr, next(batches)):
                 curve.note = f"stopped at {lr:.2g}: the loss was not finite"
                 break
             curve.lrs.append(lr)
@@ -166,22 +185,22 @@ class _Sweep:
             curve.note = (curve.note + "; " if curve.note else "") + "the loss fell nowhere"
         return curve
 
-    def _step(self, lr: float, inputs: Any, targets: Any) -> bool:
+    def _step(self, lr: float, batch: Any) -> bool:
         """One trial step; False when its loss is not finite."""
         random = random_state()
         with torch.no_grad():
-            usual = self._loss_fn(self._unchanged(inputs), targets).item()
+            usual = self._loss_of(self._unchanged, batch).item()
         set_random_state(random)  # the same dropout for both
         for group in self._optimizer.param_groups:
             held = group["lr"]
             group["lr"] = torch.full_like(held, lr) if isinstance(held, Tensor) else lr
         with torch.enable_grad():
             self._optimizer.zero_grad()
-            loss = self._loss_fn(self._model(inputs), targets)
+            loss = self._loss_of(self._model, batch)
             value = loss.item()
             if not math.isfinite(value) or not math.isfinite(usual):
                 return False
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
         self._usual.append(usual)
         self._changes.append(value - usual)

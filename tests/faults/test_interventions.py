@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import inspector
 from inspector.commands import Command, Controls
+from inspector.config import RunConfig
 from inspector.errors import CommandError
 from inspector.events import (
     CommandRefused,
@@ -25,7 +26,9 @@ from inspector.events import (
 )
 from inspector.faults import FAULTS
 from inspector.store.control import ControlWriter
-from inspector.training.lr_finder import find_lr, steepest
+from inspector.training.lr_finder import find_lr, loader_batches, steepest
+from inspector.training.runner import prepare, train_and_record
+from inspector.watching import Watch
 
 
 class Loop:
@@ -302,6 +305,50 @@ def test_the_finder_suggests_a_rate_that_learns_and_stops_when_it_diverges(tmp_p
     with loop.close() as run:
         document = run.document("lr_finder")
     assert document is not None and len(document["lrs"]) == len(document["losses"]) == found.steps
+
+
+def test_the_finder_takes_batches_of_any_kind_and_refuses_what_it_cannot_try() -> None:
+    model = nn.Linear(3, 1)
+    batch = {"x": torch.randn(8, 3), "y": torch.randn(8, 1)}
+
+    def loss_of(model: nn.Module, batch: Any) -> Tensor:
+        return nn.functional.mse_loss(model(batch["x"]), batch["y"])
+
+    optimizer = torch.optim.SGD(model.parameters())
+    curve = find_lr(model, optimizer, loss_of, [batch], low=1e-4, high=10.0)
+    assert curve.suggestion is not None and 1e-3 < curve.suggestion < 1
+    with pytest.raises(CommandError, match="LBFGS evaluates the loss several times"):
+        find_lr(model, torch.optim.LBFGS(model.parameters()), loss_of, [batch])
+
+
+def test_batches_of_a_loader_may_be_of_any_kind() -> None:
+    batch = ({"tokens": torch.ones(2)}, ["text"])
+    assert next(iter(loader_batches([batch], torch.device("cpu")))) == batch
+
+
+def test_the_finder_serves_a_training_step_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, in_features=64, num_classes=10):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(in_features, num_classes))\n"
+        "def training_step(model, batch):\n"
+        "    x, y = batch\n"
+        "    return nn.functional.cross_entropy(model(x), y)\n"
+    )
+    config = RunConfig(model=f"file:{tmp_path}/mine.py:Net", steps=4, torch_threads=1)
+    task = prepare(config, tmp_path / "runs", "run")
+    assert not isinstance(task, str)
+    paths = []
+
+    def started(watch: Watch) -> None:
+        paths.append(watch.run_path)
+        watch._recorder._inbox.append(Command(name="lr_finder", value={"steps": 3}))
+
+    train_and_record(task, tmp_path / "runs", "run", started)
+    with inspector.open_run(paths[0]) as run:
+        events = [stored.event for stored in run.events()]
+    assert [event.steps for event in events if isinstance(event, LrFound)] == [3]
 
 
 def test_steepest_descent_of_a_known_curve() -> None:
