@@ -316,6 +316,7 @@ export class Board {
       const newest = card.chart.newest(place)
       value.textContent = newest === undefined ? "–" : quantity(newest, unit)
       value.className = Number.isNaN(newest) ? "bad" : ""
+      value.parentElement.hidden = newest === undefined // a run without validation, say
       value.parentElement.firstChild.style.background = card.chart.colour(place)
     })
   }
