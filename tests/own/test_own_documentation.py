@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_example_trains(command: str, examples: Path) -> None:
-    result = CliRunner().invoke(cli.app, command.split(), catch_exceptions=False)
+    result = CliRunner().invoke(cli.app, shlex.split(command), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     (run,) = list_runs(examples / "runs")
     assert run.status == "finished"
@@ -34,4 +35,4 @@ def test_example_trains(command: str, examples: Path) -> None:
 
 def test_every_task_is_explained() -> None:
     assert [task for task in TASKS if f"`{task}`" not in PAGE] == []
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
