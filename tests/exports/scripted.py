@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -22,7 +23,8 @@ def change(step: int, control: str, value: Any = True) -> dict[str, Any]:
 
 
 def run(config: RunConfig, runs: Path, name: str = "run") -> Path:
-    task = prepare(config, runs, name)
+    """Trains with one thread, since several wait for each other on a busy machine."""
+    task = prepare(dataclasses.replace(config, torch_threads=1), runs, name)
     assert not isinstance(task, str)
     paths: list[Path] = []
     train_and_record(task, runs, name, lambda watch: paths.append(watch.run_path))
