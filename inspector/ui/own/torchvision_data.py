@@ -17,12 +17,13 @@ def torchvision_fields(config: RunConfig, data: str, version: int) -> dict[str, 
     Raises:
         InspectorError: torchvision has no such set, or none of classes.
     """
-    from inspector.training.torchvision_sets import offered
-
     name = data.partition(":")[2]
     with st.container(border=True, key="torchvision-data"):
         st.markdown(f"**{escape(name)}** of torchvision")
-        found = offered(name)
+        with st.spinner("Looking at its arguments …"):  # torchvision is imported at the first use
+            from inspector.training.torchvision_sets import offered
+
+            found = offered(name)
         # Where the constructor has no usual value, the first choice is one.
         usual = {one.name: one.choices[0] for one in found if one.required and one.choices}
         given = config.data_args if data == config.data else {}
