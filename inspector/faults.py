@@ -46,7 +46,7 @@ _ALL = (
         "large_weights", "weights × 10",
         "All weights with two or more dimensions are multiplied by ten.",
         "Loss and gradient norm jump; tanh and sigmoid saturate.",
-        ("poor_initialization", "exploding_gradient", "saturated_activation"),
+        ("poor_initialization", "dead_relu", "exploding_gradient", "saturated_activation"),
         wrecks=True, overwrites=True,
     ),
     Fault(
@@ -67,7 +67,7 @@ _ALL = (
         "lr_high", "learning rate × 100",
         "The learning rate of every group is multiplied by 100.",
         "Update ratios jump, the loss leaps about or becomes NaN.",
-        ("lr_too_high", "exploding_gradient"),
+        ("lr_too_high", "dead_relu", "exploding_gradient"),
         wrecks=True, overwrites=True,
     ),
     Fault(
@@ -94,7 +94,7 @@ _ALL = (
         "unnormalized", "inputs not normalised",
         "Inputs are multiplied by 255, as if nobody had scaled the pixels.",
         "Activations and gradients of the first module are huge.",
-        ("unnormalized_input",),
+        ("unnormalized_input", "dead_relu"),
         wrecks=True,
     ),
     Fault(

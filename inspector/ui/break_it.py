@@ -21,7 +21,7 @@ def break_it_page() -> None:
     st.subheader("Break it")
     st.caption(
         "Puts a fault into the model while it trains. Hidden, nothing in the app names it: look "
-        "at the charts and guess. Healing puts back exactly what was changed."
+        "at the charts and guess. Healing puts back what was changed, and what it has wrecked."
     )
     if live:
         _menu(name)
