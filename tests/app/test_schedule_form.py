@@ -64,7 +64,7 @@ def test_a_schedule_is_drawn_for_what_the_check_has_read(app: AppTest, table: st
     app.selectbox(key="practices/1/Schedule/name").select("cosine").run()
     assert "Drawn for 100 steps an epoch" in captions(app)
     assert "step 500" in curve(app)
-    app.button(key="own/check").click().run()
+    app.button(key="own/look").click().run()
     assert not app.exception
     assert "Drawn for 100 steps" not in captions(app)
     per_epoch = math.ceil((120 - 24) / 8)
@@ -85,7 +85,7 @@ def test_augmentation_is_offered_for_images_only(app: AppTest, table: str) -> No
     assert not augmentation(app)
     load(app, "code:data", version=2, code=TENSORS)
     assert augmentation(app)  # nobody knows yet
-    app.button(key="own/check").click().run()
+    app.button(key="own/look").click().run()
     assert not app.exception
     assert not augmentation(app)
 

@@ -37,7 +37,7 @@ def check_panel(config: RunConfig) -> None:
     """A button, and below it what the last check found."""
     left, right = st.columns([1, 3], vertical_alignment="center")
     pressed = left.button(
-        "Check and preview", icon=":material/fact_check:", width="stretch", key="own/check"
+        "Check and preview", icon=":material/fact_check:", width="stretch", key="own/look"
     )
     right.caption(
         "Reads the data, builds the model and tries one batch; nothing is trained. "
