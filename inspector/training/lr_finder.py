@@ -30,6 +30,7 @@ LossOf = Callable[[nn.Module, Any], Tensor]
 _SMOOTHING = 0.9
 _DIVERGED = 4.0
 _LEAST_FALL = 0.002  # of the loss; less than that is chance
+_CLEAR_FALL = 0.02
 _SKIP_FIRST, _SKIP_LAST = 5, 1
 _HALF = 5  # steps on either side that are averaged for the curve
 
@@ -219,13 +220,27 @@ def centred(values: Sequence[float]) -> list[float]:
     return [float(value) for value in sums / shares]
 
 
+def _valley(losses: Sequence[float]) -> int:
+    """Position of the lowest loss before the first rise by half of what it had fallen."""
+    best = 0
+    for at, loss in enumerate(losses):
+        fall = losses[0] - losses[best]
+        if loss < losses[best]:
+            best = at
+        elif fall > _CLEAR_FALL * abs(losses[0]) and loss - losses[best] > fall / 2:
+            break
+    return best
+
+
 def steepest(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The learning rate at which the loss falls fastest over log(lr); None if it never falls."""
+    """The learning rate at which the loss falls fastest over log(lr); None if it never falls.
+
+    A fall after a clear rise does not count: from there on steps are too long, and it is luck.
+    """
     last = len(losses) - _SKIP_LAST
     if last - _SKIP_FIRST < 3:
         return None
-    lowest = int(np.argmin(losses))
-    end = max(min(last, lowest + 1), _SKIP_FIRST + 3)
+    end = max(min(last, _valley(losses) + 1), _SKIP_FIRST + 3)
     x, y = np.log(lrs[_SKIP_FIRST:end]), np.asarray(losses[_SKIP_FIRST:end])
     slopes = np.gradient(y, x)
     found = int(np.argmin(slopes))

@@ -182,10 +182,13 @@ def _lr_curve(name: str) -> None:
         return
     suggestion = found.get("suggestion")
     figure = go.Figure()
-    figure.add_scatter(x=found["lrs"], y=found["losses"], mode="lines", name="loss", opacity=0.35)
+    figure.add_scatter(
+        x=found["lrs"], y=found["losses"], mode="lines", name="loss", line={"color": "gray"},
+        opacity=0.5,
+    )  # fmt: skip
     figure.add_scatter(x=found["lrs"], y=found["smoothed"], mode="lines", name="smoothed")
     if suggestion:
-        figure.add_vline(x=suggestion, line_dash="dash")
+        figure.add_vline(x=suggestion, line_dash="dash", line_color="gray")
     best = min(found["smoothed"], default=0.0)
     top = max(found["smoothed"][:10], default=1.0)
     figure.update_layout(

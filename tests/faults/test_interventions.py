@@ -357,6 +357,8 @@ def test_steepest_descent_of_a_known_curve() -> None:
     found = steepest(lrs, losses)
     assert found is not None and abs(lrs.index(found) - 30) <= 1
     assert steepest(lrs, [1.0 + i for i in range(60)]) is None
+    lucky = losses[:45] + [2.0, 1.9] + [0.1] * 13  # a fall after the loss has risen again
+    assert steepest(lrs, lucky) == found
 
 
 # ---------------------------------------------------------------- remedies
