@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ _WITHOUT_EFFECT = frozenset((
 ))  # fmt: skip
 """Controls that change neither weights nor random numbers."""
 
+ACTS = ("reinitialize", "unfreeze")
+"""Remedies that do more than to set a control."""
+
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
@@ -30,7 +34,8 @@ class ByHand:
 
     Attributes:
         changes: (completed steps, control, value) in the order in which they were applied; a value
-            of None goes back to what the run began with.
+            of None goes back to what the run began with. What is no control is one of ``ACTS``,
+            with a dict of ``module`` and, of new weights, ``method`` and ``seed``.
         last: completed steps after which the run was stopped by hand or failed; else None.
         missing: sentences about what cannot be repeated.
     """
@@ -51,8 +56,15 @@ def by_hand(run: Run) -> ByHand:
             if event.name in _CONTROLS - _WITHOUT_EFFECT:
                 asked_for_first = event.requested is None and event.name != "schedule"
                 changes.append((step, event.name, None if asked_for_first else event.effective))
-            elif event.name.startswith(("reinitialize", "unfreeze")):
-                missing[f"Step {step}: {event.name}."] = None
+            elif event.name.startswith(ACTS):
+                act, _, module = event.name.partition(" ")
+                if act == "unfreeze" and changes and changes[-1][:2] == (step, "frozen"):
+                    continue  # the control did it
+                wanted: dict[str, Any] = {"module": "" if module == "the model" else module}
+                if act == "reinitialize":  # as interventions/apply.py seeds it
+                    wanted["method"] = event.note.rpartition(" ")[2]
+                    wanted["seed"] = random.Random(event.command_id).getrandbits(60)
+                changes.append((step, act, wanted))
         elif isinstance(event, Rewound):
             missing[f"Step {step}: going back to step {event.to_step}."] = None
         elif isinstance(event, FaultInjected):

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from inspector.errors import ExportError
-from inspector.exports.by_hand import by_hand
+from inspector.exports.by_hand import ACTS, by_hand
 from inspector.exports.formats import Made, Request
 from inspector.exports.model.checkpoint import origin_of
 
@@ -20,15 +20,18 @@ def configuration(request: Request) -> Made:
     """
     content, done = dict(built_in(request)), by_hand(request.run)
     origin = origin_of(request.run)
+    changes = [change for change in done.changes if change[1] not in ACTS]
+    missing = [f"Step {step}: {act} {value['module'] or 'the model'}."
+               for step, act, value in done.changes if act in ACTS]  # fmt: skip
     first = request.run.meta["lineage"]["step"] if origin else 0
     passed = [entry for entry in content.get("by_hand", []) if entry["step"] <= first]
     content["by_hand"] = passed + [
         {"step": step, "control": control, "value": value}
-        for step, control, value in done.changes
+        for step, control, value in changes
         if step > first
     ]
     content["controls"] = dict(content["controls"]) | {
-        control: value for step, control, value in done.changes if step == first
+        control: value for step, control, value in changes if step == first
     }
     if done.last:
         content["by_hand"].append({"step": done.last, "control": "stop", "value": True})
@@ -36,8 +39,8 @@ def configuration(request: Request) -> Made:
     if origin is not None:
         content["resume"] = str(origin.resolve())
         notes.append(f"It goes on from the checkpoint {origin.resolve()}; keep that file.")
-    if done.missing:
-        notes.append("It does not repeat: " + " ".join(done.missing))
+    if missing := [*missing, *done.missing]:
+        notes.append("It does not repeat: " + " ".join(missing))
     if any(name.startswith("file:") for name in (str(content["model"]), str(content["data"]))):
         notes.append("It refers to a Python file of yours by its path; keep the file.")
     request.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -139,8 +139,8 @@ def _said(outcome: Outcome | None) -> None:
         return
     if outcome.refusal:
         st.warning(escape(outcome.refusal), icon=":material/block:")
-    for note in outcome.notes:
-        st.caption(escape(note))
+    if outcome.notes:
+        st.caption("  \n".join(map(escape, outcome.notes)))
 
 
 def _begin(path: Path, to: str, key: str, checkpoint: str, form: Form) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from scripted import assert_same, assert_script_repeats, change, execute, run, weights
 
 import inspector
-from inspector.commands import Controls
+from inspector.commands import Command, Controls
 from inspector.config import RunConfig
 from inspector.errors import ConfigError
 from inspector.exports.export import export
+from inspector.store.control import ControlWriter
+from inspector.training.runner import prepare, train_and_record
 
 OWN = """
 import torch
@@ -116,3 +119,43 @@ def test_the_configuration_repeats_what_was_done_by_hand(tmp_path: Path) -> None
 def test_a_change_that_is_none_is_refused(entry: Any) -> None:
     with pytest.raises(ConfigError, match="by_hand"):
         RunConfig(by_hand=[entry])
+
+
+OPENED = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_features=2, num_classes=2):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(in_features, 8), nn.Sigmoid(), nn.Linear(8, 8))
+        self.head = nn.Linear(8, num_classes)
+        self.body.requires_grad_(False)
+    def forward(self, x):
+        return self.head(self.body(x))
+"""
+
+
+def test_remedies_that_change_weights_are_in_the_script(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(OPENED, "utf-8")
+    config = RunConfig(
+        model=f"file:{tmp_path / 'net.py'}:Net", data="two_moons", epochs=3, torch_threads=1,
+        controls=Controls(schedule={"name": "cosine"}, max_steps_per_s=40.0),
+    )  # fmt: skip
+    task = prepare(config, tmp_path / "runs", "run")
+    assert not isinstance(task, str)
+    remedies = [
+        {"action": "reinitialize", "module": "body", "method": "xavier"},
+        {"action": "unfreeze", "module": "body"},
+    ]
+
+    def order(watch: Any) -> None:
+        with contextlib.closing(ControlWriter(watch.run_path)) as control:
+            for value in remedies:
+                control.send(Command(name="remedy", value=value))
+
+    train_and_record(task, tmp_path / "runs", "run", order)
+    text = assert_script_repeats(tmp_path / "runs" / "run", tmp_path / "out")
+    assert 'reinitialize(model, [optimizer], "body", "xavier")' in text
+    assert 'unfreeze(model, [optimizer], "body")' in text
+    told = export(inspector.open_run(tmp_path / "runs" / "run"), "config", tmp_path / "run.json")
+    assert any("does not repeat" in note and "reinitialize body" in note for note in told.notes)

@@ -16,8 +16,10 @@ from inspector.exports.script.facts import Facts
 from inspector.exports.script.optimisation import Scheduling
 from inspector.exports.script.origin import Origin
 from inspector.exports.script.text import Imports, Lines, literal, source_of
+from inspector.interventions.weights import reinitialize, unfreeze
 from inspector.training.own.batches import size_of, to_device
 
+_ALL_TRAINED = "trainable |= {name for name, p in model.named_parameters() if p.requires_grad}"
 _VARIABLES = ("zero_grad", "clip", "clip_threshold", "accumulate", "eval_modules")
 
 
@@ -120,8 +122,7 @@ class Loop:
         if self._fp16 and origin.part("loss scaling"):
             main.add('scaler.load_state_dict(checkpoint["parts"]["loss scaling"])')
         if self._freezes:
-            main.add("trainable |= {name for name, p in model.named_parameters() "
-                     "if p.requires_grad}")  # fmt: skip
+            main.add(_ALL_TRAINED)
         write_place(self._facts, origin, self._imports, self._definitions, main)
 
     def _patience(self, origin: Origin | None, main: Lines) -> None:
@@ -269,6 +270,17 @@ class Loop:
             value = self._first_value(name) if value is None else value
             main.add("for settings in optimizer.param_groups:",
                      f'    settings["weight_decay"] = {value!r}')  # fmt: skip
+        elif name == "reinitialize":
+            self._definitions += source_of(self._imports, reinitialize)
+            what = f"{literal(value['module'])}, {literal(value['method'])}"
+            main.add("with torch.random.fork_rng():",
+                     f"    torch.manual_seed({value['seed']})",
+                     f"    reinitialize(model, [optimizer], {what})")  # fmt: skip
+        elif name == "unfreeze":
+            self._definitions += source_of(self._imports, unfreeze)
+            main.add(f"unfreeze(model, [optimizer], {literal(value['module'])})")
+            if self._freezes:
+                main.add(_ALL_TRAINED)
         elif name == "schedule":
             self._schedule.begin(value, main)
         elif name == "frozen":

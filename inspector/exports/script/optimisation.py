@@ -90,7 +90,7 @@ class Scheduling:
     """
 
     def __init__(self, facts: Facts) -> None:
-        origin, by_hand = facts.origin, facts.ever("lr")
+        origin, by_hand = facts.origin, facts.ever("lr") or facts.ever("unfreeze")
         self._kept = origin.part("schedule") if origin else {}
         self.rates: list[float] | None = None
         if origin:

@@ -136,9 +136,9 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 
 
 def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
-    """Sets each group's learning rate."""
-    for group, lr in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = lr
+    """Sets each group's learning rate; groups that came later have the last one."""
+    for number, group in enumerate(optimizer.param_groups):
+        group["lr"] = rates[min(number, len(rates) - 1)]
 
 
 def set_momentum(optimizer: Optimizer, momentum: float) -> None:
@@ -218,9 +218,9 @@ class Plan:
         self.by_hand: dict[int, tuple[float, float]] = {}
 
     def changed(self) -> dict[int, float]:
-        """Groups whose rate was set by hand, with that rate."""
-        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        return {i: lr for i, lr in enumerate(rates) if lr != self.written[i]}
+        """Groups whose rate was set by hand, or that are new, with that rate."""
+        rates, known = [float(group["lr"]) for group in self.optimizer.param_groups], self.written
+        return {i: lr for i, lr in enumerate(rates) if i >= len(known) or lr != known[i]}
 
     def take(self, changed: dict[int, float]) -> None:
         """These rates stand for the scheduler's of this moment."""
