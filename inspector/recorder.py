@@ -154,7 +154,9 @@ class Recorder:
         self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
         self.observer.clock.step = first_step
         self.timemachine.known_bad = self.observer.gradients_known_bad
-        self.timemachine.now = partial(getattr, self.observer.clock.pulse, "step")
+        self.timemachine.follow(self.observer.clock.pulse)
+        if (meter := self.timemachine.meter) is not None:
+            self.observer.clock.meters["time_machine"] = meter
         self.timemachine.charge = partial(self.observer.clock.charge, "time_machine")
         self._structure.charge = partial(self.observer.clock.charge, "structure")
         self.steering = Steering(model, optimizers, self.observer, self.event)

@@ -36,10 +36,13 @@ class Attachment:
         optimizer: torch.optim.Optimizer,
         before: Callable[..., None],
         after: Callable[..., None],
-    ) -> None:
-        """Hooks around ``optimizer.step()``."""
+    ) -> ToggledHook:
+        """Hooks around ``optimizer.step()``; gives the one after it."""
         self._undo.append(optimizer.register_step_pre_hook(before).remove)
-        self._undo.append(optimizer.register_step_post_hook(after).remove)
+        handle = optimizer.register_step_post_hook(after)
+        self._undo.append(handle.remove)
+        hooks = optimizer._optimizer_step_post_hooks
+        return ToggledHook(hooks, handle.id, after)
 
     def replace_method(self, owner: object, name: str, function: Callable[..., Any]) -> None:
         """Shadows a method by an instance attribute, until removal."""
@@ -67,7 +70,7 @@ class Attachment:
 
 
 class ToggledHook:
-    """A forward hook that can leave the module for a while, so that it then costs nothing."""
+    """A hook that can leave its owner for a while, so that it then costs nothing."""
 
     __slots__ = ("_hook", "_hooks", "_key")
 
@@ -76,12 +79,15 @@ class ToggledHook:
         self._key = key
         self._hook = hook
 
-    def switch(self, on: bool) -> None:
+    def switch(self, on: bool, *, first: bool = False) -> None:
+        """``first`` puts it before the hooks that are there."""
         hooks = self._hooks()
         if hooks is None:
             return
         if on:
             hooks[self._key] = self._hook
+            if first:
+                hooks.move_to_end(self._key, last=False)
         else:
             hooks.pop(self._key, None)
 

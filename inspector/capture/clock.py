@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from inspector.capture.quiet import Pulse
@@ -18,10 +19,12 @@ class Clock:
 
     Attributes:
         pulse: where both are kept: the extension's ``Stretch``, or a :class:`Pulse`.
+        meters: by probe, what gives the nanoseconds that ``pulse`` has been told of directly.
     """
 
     def __init__(self) -> None:
         self.pulse: Any = Pulse()
+        self.meters: dict[str, Callable[[], int]] = {}
         self._last: int | None = None
         self._due = 0.0
         self._by_probe: dict[str, int] = {}
@@ -79,6 +82,8 @@ class Clock:
         wall = None if self._last is None else (now - self._last) / 1e9
         pulse = self.pulse
         own = pulse.own / 1e9
+        for probe, taken in self.meters.items():
+            self._by_probe[probe] = self._by_probe.get(probe, 0) + taken()
         self._last = now
         pulse.own = 0
         self._ended, self._by_probe = self._by_probe, {}

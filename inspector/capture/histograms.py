@@ -16,7 +16,7 @@ _SAMPLE = 65_536  # a longer tensor is strided down to at most twice as many val
 _EVERY_STEPS = 50
 _EVERY_SECONDS = 1.0
 _SUBJECTS = 128  # of each kind in one turn; the next turn goes on behind them
-_SHARE = 0.01  # of the training time that histograms may take
+_SHARE = 0.005  # of the training time that histograms may take
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,18 +171,8 @@ static PyObject *finite_gradients(PyObject *module, PyObject *optimizer) {
 /* identical(a, b): whether two tensors on the CPU hold the same bytes in the same order. */
 static PyObject *identical(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    Borrowed a, b;
-    if (count != 2 || !borrow || (PyObject *)Py_TYPE(args[0]) != tensor_type ||
-        (PyObject *)Py_TYPE(args[1]) != tensor_type || borrow(args[0], &a) || borrow(args[1], &b)) {
-        PyErr_Clear();
-        Py_RETURN_FALSE;
-    }
-    int alike = a.device_type == 1 && b.device_type == 1 && a.ndim == 1 && b.ndim == 1 &&
-                a.bits == b.bits && a.shape[0] == b.shape[0] && a.data && b.data &&
-                (!a.strides || a.strides[0] == 1) && (!b.strides || b.strides[0] == 1);
-    if (!alike) Py_RETURN_FALSE;
-    return PyBool_FromLong(!memcmp((char *)a.data + a.byte_offset, (char *)b.data + b.byte_offset,
-                                   (size_t)a.shape[0] * a.bits / 8));
+    if (count != 2) Py_RETURN_FALSE;
+    return PyBool_FromLong(alike_bytes(args[0], args[1]));
 }
 
 /* fingerprint(parameters, turn): a sum over some blocks of each gradient, the first and every 16th
@@ -210,6 +200,8 @@ static PyObject *fingerprint(PyObject *module, PyObject *args) {
     }
     return PyFloat_FromDouble(total);
 }
+
+#include "logbook.c"
 
 static PyObject *setup(PyObject *module, PyObject *args) {
     (void)module;
@@ -249,10 +241,11 @@ PyMODINIT_FUNC PyInit_inspector_native(void) {
 #define INTERN(name) \
     if (!(s_##name = PyUnicode_InternFromString(#name))) return NULL;
     NAMES(INTERN)
-    if (!(minus_one = PyLong_FromLong(-1))) return NULL;
+    if (!(minus_one = PyLong_FromLong(-1)) || !(minus_two = PyLong_FromLong(-2))) return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (!module || PyModule_AddType(module, &TapeType) < 0 ||
-        PyModule_AddType(module, &SiteType) < 0 || PyModule_AddType(module, &StretchType) < 0)
+        PyModule_AddType(module, &SiteType) < 0 || PyModule_AddType(module, &StretchType) < 0 ||
+        PyModule_AddType(module, &LogbookType) < 0)
         return NULL;
     return module;
 }

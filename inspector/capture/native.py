@@ -17,7 +17,9 @@ import torch
 from inspector.capture import kernel
 
 _SOURCE = Path(__file__).with_name("native.c")
-_PARTS = [_SOURCE.with_name(f"{part}.c") for part in ("kernel", "reading", "stretch", "tape")]
+_PARTS = [
+    _SOURCE.with_name(f"{part}.c") for part in ("kernel", "reading", "stretch", "tape", "logbook")
+]
 
 
 @functools.cache

@@ -12,6 +12,9 @@ import numpy.typing as npt
 BUDGET = 0.03
 """Share of the training time that watching may take."""
 
+_ELSEWHERE = 0.01
+"""The part of it that histograms, copies of the state and examinations keep to by themselves."""
+
 _LADDER = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
 _WARM_UP = 3  # full steps before the first decision: the very first ones are slow
 _ENOUGH = 5  # walls of each kind, before their medians count
@@ -113,7 +116,7 @@ class Schedule:
         return wanted
 
     def _affordable(self, bare: float) -> int:
-        allowed = self.budget * bare - self._thin
+        allowed = (self.budget - _ELSEWHERE) * bare - self._thin
         extra = max(statistics.median(self._dear) - self._thin, self._dearer(), 0.0)
         longest = max(1.0, 1.0 / bare)
         steps = math.ceil(extra / allowed) if allowed > 0 else longest

@@ -234,23 +234,25 @@ static PyObject *site_receive(Site *self, PyObject *gradient) {
 
 static PyMethodDef receive = {"receive", (PyCFunction)site_receive, METH_O, NULL};
 
-/* tensor.register_hook(self.receive) without the handle, which costs more than the hook. */
-static int listen(Site *self, PyObject *tensor) {
+/* tensor.register_hook(hook) without the handle, which costs more than the hook. */
+static int listen(PyObject *tensor, PyObject *hook, PyObject *key) {
     PyObject *maker = PyObject_GetAttr(tensor, s_grad_fn);
-    if (!maker) return -1;
+    if (!maker || !hook) {
+        Py_XDECREF(maker);
+        return -1;
+    }
     int result = -1;
-    PyObject *hook = NULL, *hooks = NULL, *answer = NULL;
+    PyObject *hooks = NULL, *answer = NULL;
     if (maker == Py_None) {
         result = 0;
-    } else if ((hook = PyCFunction_New(&receive, (PyObject *)self)) &&
-               (hooks = PyObject_GetAttr(tensor, s__backward_hooks))) {
-        if (PyDict_Check(hooks) && PyDict_Contains(hooks, minus_one) == 0)
-            answer = PyObject_SetItem(hooks, minus_one, hook) ? NULL : Py_NewRef(Py_None);
+    } else if ((hooks = PyObject_GetAttr(tensor, s__backward_hooks))) {
+        if (PyDict_Check(hooks) && PyDict_Contains(hooks, key) == 0)
+            answer = PyObject_SetItem(hooks, key, hook) ? NULL : Py_NewRef(Py_None);
         else if (hooks != Py_None)
             answer = PyObject_CallMethodOneArg(tensor, s_register_hook, hook);
         else {
             Py_SETREF(hooks, PyObject_CallNoArgs(ordered_dict));
-            if (hooks && PyObject_SetItem(hooks, minus_one, hook) == 0 &&
+            if (hooks && PyObject_SetItem(hooks, key, hook) == 0 &&
                 PyObject_SetAttr(tensor, s__backward_hooks, hooks) == 0)
                 answer = PyObject_CallMethodOneArg(maker, s__register_hook_dict, tensor);
         }
@@ -258,7 +260,6 @@ static int listen(Site *self, PyObject *tensor) {
     }
     Py_XDECREF(answer);
     Py_XDECREF(hooks);
-    Py_XDECREF(hook);
     Py_DECREF(maker);
     return result;
 }
@@ -303,7 +304,12 @@ static PyObject *site_measure(Site *self, PyObject *const *args, Py_ssize_t coun
         if (!row) return PyErr_NoMemory();
         inspector_output(x, n, self->low, self->high, self->bounded, (double)self->column, row);
     }
-    if ((self->column >= 0 || !heard(output)) && listen(self, output) < 0) return NULL;
+    if (self->column >= 0 || !heard(output)) {
+        PyObject *hook = PyCFunction_New(&receive, (PyObject *)self);
+        int heeded = listen(output, hook, minus_one);
+        Py_XDECREF(hook);
+        if (heeded < 0) return NULL;
+    }
     tape->forward_ns += now() - began;
     tape->forward_calls++;
     Py_RETURN_NONE;

@@ -105,8 +105,13 @@ class History:
         whole = len(found) == last - first + 1 and all(calls for _, calls in found)
         return found if whole else None
 
-    def clear(self) -> None:
+    def forget(self) -> None:
+        """Lets go of all calls."""
         self.calls.clear()
+        self._bytes = 0
+
+    def clear(self) -> None:
+        self.forget()
         self.slots.clear()
 
     def _plan(self, step: int, started: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,10 +20,21 @@ _graph_task = torch._C._current_graph_task_id
 
 
 class _Hook(Inert):
-    __slots__ = ("machine",)
+    """``run`` is the hook's body: :meth:`slow`, or the logbook's, which turns to it."""
+
+    __slots__ = ("machine", "run")
 
     def __init__(self, machine: TimeMachine) -> None:
         self.machine: TimeMachine | None = machine
+        self.run: Callable[..., None] = self.slow
+
+    def slow(self, *args: Any) -> None:
+        raise NotImplementedError
+
+    def silence(self) -> None:
+        """Nothing happens from now on."""
+        self.machine = None
+        self.run = self.slow
 
 
 class OnEnter(_Hook):
@@ -31,10 +43,13 @@ class OnEnter(_Hook):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not _is_compiling():
+            self.run(module, args, kwargs)
+
+    def slow(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Any call of any model."""
         machine = self.machine
-        if _is_compiling() or machine is None or not module.training:
-            return
-        if torch.is_grad_enabled() and _ordinary():
+        if machine is not None and module.training and torch.is_grad_enabled() and _ordinary():
             machine.guarded(machine.enter, module, args, kwargs)
 
 
@@ -44,9 +59,13 @@ class OnLeave(_Hook):
     __slots__ = ()
 
     def __call__(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        if _is_compiling() or self.machine is None:
-            return
-        self.machine.guarded(self.machine.leave, output)
+        if not _is_compiling():
+            self.run(output)
+
+    def slow(self, output: Any) -> None:
+        """Any output."""
+        if self.machine is not None:
+            self.machine.guarded(self.machine.leave, output)
 
 
 class OnCriterion(_Hook):
@@ -55,10 +74,14 @@ class OnCriterion(_Hook):
     __slots__ = ()
 
     def __call__(self, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if torch.compiler.is_dynamo_compiling() or self.machine is None:
-            return
-        if torch.is_grad_enabled() and _ordinary():
-            self.machine.guarded(self.machine.criterion, args, kwargs, output)
+        if not _is_compiling():
+            self.run(args, kwargs, output)
+
+    def slow(self, args: Any, kwargs: Any, output: Any) -> None:
+        """Any call of any loss."""
+        machine = self.machine
+        if machine is not None and torch.is_grad_enabled() and _ordinary():
+            machine.guarded(machine.criterion, args, kwargs, output)
 
 
 class OnGradient(_Hook):
@@ -67,6 +90,10 @@ class OnGradient(_Hook):
     __slots__ = ()
 
     def __call__(self, gradient: Tensor) -> None:
+        self.slow(gradient)
+
+    def slow(self, gradient: Tensor) -> None:
+        """The gradient of a step that the logbook does not hold."""
         if self.machine is not None:
             self.machine.gradient(gradient)
 

@@ -32,6 +32,7 @@ from inspector.timemachine.checks import GradientCheck, has_nonfinite
 from inspector.timemachine.history import History
 from inspector.timemachine.hooks import OnCriterion, OnEnter, OnGradient, OnLeave
 from inspector.timemachine.late import LateFlags
+from inspector.timemachine.logbook import Logbook
 from inspector.timemachine.search import search
 from inspector.timemachine.state import random_state
 
@@ -144,32 +145,48 @@ class TimeMachine:
         self._copies: list[Tensor] = []
         self._hooks: list[OnEnter | OnLeave | OnCriterion | OnGradient] = []
         self._gradient = OnGradient(self)
+        self.on_loss: Callable[..., None] = self._on_loss
+        self._logbook: Logbook | None = None
+        self._after: list[ToggledHook] = []
         self._find_buffers(model)
         self._attach(model, optimizers)
 
     def _attach(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-        enter, leave = OnEnter(self), OnLeave(self)
-        self._hooks = [enter, leave, self._gradient]
+        enter, leave, criterion = OnEnter(self), OnLeave(self), OnCriterion(self)
+        self._hooks = [enter, leave, criterion, self._gradient]
+        before: list[Any] = [partial(self._before_step, at) for at in range(len(optimizers))]
+        if len(optimizers) == 1 and not self._large and not self._on_cuda and native.load():
+            self._logbook = Logbook(
+                enter=enter.slow,
+                leave=leave.slow,
+                criterion=criterion.slow,
+                on_loss=self._on_loss,
+                receive=self._gradient.slow,
+                before=before[0],
+                now=lambda: self.now(),
+            )
+            book = self._logbook.book
+            enter.run, leave.run, criterion.run = book.enter, book.leave, book.criterion
+            self.on_loss, before = book.on_loss, [book.before]
         with contextlib.suppress(RuntimeError):  # a ScriptModule refuses: holding still works
             self._enter = self._attachment.forward_pre_hook(model, enter)
             self._leave = self._attachment.forward_hook(model, leave)
         if (loss_fn := self.loss_fn) is not None:
-            criterion = OnCriterion(self)
-            self._hooks.append(criterion)
             handle = loss_fn.register_forward_hook(criterion, with_kwargs=True)
             self._attachment.on_remove(handle.remove)
-        for position, optimizer in enumerate(optimizers):
-            self._attachment.step_hooks(
-                optimizer, partial(self._before_step, position), self._after_step
-            )
+        for optimizer, hook in zip(optimizers, before, strict=True):
+            self._after.append(self._attachment.step_hooks(optimizer, hook, self._after_step))
+            self._after[-1].switch(False)  # most steps end without it
 
     def close(self) -> None:
         """Removes everything and forgets the past; twice is fine."""
         self.closed = True
         self._attachment.remove()
         for hook in self._hooks:
-            hook.machine = None
+            hook.silence()
         self._hooks = []
+        if self._logbook is not None:
+            self._logbook.book.close()
         self._calls, self._entered, self._loss = [], None, None
         self._buffers, self._copies = [], []
         self.history.clear()
@@ -182,9 +199,12 @@ class TimeMachine:
         """
         if resting is self._resting or self.closed:
             return
+        self._take_over()
         if resting and (self._ill or (self._calls and self._calls[-1].loss_args is not None)):
             return
         self._resting = resting
+        if self._logbook is not None:
+            self._logbook.book.resting = resting
         if self._enter is not None:
             self._enter.switch(not resting)
         if self._leave is not None:
@@ -201,8 +221,20 @@ class TimeMachine:
         """Whether the non-finite values of a step have been reported."""
         return step in self._told
 
-    def on_loss(self, loss: Any, value: float | None = None) -> None:
+    def follow(self, pulse: Any) -> None:
+        """From now on ``pulse.step`` is the step that runs."""
+        self.now = partial(getattr, pulse, "step")
+        if self._logbook is not None:
+            self._logbook.book.follow(pulse)
+
+    @property
+    def meter(self) -> Callable[[], int] | None:
+        """Gives the nanoseconds that ``pulse`` was told of directly, since it was last asked."""
+        return None if self._logbook is None else self._logbook.spent
+
+    def _on_loss(self, loss: Any, value: float | None = None) -> None:
         """The step's loss, as the script records it; ``value`` where it is known already."""
+        self._take_over()
         if not self._calls:  # it belongs to a step that is over
             return
         if isinstance(loss, Tensor):
@@ -235,11 +267,14 @@ class TimeMachine:
     def _copy(self, model: nn.Module, step: int, beside: Callable[[], Any] | None = None) -> None:
         self.history.copy(model, self.optimizers(), step, beside)
         self._find_buffers(model)
+        if self._logbook is not None:
+            self._logbook.book.due = self.history.due
 
     # ------------------------------------------------------------ called by the hooks
 
     def enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The model is about to be called in training."""
+        self._take_over()
         step = self.now()
         if step != self._step:
             self._turn(model, step)
@@ -267,6 +302,7 @@ class TimeMachine:
 
     def leave(self, output: Any) -> None:
         """The model was called; asked for only while the loss cannot be called again."""
+        self._take_over()
         call, self._entered = self._entered, None
         main = output if isinstance(output, Tensor) else next(tensors_in(output), None)
         if call is not None and main is not None and main.grad_fn is not None:
@@ -284,6 +320,7 @@ class TimeMachine:
 
     def criterion(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """The loss module was called."""
+        self._take_over()
         if not self._calls or not isinstance(result, Tensor):
             return
         self._calls[-1].keep_loss(args, kwargs, result, strict=not self.exact)
@@ -292,6 +329,30 @@ class TimeMachine:
         """A gradient has arrived at the model's output."""
         if self._calls and not self.exact:
             self._calls[-1].gradient = gradient
+
+    # ------------------------------------------------------------ ordinary steps
+
+    def _hand_over(self) -> None:
+        """Leaves the coming steps to the logbook."""
+        if self._logbook is None or self._buffers or len(self._calls) != 1:
+            return
+        history = self.history
+        if self._logbook.begin(history.due, self.exact, history.forget):
+            history.add(self._step, self._calls)
+            self._calls, self._entered, self._loss = [], None, None
+            self._after[0].switch(False)
+
+    def _take_over(self) -> None:
+        """Takes the steps back that the logbook holds, if it is open."""
+        if self._logbook is None or not self._logbook.book.open:
+            return
+        calls, running, loss = self._logbook.take()
+        last = [calls.pop()] if running else []
+        for step, call in calls:
+            self.history.add(step, [call])
+        for step, call in last:
+            self._step, self._calls, self._loss = step, [call], loss
+            self._entered = call if call.output is None else None
 
     def _find_buffers(self, model: nn.Module) -> None:
         """Looks up the buffers that forward passes may change, once in a while."""
@@ -305,12 +366,14 @@ class TimeMachine:
     def _before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self.closed or self._resting:
             return
+        self._take_over()
         loss = self._loss
         if type(loss) is float and isfinite(loss) and not self._large:
             started = perf_counter_ns()
             if self._all_finite(optimizer):
                 if position == 0:
                     self._ill = False
+                self._hand_over()
                 self.charge(perf_counter_ns() - started + self._spent)
                 self._spent = 0
                 return
@@ -339,24 +402,26 @@ class TimeMachine:
             self._late.add(step, bad, loss)
             late = self._late.first_bad()
             if late is not None and late not in self._told:
-                self._handle(Found(late, loss=False, gradient=True), optimizer, late=True)
+                self._handle(Found(late, loss=False, gradient=True), position, optimizer, late=True)
             elif self._late.healthy and position == 0:
                 self._ill = False
             return
         bad_loss = loss is not None and not isfinite(loss)
         if bad or bad_loss:
-            self._handle(Found(step, loss=bad_loss, gradient=bool(bad)), optimizer)
+            self._handle(Found(step, loss=bad_loss, gradient=bool(bad)), position, optimizer)
         elif position == 0:
             self._ill = False
 
-    def _handle(self, found: Found, optimizer: Optimizer, *, late: bool = False) -> None:
+    def _handle(
+        self, found: Found, position: int, optimizer: Optimizer, *, late: bool = False
+    ) -> None:
         """Holds the update back and reports; once per spell, unless a person decides each time."""
         policy = self._listener.nonfinite_policy()
         model = self._model()
         if model is None:
             return
         if policy != "continue":
-            self._hold(optimizer)
+            self._hold(position, optimizer)
             found.held = True
         self._told.append(found.step)
         found.again = self._ill
@@ -376,8 +441,9 @@ class TimeMachine:
         if spoilt:
             self.rewind("nonfinite", before=found.step)
 
-    def _hold(self, optimizer: Optimizer) -> None:
+    def _hold(self, position: int, optimizer: Optimizer) -> None:
         """Without gradients an optimizer's step changes nothing; they come back afterwards."""
+        self._after[position].switch(True, first=True)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
