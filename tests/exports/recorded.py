@@ -43,7 +43,11 @@ def record(path: Path, rank: int) -> None:
                 writer.append(group, step, here, [series[key][step] for key in here])
     writer.event(90, CommandApplied(command_id="a", name="lr", effective=0.5))
     writer.histogram(140, "weight", "net.0.weight", -1.0, 1.0, [1, 0, 5, 2])
-    writer.document("parameters", 0, {"parameters": [{"name": "net.0.weight"}]})
+    writer.document(
+        "parameters",
+        0,
+        {"parameters": [{"name": "net.0.weight", "module": "net.0", "elements": 6}]},
+    )
     writer.event(STEPS, RunFinished())
     writer.heartbeat(STEPS, "finished")
     writer.close()
