@@ -68,7 +68,11 @@ class Taken:
         table = np.frombuffer(rows).reshape(-1, len(current) // 8)
         self.count = len(table)
         self.first = int(stretch.step) - self.count
-        self.columns = {name: table[:, at] for at, name in enumerate(names)}
+        self.columns: dict[str, Column] = {}
+        for at, name in enumerate(names):  # a script may record what has a place of its own
+            column, fixed = table[:, at], self.columns.get(name)
+            given = column if fixed is None else np.where(column != NOWHERE, column, fixed)
+            self.columns[name] = given
         self.own = self.columns["overhead"]
         with np.errstate(all="ignore"):
             self.columns["overhead"] = (self.own + CALLS_NS / 1e9) / self.columns["step_time"]

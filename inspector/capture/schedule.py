@@ -17,6 +17,7 @@ _ELSEWHERE = 0.01
 
 _LADDER = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
 _WARM_UP = 3  # full steps before the first decision: the very first ones are slow
+_FIRM = 3  # reviews in a row that want the spacing wider, or narrower, before it changes again
 _ENOUGH = 5  # walls of each kind, before their medians count
 _HALF_LIFE = 200  # quiet steps after which what they cost counts half
 
@@ -39,6 +40,8 @@ class Schedule:
         self._dear: deque[float] = deque(maxlen=9)
         self._bares: deque[float] = deque(maxlen=41)
         self._reviewed_at = 0
+        self._changed = False
+        self._streak: list[int] = []
         self._walls: dict[bool, deque[float]] = {True: deque(maxlen=9), False: deque(maxlen=41)}
 
     def set_every(self, every: int) -> None:
@@ -111,9 +114,17 @@ class Schedule:
         self._reviewed_at = self._full_steps
         wanted = self._affordable(statistics.median(self._bares))
         if wanted == self.spacing or (wanted < self.spacing and wanted * 2 > self.spacing):
+            self._streak.clear()
             return None
-        self.spacing = wanted
-        return wanted
+        if self._streak and (self._streak[-1] > self.spacing) is not (wanted > self.spacing):
+            self._streak.clear()
+        self._streak.append(wanted)
+        if self._changed and len(self._streak) < _FIRM:  # a busy machine is no reason to waver
+            return None
+        self.spacing = min(self._streak, key=lambda spacing: abs(spacing - self.spacing))
+        self._changed = True
+        self._streak.clear()
+        return self.spacing
 
     def _affordable(self, bare: float) -> int:
         allowed = (self.budget - _ELSEWHERE) * bare - self._thin

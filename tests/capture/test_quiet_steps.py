@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import inspector
 from inspector.capture import native
+from inspector.capture.schedule import Schedule
 from inspector.events import NonFinite
 
 STEPS = 90
@@ -62,6 +64,40 @@ def test_every_number_is_in_its_step(tmp_path: Path, after_step: bool, numbers: 
             assert list(series.steps) == whole, name
             assert list(series.values) == pytest.approx(right, rel=1e-5), name
         assert list(run.series("overhead").steps) == whole[1:]
+
+
+def test_what_some_steps_amend_is_not_lost_in_the_others(tmp_path: Path) -> None:
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, name="run", every=10_000) as watch:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3)).mean().backward()
+            watch.record(loss=float(step))
+            if step % 3:
+                watch.amend(loss=step + 0.5, lr=step + 0.25)
+            optimizer.step()
+    with inspector.open_run(tmp_path / "run") as run:
+        for name, usual in (("loss", None), ("lr", 0.1)):
+            series = run.series(name)
+            added = 0.5 if name == "loss" else 0.25
+            expected = [
+                step + added if step % 3 else (step if usual is None else usual)
+                for step in range(STEPS)
+            ]
+            assert list(series.steps) == list(range(STEPS)), name
+            assert list(series.values) == pytest.approx(expected), name
+
+
+def test_the_spacing_does_not_waver_on_a_busy_machine() -> None:
+    schedule, rng, changes = Schedule(), np.random.default_rng(0), 0
+    for step in range(20_000):
+        full = schedule.is_full(step)
+        busy = 1 + rng.pareto(2.5)  # others take the machine for a while, now and then
+        schedule.note(full, (1.4e-3 if full else 1.0e-3) * busy, 3.5e-4 * busy if full else 1e-5)
+        changes += full and schedule.review() is not None
+    assert 1 <= changes <= 20
+    assert 10 <= schedule.spacing <= 50
 
 
 def test_a_loss_that_is_not_finite_is_told_in_its_step(tmp_path: Path) -> None:
