@@ -43,6 +43,17 @@ def test_files_beside_it_are_imported_afresh_and_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.pyc"))
 
 
+def test_two_folders_may_have_files_of_the_same_name(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        write(tmp_path / str(number) / "own_parts_xyz.py", f"SIZE = {number}\n")
+        write(tmp_path / str(number) / "net.py", "import own_parts_xyz as parts\n"
+              "def net(): return parts.SIZE\n")  # fmt: skip
+    first, second, again = (load(f"file:{tmp_path / n / 'net.py'}:net") for n in ("1", "2", "1"))
+    assert (first.value(), second.value(), again.value()) == (1, 2, 1)
+    assert second.sources["own_parts_xyz.py"] == "SIZE = 2\n"
+
+
 def test_a_file_does_not_shadow_pythons_own(tmp_path: Path) -> None:
     write(tmp_path / "random.py", "raise SystemError\n")
     path = write(tmp_path / "net.py", "import random\ndef net(): return random.random()\n")

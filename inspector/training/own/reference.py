@@ -52,6 +52,7 @@ Read = tuple[ModuleType, dict[str, str], dict[str, str]]
 """A module, the texts of its files by name, and where they lie."""
 
 _before: dict[Path, frozenset[str]] = {}  # modules that were there when a folder was first read
+_added: set[str] = set()  # folders that were put on sys.path here
 _seen: dict[Path, str] = {}  # files of importable modules, as they were when they were imported
 _reading: dict[Path, Read] | None = None
 
@@ -193,7 +194,15 @@ def own_files(folder: Path) -> dict[str, Path]:
 
 
 def forget(folder: Path) -> None:
-    """Has everything that a user's source imported from its folder be imported afresh."""
+    """Has everything that a user's source imports from its folder be imported afresh.
+
+    A module of the same name that another source imported from its own folder stands aside.
+    """
+    for other in [place for place in _before if place != folder]:
+        for name in _modules_in(other):
+            top = name.partition(".")[0]
+            if (folder / f"{top}.py").exists() or (folder / top).is_dir():
+                sys.modules.pop(name, None)
     for name in _modules_in(folder):
         del sys.modules[name]
     importlib.invalidate_caches()
@@ -222,8 +231,13 @@ def _is_source_in(file: str | None, folder: Path) -> bool:
 def _importable(folder: Path) -> Iterator[None]:
     """Makes the files beside a source importable, and read anew when they have changed."""
     written = sys.dont_write_bytecode
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))  # last: a file named random.py must not shadow Python's
+    place = str(folder)
+    if place in _added and place in sys.path:
+        sys.path.remove(place)
+    if place not in sys.path:  # behind all else: a file named random.py must not shadow Python's
+        first = next((at for at, path in enumerate(sys.path) if path in _added), len(sys.path))
+        sys.path.insert(first, place)
+        _added.add(place)
     sys.dont_write_bytecode = True  # compiled files are told apart by whole seconds only
     try:
         yield
