@@ -16,12 +16,14 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from inspector.capture.examine_changes import InputBursts, LabelMemory
 from inspector.capture.examine_neighbours import Sample
 from inspector.capture.examine_targets import TargetFacts
 
 _FINGERPRINT = 8  # values that tell batches apart
 _BATCHES = 2000  # fingerprints remembered
 _INPUT_PASSES = 16
+_SAME_SCALE = 9.0  # mean squares of batches further apart are of different units
 
 
 class DataFacts:
@@ -39,6 +41,9 @@ class DataFacts:
         self._last_step = -1
         self._batch_tensor: Tensor | None = None
         self._between = _Between()
+        self._bursts = InputBursts()
+        self._memory = LabelMemory()
+        self._latest: Tensor | None = None
         self._loader = _describe_loader(loader)
         self._whole: TargetFacts | None = None
         self._examine_dataset(loader)
@@ -86,9 +91,11 @@ class DataFacts:
         self._previous = position
         self._last_step = step
 
-    def inputs(self, inputs: Tensor, entry: tuple[str, Tensor | None]) -> None:
+    def inputs(self, inputs: Tensor, entry: tuple[str, Tensor | None], step: int) -> None:
         """Statistics of what the first operation with parameters receives."""
         operation, received = entry
+        self._latest = inputs.detach()
+        self._bursts.add(received if received is not None else inputs, step)
         self._batch_tensor = inputs.detach()[:64].cpu() if not self._sample.full else None
         self._between.add(inputs.detach())
         if self._input_passes >= _INPUT_PASSES:
@@ -107,6 +114,9 @@ class DataFacts:
 
     def targets(self, targets: Tensor, outputs: Tensor, step: int) -> None:
         """A training batch's targets, beside the outputs that they are compared with."""
+        if self._latest is not None:
+            self._memory.add(self._latest, targets, step)
+            self._latest = None
         if self._targets.enough or step < 0:
             return
         if not self._targets.new_step(step):
@@ -118,9 +128,17 @@ class DataFacts:
                 self._sample.add(self._batch_tensor, targets.detach()[:count].cpu())
         self._batch_tensor = None
 
+    def end_burst(self) -> None:
+        """What comes now is compared with what came before."""
+        self._latest = None
+        self._bursts.end_burst()
+        self._memory.end_burst()
+
     def document(self) -> dict[str, Any]:
         return {
             "inputs": self._inputs,
+            "input_bursts": self._bursts.document(),
+            "labels_again": self._memory.document(),
             "targets": self._targets.document(),
             "dataset": self._whole.document() if self._whole is not None else {},
             "neighbours": self._sample.document(),
@@ -140,6 +158,7 @@ class _Between:
     def __init__(self) -> None:
         self._means: list[Tensor] = []
         self._variances: list[Tensor] = []
+        self._sizes: list[float] = []
         self._size = 0
 
     def add(self, inputs: Tensor) -> None:
@@ -151,6 +170,11 @@ class _Between:
         if self._means and (self._size != len(inputs) or self._means[0].shape != flat.shape[1:]):
             return
         self._size = len(inputs)
+        size = float(flat.square().mean())
+        usual = sorted(self._sizes)[len(self._sizes) // 2] if self._sizes else size
+        if not usual / _SAME_SCALE <= size <= usual * _SAME_SCALE:
+            return  # other units, such as pixels that are no longer scaled: no matter of order
+        self._sizes.append(size)
         variance, mean = torch.var_mean(flat, 0)
         self._means.append(mean.cpu())
         self._variances.append(variance.cpu())

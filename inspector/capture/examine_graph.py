@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.capture.examine_changes import Form, Forms
 from inspector.capture.examine_units import ThroughTime, Units, unit_view
 
 _LIMIT = 3000  # nodes; beyond this only the part near the output is known
@@ -26,6 +27,10 @@ _NORMS = {"NativeBatchNorm", "CudnnBatchNorm"}
 _NORMALISED = (*_NORMS, "NativeLayerNorm", "NativeGroupNorm")
 _DROPOUTS = {"NativeDropout", "FusedDropout", "Mul"}
 _ACTIVATIONS = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
+_BENDS = {
+    "Relu", "Tanh", "Sigmoid", "Gelu", "Silu", "Elu", "LeakyRelu", "Softplus", "Hardtanh", "Mish",
+    "Hardswish", "Hardsigmoid", "PreluKernel", "Celu",
+}  # fmt: skip
 _MOST_PAIRS = 50
 _RECURRENT = 8  # calls from which on a module counts as recurrent
 _INPUT_OF = {"Addmm": 1, "Mm": 0, "Convolution": 0, "ConvolutionOverrideable": 0, "Linear": 0}
@@ -100,6 +105,7 @@ class GraphFacts:
         self._started: dict[str, dict[str, Any]] = {}
         self._operations: set[str] = set()
         self._through_time: dict[str, ThroughTime] = {}
+        self._forms = Forms()
 
     def examine(self, output: Tensor, step: int, entry: str = "") -> None:
         """Walks the graph of an output of the module at path ``entry``."""
@@ -108,19 +114,23 @@ class GraphFacts:
         last = through(output.grad_fn, VIEWS)
         nodes = list(walk(output.grad_fn))
         users: Counter[Any] = Counter()
-        if step < 2:
+        form = self._forms.begin(entry, step)
+        if form is not None or step < 2:
             users.update(n for node in nodes for n in inputs_of(node) if n is not None)
+        if step < 2:
             self._operations.update(map(base_name, nodes))
             self._find_strangers(nodes)
         repeated: dict[str, list[Any]] = {}
         for position, node in enumerate(nodes):
             name = base_name(node)
+            if form is not None and name in _BENDS and node != last:
+                form.count(name)
             if name in _ACTIVATIONS and node != last:
                 key = self._activation(node, _ACTIVATIONS[name], position, step)
                 if key is not None:
                     repeated.setdefault(key, []).append(node)
-            elif name in _INPUT_OF and step < 2:
-                self._linear_operation(node, users, entry)
+            elif name in _INPUT_OF and (form is not None or step < 2):
+                self._linear_operation(node, users, entry, form, first=step < 2)
         for key, calls in repeated.items():
             if len(calls) >= _RECURRENT:
                 through_time = self._through_time.setdefault(key, ThroughTime(len(calls)))
@@ -138,20 +148,26 @@ class GraphFacts:
 
     # ------------------------------------------------------------------ linear after linear
 
-    def _linear_operation(self, node: Any, users: Counter[Any], entry: str) -> None:
+    def _linear_operation(
+        self, node: Any, users: Counter[Any], entry: str, form: Form | None, *, first: bool
+    ) -> None:
+        """Notes a linear operation that another one feeds: in the first steps, and in bursts."""
         path = self._owner(node)
         if path is None or not path.startswith(entry):
             return
-        if path not in self._linear:
+        if first and path not in self._linear:
             self._linear.append(path)
         source = inputs_of(node)[_INPUT_OF[base_name(node)]]
         source = through(source, VIEWS | _NORMS | _DROPOUTS, users)
         if source is None or base_name(source) not in _INPUT_OF or users[source] > 1:
             return  # a result that is used elsewhere too (a residual) is not lost
-        first = self._owner(source)
-        outside = first is None or not first.startswith(entry) or first == path
+        before = self._owner(source)
+        outside = before is None or not before.startswith(entry) or before == path
         if not outside and not _grouped(node) and not _grouped(source):
-            self._pairs[str(first), path] = _widths(source, node)
+            if form is not None:
+                form.pair(str(before), path, _widths(source, node))
+            if first:
+                self._pairs[str(before), path] = _widths(source, node)
 
     def _owner(self, node: Any) -> str | None:
         parameter = parameter_id(node)
@@ -196,7 +212,10 @@ class GraphFacts:
         for key, units in self._units.items():
             if units.passes >= 4:
                 self._finished[key] = units.row()
+        if self._units:  # an activation that the model has lost says nothing any more
+            self._finished = {k: v for k, v in self._finished.items() if k in self._units}
         self._units = {}
+        self._forms.end_burst()
 
     def entry_input(self, output: Tensor) -> tuple[str, Tensor | None]:
         """The first operation with parameters that meets the data, and what it receives.
@@ -233,6 +252,7 @@ class GraphFacts:
             "strangers": list(self._strangers.values()),
             "operations": sorted(self._operations),
             "linear_modules": self._linear,
+            "forms": self._forms.document(),
             "linear_pairs": [
                 {"first": first, "second": second, "widths": widths}
                 for (first, second), widths in islice(self._pairs.items(), _MOST_PAIRS)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.capture.examine_changes import Change
 from inspector.capture.parameters import plain
 from inspector.capture.reductions import measurable
 
@@ -46,6 +47,7 @@ class _Parameter:
     rows_seen: int = 0
     silent_share: float | None = None
     rows_equal: bool = False
+    change: Change = field(default_factory=Change)
 
 
 class _Totals:
@@ -187,7 +189,8 @@ class ParameterFacts:
         for parameter in self._parameters:
             tensor = parameter.tensor()
             if tensor is not None:
-                self._look(parameter, tensor, totals)
+                size = self._look(parameter, tensor, totals)
+                parameter.change.look(tensor, step, size if tensor.dim() >= 2 else None)
                 if parameter.measured:
                     self._follow(parameter, tensor, totals, follows)
         self._keep_used()
@@ -212,23 +215,25 @@ class ParameterFacts:
             totals.add_update(change, size, tensor.numel())
         parameter.sample = sample
 
-    def _look(self, parameter: _Parameter, tensor: Tensor, totals: _Totals) -> None:
+    def _look(self, parameter: _Parameter, tensor: Tensor, totals: _Totals) -> float | None:
+        """The size of its values, where it has a gradient and is measured."""
         changed = (tensor._version, tensor.data_ptr()) != (parameter.version, parameter.storage)
         parameter.version, parameter.storage = tensor._version, tensor.data_ptr()
         parameter.foreign_updates += changed and parameter.group_lr is None
         gradient = tensor.grad
         if gradient is None:
             parameter.without_gradient += 1
-            return
+            return None
         parameter.with_gradient += 1
         if not parameter.measured:
-            return
+            return None
         if gradient.is_sparse or not measurable(gradient):
-            return
+            return None
         rms = _rms(gradient)
         parameter.zero_gradient += rms == 0
         parameter.grad_rms.append(rms)
-        parameter.weight_rms.append(_rms(tensor.detach()))
+        size = _rms(tensor.detach())
+        parameter.weight_rms.append(size)
         del parameter.grad_rms[_KEPT:-_KEPT], parameter.weight_rms[_KEPT:-_KEPT]
         totals.gradient += rms * rms * tensor.numel()
         if tensor.dim() >= 2 and parameter.module_type != "Embedding":
@@ -241,6 +246,7 @@ class ParameterFacts:
             if tensor.shape[0] > 1 and parameter.with_gradient > 1:
                 flat = tensor.detach().flatten(1)
                 parameter.rows_equal = bool((flat == flat[:1]).all()) and bool((flat != 0).any())
+        return size
 
     def _close_rows(self, parameter: _Parameter) -> None:
         if parameter.silent_rows is not None and parameter.rows_seen >= 4:
@@ -250,6 +256,7 @@ class ParameterFacts:
     def end_burst(self) -> None:
         for parameter in self._parameters:
             self._close_rows(parameter)
+            parameter.change.end_burst()
 
     def document(self) -> dict[str, Any]:
         self._groups()
@@ -285,6 +292,7 @@ def _row(parameter: _Parameter) -> dict[str, Any]:
         "update_ratio": parameter.update_ratio,
         "silent_rows": parameter.silent_share,
         "rows_equal": parameter.rows_equal,
+        **parameter.change.row(),
     }
 
 

@@ -199,7 +199,7 @@ class StructureProbe:
         self._loss.outputs(result)
         self._graph.examine(result, self._step, self._paths.get(id(module), ""))
         if inputs is not None:
-            self._data.inputs(inputs, self._graph.entry_input(result))
+            self._data.inputs(inputs, self._graph.entry_input(result), self._step)
 
     def _on_criterion(self, _module: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
         if not torch.is_grad_enabled() or len(args) < 2:
@@ -259,6 +259,7 @@ class StructureProbe:
         if examined and not self._examining and step >= FIRST_STEPS:
             self._graph.end_burst()
             self._parameters.end_burst()
+            self._data.end_burst()
             return True
         return step in (0, 4) or step == FIRST_STEPS - 1
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from inspector.events import Event, StoredEvent
+from inspector.events import CommandApplied, Event, StoredEvent
 
 Floats = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
@@ -88,9 +88,15 @@ class Observations:
         return [(s.step, s.event) for s in self.events if isinstance(s.event, kind)]
 
     def set_on_purpose(self, control: str) -> tuple[str, ...]:
-        """What the run's own settings gave for ``frozen`` or ``eval_modules`` from the start."""
+        """What the run's own settings, or a person at a control, gave for ``frozen`` and such."""
         config = getattr(self._run, "config", None) or {}
-        return tuple((config.get("controls") or {}).get(control) or ())
+        given = [(config.get("controls") or {}).get(control) or ()]
+        given += [
+            event.effective or ()
+            for _, event in self.events_of(CommandApplied)
+            if event.name == control
+        ]
+        return tuple(path for paths in given for path in paths)
 
     # ------------------------------------------------------------------ often needed
 
@@ -228,6 +234,21 @@ class Observations:
         if self.floor is not None:
             return end < 0.9 * self.floor
         return end < 0.8 * start
+
+    def began(self, after: int, seen: int) -> int:
+        """The step of a change that happened after one step and was seen at another.
+
+        The first one whose loss rises out of the range of the steps before, or is lost; ``seen``
+        where none does.
+        """
+        before = self.loss.between(after - 30, after).finite.values
+        if not len(before):
+            return seen
+        low, high = float(before.min()), float(before.max())
+        slack = 0.25 * (high - low) + 0.02 * abs(high)
+        between = self.loss.between(after + 1, seen)
+        out = ~(between.values <= high + slack)
+        return int(between.steps[out.argmax()]) if out.any() else seen
 
     @cached_property
     def first_nonfinite_loss(self) -> int | None:

@@ -4,10 +4,12 @@ Statistics, all exact: (a) a parameter that requires a gradient, gets one, and i
 nor changed by anything else; (b) a parameter in the optimizer whose module runs but that never
 gets a gradient (a ``detach()`` or ``no_grad()`` in between); (c) ``requires_grad=False`` in a
 module behind trainable ones, or although the optimizer holds it; (d) a parameter group with
-learning rate 0; (e) a backward pass that was refused because nothing requires a gradient.
+learning rate 0; (e) a backward pass that was refused because nothing requires a gradient;
+(f) a parameter in the optimizer that got gradients, and none in a whole later burst of steps.
 Source: own (no runtime tool has it); UnchangedTensor of SageMaker Debugger sees the effect.
 False alarms: a backbone frozen on purpose (frozen modules before trainable ones), adapters and
-constant tables are only notes.
+constant tables are only notes; (f) training that freezes on purpose along the way, without taking
+the parameters from the optimizer.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     rows = [row for row in run.parameters if _seen(row) >= limits["steps"]]
     for found in (
         _unregistered(run), _forgotten(run, rows), _cut_off(run, rows), _frozen(run, rows),
-        _at_rest(rows),
+        _at_rest(rows), _stopped(run),
     ):  # fmt: skip
         if found is not None:
             yield found
@@ -150,6 +152,37 @@ def _frozen(run: Observations, rows: Rows) -> Finding | None:
         shown[0], "parameters with requires_grad=False", len(shown), _UNFREEZE,
         rows=rows, marked=shown,
     )  # fmt: skip
+
+
+def _stopped(run: Observations) -> Finding | None:
+    """Parameters that learned until somebody froze them, or cut the graph behind them."""
+    wanted = run.set_on_purpose("frozen")
+    found = [
+        row
+        for row in run.parameters
+        if row.get("stopped") and row["in_optimizer"] and not _inside(row["module"], wanted)
+    ]
+    if not found:
+        return None
+    frozen = [row for row in found if not row["stopped"]["required"]]
+    shown = frozen or sorted(found, key=lambda row: -run.call_order.get(row["module"], -1))
+    after, seen = shown[0]["stopped"]["after"], shown[0]["stopped"]["seen"]
+    step = _last_gradient(run, shown[0]["name"], after, seen)
+    what = "frozen" if frozen else "cut off from the loss"
+    return _finding(
+        "warning", 0.88,
+        f"{_names(shown)} {what} since step {step}: gradients arrived before, none does now.",
+        shown[0], "parameters in the optimizer that get gradients no more", len(shown),
+        _UNFREEZE if frozen else _ATTACH, rows=run.parameters, marked=shown, step=step,
+    )  # fmt: skip
+
+
+def _last_gradient(run: Observations, name: str, after: int, seen: int) -> int:
+    """The first step without a gradient, as near as what was measured between bursts tells."""
+    got = run.series("grad_norm", name).between(after + 1, seen - 1).finite.steps
+    last = int(got[-1]) if len(got) else after
+    measured = run.series("total_grad_norm").between(last + 1, seen).steps
+    return int(measured[0]) if len(measured) else seen
 
 
 def _inside(module: str, paths: Collection[str]) -> bool:

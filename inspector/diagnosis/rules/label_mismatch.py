@@ -6,7 +6,8 @@ activation can reach; (c) class numbers outside the outputs' columns, or labels 
 loss refuses; (d) nearest neighbours among the inputs agree in their labels no more than chance
 (3 standard errors; of a correlation 1/√n), and the model has not learned more than guessing on
 its training or validation part; (e) outputs without a class, a loss that stays at the entropy of
-the labels' frequencies or, where labels could not be seen, at ln C while weights move (notes).
+the labels' frequencies or, where labels could not be seen, at ln C while weights move (notes);
+(f) inputs that returned with the label they had, and in a later burst of steps do not (exact).
 Source: own; (d) after Wilson's edited nearest neighbours and the randomisation test of Zhang et
 al. 2017.
 False alarms: (d) tasks whose solution nearest neighbours cannot see (parity, long sequences) in
@@ -27,6 +28,7 @@ from inspector.diagnosis.remedies import remedies
 from inspector.events import Level, RunFailed
 
 CODE = "label_mismatch"
+_RETURNED = 20  # known inputs in a burst
 _RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 _FAILURES = re.compile(
     r"target.*(out of bounds|is out of)|expected (scalar type|target|floating point).*"
@@ -40,6 +42,10 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     yield from _refused(run)
     yield from _shapes(run)
     yield from _range(run)
+    later = _dealt_anew(run)
+    if later is not None:
+        yield later
+        return
     yield from _unrelated(run, limits)
     yield from _stuck_at_guessing(run)
     yield from _unused_outputs(run)
@@ -134,6 +140,39 @@ def _range(run: Observations) -> Iterator[Finding]:
                 + ["largest target"] * (high > bounds[1]),
             ),
         ),
+    )  # fmt: skip
+
+
+def _dealt_anew(run: Observations) -> Finding | None:
+    """Known inputs that come with other labels since a step."""
+    rows = [row for row in run.part("labels_again") or () if row["again"] >= _RETURNED]
+    shares = [row["same"] / row["again"] for row in rows]
+    late = len(rows)
+    while late and shares[late - 1] < 0.7:
+        late -= 1
+    if late in (0, len(rows)) or min(shares[:late]) < 0.95:
+        return None
+    step = run.began(rows[late - 1]["last"], rows[late]["first"])
+    return _finding(
+        "warning", 0.93,
+        f"Since step {step} the same inputs come with other labels: only {shares[-1]:.0%} have "
+        "the one they had.",
+        Evidence(
+            statistic="share of known inputs that have the label they had",
+            value=shares[-1],
+            threshold=0.7,
+            side="below",
+            quantity="loss",
+            first=int(rows[late - 1]["last"]),
+            last=int(rows[-1]["last"]),
+            drawing=as_bars(
+                [(f"steps {row['first']}–{row['last']}", share)
+                 for row, share in zip(rows, shares, strict=True)],
+                "share of known inputs with the label they had", (0.7, "limit: 0.7"),
+                marked=[f"steps {row['first']}–{row['last']}" for row in rows[late:]],
+            ),
+        ),
+        step=step,
     )  # fmt: skip
 
 

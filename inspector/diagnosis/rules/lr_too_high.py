@@ -3,7 +3,8 @@
 Statistics: (a) divergence: the loss rises to twice its first value in the first 50 steps, or its
 smoothed value to three times its best later, or becomes non-finite after rising, while parameters
 move by more than 3 % a step; (b) a median update ratio above 0.1 while the loss does not fall;
-(c) parameters that move by more than their own size in one of the first steps.
+(c) parameters that move by more than their own size in one of the first steps; (d) a learning
+rate that rises in one step to five times what it ever was, whereupon the loss doubles or is lost.
 Threshold: as named; the target line for ‖Δw‖/‖w‖ is 1e-3 (CS231n).
 Source: TheDeepChecker (update ratio), own divergence rule (0 false alarms of 7); UMLAUT's fixed
 limit lr > 0.01 alarms on every SGD run and is not used.
@@ -27,8 +28,12 @@ from inspector.diagnosis.remedies import set_lr
 CODE = "lr_too_high"
 
 
-@register(CODE, moving=0.03, far=0.1, rise=2.0, late_rise=3.0)
+@register(CODE, moving=0.03, far=0.1, rise=2.0, late_rise=3.0, jump=5.0)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    raised = _raised(run, limits)
+    if raised is not None:
+        yield raised
+        return
     ratios = run.update_ratio
     if not len(ratios) or len(run.loss) < 5:
         return
@@ -65,6 +70,47 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             f"Weights move by {ratios.median():.0%} of their size a step.",
             (_ratio_evidence(run, ratios.median(), limits["far"]),),
         )  # fmt: skip
+
+
+def _raised(run: Observations, limits: Thresholds) -> Finding | None:
+    """A jump of the learning rate that lasts, with a loss that follows it."""
+    rates = run.series("lr").finite
+    if len(rates) < 20:
+        return None
+    highest = np.maximum.accumulate(rates.values)[:-1]
+    rise = rates.values[1:] / np.maximum(highest, 1e-30)
+    at = int(rise.argmax())
+    since, factor = int(rates.steps[at + 1]), float(rise[at])
+    now = float(rates.values[at + 1])
+    if factor < limits["jump"] or at < 10 or rates.values[-1] < 0.3 * now:
+        return None
+    before = run.loss.between(since - 30, since - 1).finite
+    after = run.loss.between(since, since + 60)
+    if not len(before) or len(after) < 3:
+        return None
+    usual, high = before.median(), float(np.quantile(before.values, 0.9))
+    values = np.where(np.isfinite(after.values), after.values, np.inf)
+    grown = float(np.median(values)) / max(usual, 1e-12)
+    if not (np.median(values) > max(high, 0.0) and grown > limits["rise"]):
+        return None
+    grown_text = f"{grown:.3g} times as high" if math.isfinite(grown) else "lost"
+    return _finding(
+        run, "critical" if run.first_nonfinite_loss is not None else "warning", 0.95, since,
+        f"The learning rate rose to {factor:.3g} times its value at step {since}; since then the "
+        f"loss is {grown_text}.",
+        (
+            Evidence(
+                statistic="learning rate over the highest before",
+                value=factor,
+                threshold=limits["jump"],
+                quantity="lr",
+                first=since - 1,
+                last=run.last_step,
+                drawing=over_steps(rates.steps, rates.values, "learning rate", log=True),
+            ),
+        ),
+        set_lr(now / factor, current=now),
+    )  # fmt: skip
 
 
 def _rise(run: Observations, limits: Thresholds) -> tuple[int, float, Evidence] | None:
@@ -145,11 +191,12 @@ def _finding(
     step: int,
     title: str,
     evidence: tuple[Evidence, ...],
+    remedy: Remedy | None = None,
 ) -> Finding:
     current = run.series("lr").median()
     ratio = next((e.value for e in reversed(evidence) if e.value), 1.0)
-    advice: tuple[Remedy, ...] = ()
-    if math.isfinite(current) and ratio:
+    advice: tuple[Remedy, ...] = (remedy,) if remedy is not None else ()
+    if remedy is None and math.isfinite(current) and ratio:
         advice = (set_lr(current * min(3e-3 / ratio, 0.1), current=current),)
     return Finding(
         code=CODE,

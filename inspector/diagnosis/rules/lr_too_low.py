@@ -4,6 +4,7 @@ Statistic: median update ratio ‖Δw‖/‖w‖ of the second half of the run, 
 fell by less than 5 % and is not small already (over a third of that of guessing).
 Threshold: 1e-4 from 50 steps on; less than 0.2 % in all, whatever the (noisy) loss seems to do;
 0 exactly is critical.
+Later: a learning rate that falls to a three-hundredth of its value in one step and stays there.
 Source: SageMaker Debugger WeightUpdateRatio, TheDeepChecker (1e-4, lowered there to 1e-5).
 False alarms: fine-tuning a model that is good already (its small loss keeps the rule silent);
 warm-up that has not ended.
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+
+import numpy as np
 
 from inspector.diagnosis.drawing import over_steps
 from inspector.diagnosis.finding import Evidence, Finding
@@ -24,8 +27,12 @@ from inspector.events import Level
 CODE = "lr_too_low"
 
 
-@register(CODE, ratio=1e-4, note=3e-4, fall=0.05, distance=2e-3, steps=50)
+@register(CODE, ratio=1e-4, note=3e-4, fall=0.05, distance=2e-3, steps=50, drop=300)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    dropped = _dropped(run, limits)
+    if dropped is not None:
+        yield dropped
+        return
     ratios = run.update_ratio
     if len(run.loss) < limits["steps"] or len(ratios) < 4:
         return
@@ -87,6 +94,47 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             if math.isfinite(current)
             else ()
         ),
+    )
+
+
+def _dropped(run: Observations, limits: Thresholds) -> Finding | None:
+    """A learning rate that fell in one step to less than a schedule would take it."""
+    rates = run.series("lr").finite
+    if len(rates) < 20:
+        return None
+    fall = rates.values[:-1] / np.maximum(rates.values[1:], 1e-30)
+    at = int(fall.argmax())
+    since = int(rates.steps[at + 1])
+    before, now = float(rates.values[at]), float(rates.values[at + 1])
+    low = rates.values[at + 1 :]
+    if fall[at] < limits["drop"] or len(low) < 10 or low.max() > 10 * now or now < 0:
+        return None
+    if rates.values[: at + 1].max() > 10 * before:
+        return None
+    return Finding(
+        code=CODE,
+        level="warning",
+        title=f"The learning rate fell to 1/{fall[at]:.0f} of its value at step {since}: "
+        "hardly anything moves since.",
+        confidence=0.85,
+        step=since,
+        evidence=(
+            Evidence(
+                statistic="learning rate before over after",
+                value=float(fall[at]),
+                threshold=limits["drop"],
+                quantity="lr",
+                first=since - 1,
+                last=run.last_step,
+                drawing=over_steps(rates.steps, rates.values, "learning rate", log=True),
+            ),
+        ),
+        explanation=(
+            "Schedules lower the learning rate by ten at a time, or smoothly. A thousandth at "
+            "once ends the training, whatever the loss is by then."
+        ),
+        reference="CS231n: ratio of weights to updates; annealing the learning rate",
+        remedies=(set_lr(before, current=now),),
     )
 
 

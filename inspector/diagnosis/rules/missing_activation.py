@@ -2,6 +2,7 @@
 
 Statistic: in the autograd graph, a matrix product or convolution whose input comes, through views,
 dropout and batch normalisation only, from another one. Exact.
+Later: such a pair in a burst of steps, where the first pass had an activation in between.
 Source: NeuraLint, UMLAUT (both static, Keras).
 False alarms: a factorised product with a narrow middle (low rank, linear bottleneck, LoRA) is only
 a note, depthwise-separable convolutions are left out; purely linear models are told as a note.
@@ -26,13 +27,19 @@ _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
     pairs = list(run.part("linear_pairs") or ())
     wide = [pair for pair in pairs if not _is_narrow(pair["widths"])]
+    step = 0
+    if not wide:
+        step, later = _since(run)
+        pairs, wide = (later, later) if later else (pairs, wide)
     for pair in (wide or pairs)[:3]:
         yield Finding(
             code=CODE,
             level="warning" if wide else "note",
-            title=f"{pair['first']} feeds {pair['second']} without an activation in between.",
+            title=f"{pair['first']} feeds {pair['second']} without an activation in between"
+            + (f" since step {step}." if step else "."),
             confidence=0.85 if wide else 0.35,
             module=pair["second"],
+            step=step,
             evidence=(
                 Evidence(
                     statistic="linear modules directly after another: "
@@ -48,6 +55,17 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
             reference="NeuraLint (Nikanjam et al. 2021); UMLAUT (Schoop et al. 2021)",
             remedies=remedies(CODE),
         )
+
+
+def _since(run: Observations) -> tuple[int, list[dict[str, Any]]]:
+    """Pairs that stand together since a step, as activations went; and that step."""
+    for form in run.part("forms") or ():
+        was, now = form["was"], form["now"]
+        known = {(pair["first"], pair["second"]) for pair in was["pairs"]}
+        pairs = [p for p in now["pairs"] if (p["first"], p["second"]) not in known]
+        if pairs and sum(now["functions"].values()) < sum(was["functions"].values()):
+            return run.began(form["after"], form["seen"]), pairs
+    return 0, []
 
 
 def _order(run: Observations, pairs: list[dict[str, Any]]) -> Drawing:

@@ -5,7 +5,9 @@ or that are still alike after several steps: the units compute the same (exact);
 std·√fan_in of the initial weights (0.58 is PyTorch's default, 1 Xavier, 1.41 He) outside
 [0.05, 4], together with a symptom: a first loss over twice that of guessing, a fading or exploding
 gradient, or no learning;
-(c) the first loss over three times that of guessing (ln C).
+(c) the first loss over three times that of guessing (ln C);
+(d) a weight that became three times larger or smaller between two steps and was written to by
+something else than the optimizer (its version counter tells), as long as it stays so.
 Source: SageMaker Debugger PoorWeightInitialization, TheDeepChecker (its F test alarms on every
 ``nn.Linear`` and is not used), Karpathy's recipe (verify the loss at init).
 False alarms: networks with factors of their own (NTK parametrisation, SIREN) are only notes
@@ -26,10 +28,14 @@ from inspector.diagnosis.remedies import remedies
 from inspector.events import Level
 
 CODE = "poor_initialization"
+_ALIKE = 0.1  # spread between the units of a weight, over its size
 
 
 @register(CODE, large=4.0, small=0.05, first_loss=3.0)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
+    rewritten = _rewritten(run, limits)
+    if rewritten is not None:
+        yield rewritten
     hidden = run.weights[:-1]
     alike = next((row for row in hidden if _never_differs(row)), None)
     flat = [row for row in run.weights if row["start"].get("rows_equal")]
@@ -70,6 +76,59 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _rewritten(run: Observations, limits: Thresholds) -> Finding | None:
+    """Weights that something else than the optimizer made larger, smaller or alike."""
+    found = [row for row in run.weights if row.get("rewritten") and _harmed(run, row, limits)]
+    if not found:
+        return None
+    factors = {row["name"]: _factor(row["rewritten"]) for row in found}
+    worst = max(found, key=lambda row: abs(math.log(factors[row["name"]])))
+    facts, factor = worst["rewritten"], factors[worst["name"]]
+    step = run.began(facts["after"], facts["seen"])
+    alike = facts["spread"] < _ALIKE and factor < 1
+    became = (
+        "all alike"
+        if alike
+        else (f"{factor:.3g} times as large" if factor > 1 else f"{1 / factor:.3g} times smaller")
+    )
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return _finding(
+        "warning", 0.92, worst,
+        f"The weights of {worst['module']}{more} became {became} at step {step}; no step of the "
+        "optimizer did that.",
+        Evidence(
+            statistic="size of the weight over that before",
+            value=factor,
+            threshold=3.0 if factor > 1 else 1 / 3,
+            side="above" if factor > 1 else "below",
+            quantity="weight_norm",
+            subject=worst["name"],
+            first=int(facts["after"]),
+            last=int(facts["seen"]),
+            drawing=as_bars(list(factors.items())[:24],
+                            "size of the weight over that before", (1.0, "as before"), log=True,
+                            marked=(worst["name"],)),
+        ),
+        step,
+    )  # fmt: skip
+
+
+def _harmed(run: Observations, row: dict[str, Any], limits: Thresholds) -> bool:
+    """Whether the weights are of no use as a start either, or the loss has leapt."""
+    facts = row["rewritten"]
+    gain = (facts["rms"] or 0.0) * math.sqrt(row["start"].get("fan_in") or 1.0)
+    if facts["spread"] < _ALIKE or not limits["small"] <= gain <= limits["large"]:
+        return True
+    step = run.began(facts["after"], facts["seen"])
+    before = run.loss.between(facts["after"] - 30, facts["after"]).median()
+    return bool(run.loss.between(step, step + 4).median() > 2 * before)
+
+
+def _factor(facts: dict[str, Any]) -> float:
+    """How many times as large as before; tiny weights count as a millionth."""
+    return float(max(facts["rms"] or 0.0, 1e-6 * facts["before"]) / facts["before"])
+
+
 def _odd_gain(
     run: Observations, worst: dict[str, Any], excess: float | None, limits: Thresholds
 ) -> Finding:
@@ -103,7 +162,12 @@ def _odd_gain(
 
 
 def _finding(
-    level: Level, confidence: float, row: dict[str, Any] | None, title: str, evidence: Evidence
+    level: Level,
+    confidence: float,
+    row: dict[str, Any] | None,
+    title: str,
+    evidence: Evidence,
+    step: int = 0,
 ) -> Finding:
     return Finding(
         code=CODE,
@@ -111,6 +175,7 @@ def _finding(
         title=title,
         confidence=confidence,
         module=row["module"] if row else None,
+        step=step,
         evidence=(evidence,),
         explanation=(
             "Initial weights should keep the size of activations and gradients from module to "

@@ -3,6 +3,7 @@
 Statistic: root mean square of the values that reach the first operation with parameters (so a
 normalisation inside ``forward`` counts), and the largest over the median standard deviation of
 the features. Standardised data has 1, pixels in [0, 1] about 0.4.
+Later: the same size in a burst of steps, where it is five times that of the burst before.
 Threshold: 10 is a warning, 5 a note; below 0.01 a warning; features: 100.
 Source: LeCun et al. 1998, Efficient BackProp; TheDeepChecker; UMLAUT's fixed range [−1, 1]
 alarms on standardised data and is not used.
@@ -23,6 +24,7 @@ from inspector.diagnosis.remedies import remedies
 from inspector.events import Level
 
 CODE = "unnormalized_input"
+_JUMP = 5.0
 _NORMALISES = ("NativeBatchNorm", "CudnnBatchNorm", "NativeLayerNorm", "NativeGroupNorm")
 
 
@@ -33,7 +35,10 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     if rms is None or facts.get("operation") in (*_NORMALISES, "Embedding"):
         return
     ratio = facts.get("feature_std_ratio") or 0.0
-    if rms > limits["note"]:
+    later = _since(run, limits)
+    if later is not None:
+        yield later
+    elif rms > limits["note"]:
         level: Level = "warning" if rms > limits["large"] else "note"
         confidence = min(0.6 + 0.15 * math.log10(rms / limits["large"] + 1), 0.95)
         yield _finding(
@@ -62,6 +67,37 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _since(run: Observations, limits: Thresholds) -> Finding | None:
+    """Inputs that were of usual size before a step, and are not after it."""
+    rows = list(run.part("input_bursts") or ())
+    late = len(rows)
+    while late and (rows[late - 1]["rms"] or 0.0) > limits["large"]:
+        late -= 1
+    if late in (0, len(rows)) or rows[late]["rms"] < _JUMP * rows[late - 1]["rms"]:
+        return None
+    before, now = rows[late - 1], rows[-1]
+    step = run.began(before["last"], rows[late]["first"])
+    return _finding(
+        run, "warning", 0.93,
+        f"Inputs are about {now['rms']:.3g} in size since step {step}, {before['rms']:.3g} before.",
+        Evidence(
+            statistic="root mean square of the inputs",
+            value=now["rms"],
+            threshold=limits["large"],
+            first=int(before["last"]),
+            last=int(now["last"]),
+            drawing=as_bars(
+                [(f"steps {row['first']}–{row['last']}", row["rms"]) for row in rows],
+                "root mean square of the inputs",
+                (limits["large"], f"limit: {limits['large']:g}"),
+                log=True,
+                marked=[f"steps {row['first']}–{row['last']}" for row in rows[late:]],
+            ),
+        ),
+        step,
+    )  # fmt: skip
+
+
 def _sizes(rms: float) -> Drawing:
     return as_bars(
         [("these inputs", rms), ("standardised", 1.0)],
@@ -72,15 +108,23 @@ def _sizes(rms: float) -> Drawing:
 
 
 def _finding(
-    run: Observations, level: Level, confidence: float, title: str, evidence: Evidence
+    run: Observations,
+    level: Level,
+    confidence: float,
+    title: str,
+    evidence: Evidence,
+    step: int = 0,
 ) -> Finding:
     first = run.modules[0]["path"] if run.modules else None
+    if step and run.weights:
+        first = run.weights[0]["module"]
     return Finding(
         code=CODE,
         level=level,
         title=title,
         confidence=confidence,
         module=first,
+        step=step,
         evidence=(evidence,),
         explanation=(
             "Gradients of the first module are proportional to its inputs. Large or unequal "

@@ -105,8 +105,10 @@ def _power(number: float) -> str:
 def _faded_at(run: Observations, name: str) -> int:
     """The step from which the gradient norm stays under a thousandth of its greatest value."""
     norms = run.series("grad_norm", name).finite
-    large = norms.steps[norms.values > 1e-3 * norms.values.max()] if len(norms) else norms.steps
-    return int(large[-1]) + 1 if len(large) and large[-1] < norms.steps[-1] else 0
+    if not len(norms):
+        return 0
+    last = int(np.flatnonzero(norms.values >= 1e-3 * norms.values.max())[-1])
+    return int(norms.steps[last + 1]) if last + 1 < len(norms) else 0
 
 
 def _through_time(run: Observations, limits: Thresholds) -> Finding | None:
