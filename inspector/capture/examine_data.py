@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from inspector.capture.examine_changes import InputBursts, LabelMemory
 from inspector.capture.examine_neighbours import Sample
 from inspector.capture.examine_targets import TargetFacts
 
-_FINGERPRINT = 8  # values that tell batches apart
+_PICKED = 4096  # values that tell batches apart
 _BATCHES = 2000  # fingerprints remembered
 _INPUT_PASSES = 16
 _SAME_SCALE = 9.0  # mean squares of batches further apart are of different units
@@ -231,13 +232,17 @@ def _tensors_of(dataset: Any) -> tuple[Tensor | None, Tensor | None]:
     return None, None
 
 
-def _fingerprint(inputs: Tensor) -> tuple[float, ...]:
-    """A few values from the middle of the batch and its shape."""
+def _fingerprint(inputs: Tensor) -> tuple[int, int, int]:
+    """The batch's length and size, and a checksum of values from all over it."""
     flat = inputs.detach().reshape(-1)
-    stride = max(flat.numel() // _FINGERPRINT, 1)
-    picked = flat[stride // 2 :: stride][:_FINGERPRINT]
-    spread = float(flat[: 1 << 14].sum()) if not flat.is_complex() else 0.0
-    return (len(inputs) if inputs.dim() else 0, spread, *picked.tolist())
+    if flat.is_complex():
+        flat = torch.view_as_real(flat).reshape(-1)
+    picked = flat[:: max(flat.numel() // _PICKED, 1)].contiguous()
+    return (
+        len(inputs) if inputs.dim() else 0,
+        flat.numel(),
+        zlib.crc32(picked.view(torch.uint8).numpy()),
+    )
 
 
 def _nonfinite(values: Tensor) -> int:

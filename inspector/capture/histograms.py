@@ -16,7 +16,7 @@ _SAMPLE = 65_536  # a longer tensor is strided down to at most twice as many val
 _EVERY_STEPS = 50
 _EVERY_SECONDS = 1.0
 _SUBJECTS = 128  # of each kind in one turn; the next turn goes on behind them
-_SHARE = 0.005  # of the training time that histograms may take
+_SHARE = 0.003  # of the training time that histograms may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +71,24 @@ class HistogramBatch:
 
 
 class HistogramSchedule:
-    """At most every 50 steps and every second, and seldom enough to stay cheap."""
+    """At most every 50 steps and every second, and seldom enough to stay cheap.
+
+    Never in two full steps running: what a full step costs is learnt from those without.
+    """
 
     def __init__(self) -> None:
         self._step = -_EVERY_STEPS
+        self._just = False
         self._due = 0.0
         self._turn = 0
 
     def begins(self, step: int) -> bool:
-        """Whether histograms are taken in this step."""
-        if step - self._step < _EVERY_STEPS or time.monotonic() < self._due:
-            return False
-        self._step = step
-        return True
+        """Whether histograms are taken in this full step; asked once for each."""
+        early = step - self._step < _EVERY_STEPS or time.monotonic() < self._due
+        self._just = not early and not self._just
+        if self._just:
+            self._step = step
+        return self._just
 
     def ended(self, seconds: float) -> None:
         """Notes what the histograms of a step cost."""

@@ -122,6 +122,9 @@ class Schedule:
         if self._changed and len(self._streak) < _FIRM:  # a busy machine is no reason to waver
             return None
         self.spacing = min(self._streak, key=lambda spacing: abs(spacing - self.spacing))
+        if not self._changed:  # the very first steps were slow, and say little of later ones
+            self._dear.clear()
+            self._walls[True].clear()
         self._changed = True
         self._streak.clear()
         return self.spacing

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from inspector.timemachine.calls import Call
 from inspector.timemachine.state import StateCopy, bytes_needed
 
-_SHARE = 0.005  # of the training time may go into copies
+_SHARE = 0.003  # of the training time may go into copies
 _LEAST, _MOST = 10, 1000  # steps between two copies
 _STEPS = 64
 _BATCH_BYTES = 256 << 20
