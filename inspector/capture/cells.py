@@ -53,21 +53,6 @@ class ParameterCells:
     def row(self, row: int) -> list[Scalar]:
         return self._lists[row] if row in self._lists else self._block[row].tolist()
 
-    def array(self, row: int) -> Rows:
-        """A copy of a row that is in the block."""
-        copied: Rows = self._block[row].copy()
-        return copied
-
-    def fill(self, row: int, values: Rows) -> None:
-        """Replaces a row by plain numbers."""
-        self.written(row)
-        self._block[row] = values
-
-    def copy(self, source: int, target: int) -> None:
-        """Repeats a row that is in the block."""
-        self.written(target)
-        self._block[target] = self._block[source]
-
     @property
     def here(self) -> bool:
         """Whether all numbers are in the block."""

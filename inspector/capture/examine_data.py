@@ -241,7 +241,7 @@ def _fingerprint(inputs: Tensor) -> tuple[int, int, int]:
     return (
         len(inputs) if inputs.dim() else 0,
         flat.numel(),
-        zlib.crc32(picked.view(torch.uint8).numpy()),
+        zlib.crc32(picked.view(torch.uint8).numpy().data),
     )
 
 

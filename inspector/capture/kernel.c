@@ -223,19 +223,9 @@ void inspector_keep(int64_t count, const float **x, const int64_t *n, float *cop
     }
 }
 
-/* Whether some blocks of a tensor are what they are in the copy: the first, and every 16th from
-   one that differs from turn to turn. */
-int inspector_alike(const float *x, int64_t n, const float *copy, int64_t turn) {
-    if (memcmp(x, copy, (n < BLOCK ? n : BLOCK) * sizeof(float))) return 0;
-    for (int64_t start = (turn & 15) * BLOCK; start < n; start += 16 * BLOCK)
-        if (memcmp(x + start, copy + start, (n - start < BLOCK ? n - start : BLOCK) * 4)) return 0;
-    return 1;
-}
-
-/* Norms of the change since the copies were made, and of the tensors now; with keep, they are
-   copied once more. */
-void inspector_compare(int64_t count, const float **x, const int64_t *n, float *copies,
-                       double *change, double *after, int keep) {
+/* Norms of the change since the copies were made, and of the tensors now. */
+void inspector_compare(int64_t count, const float **x, const int64_t *n, const float *copies,
+                       double *change, double *after) {
     for (int64_t k = 0; k < count; k++) {
         double moved = 0, total = 0;
         for (int64_t start = 0; start < n[k]; start += BLOCK) {
@@ -272,7 +262,6 @@ void inspector_compare(int64_t count, const float **x, const int64_t *n, float *
                 moved += c;
                 total += s;
             }
-            if (keep) memcpy(copies, now, length * sizeof(float));
             copies += length;
         }
         change[k] = sqrt(moved);

@@ -57,7 +57,7 @@ class Kernel:
         self._gradients = _many(functions.inspector_gradients, 6)
         self._keep = _many(functions.inspector_keep, 5)
         self._compare = functions.inspector_compare
-        self._compare.argtypes = (_COUNT, *([_POINTER] * 5), ctypes.c_int)
+        self._compare.argtypes = (_COUNT, *([_POINTER] * 5))
         self._compare.restype = None
         self._modules = functions.inspector_modules
         self._modules.argtypes = (
@@ -160,7 +160,7 @@ class Kernel:
         count = len(tensors)
         change, after = (_REAL * count)(), (_REAL * count)()
         at = _addresses(tensors)
-        self._compare(count, at, sizes.array, copies.data_ptr(), change, after, 0)
+        self._compare(count, at, sizes.array, copies.data_ptr(), change, after)
         return change[:], after[:]
 
 

@@ -45,9 +45,7 @@ static PyObject *gradients(PyObject *module, PyObject *const *args, Py_ssize_t c
     Py_RETURN_TRUE;
 }
 
-enum { KEEP, COMPARE, COMPARE_AND_KEEP };
-
-static PyObject *walk(PyObject *const *args, Py_ssize_t count, int what) {
+static PyObject *walk(PyObject *const *args, Py_ssize_t count, int keeping) {
     if (count != 5 || !PyTuple_Check(args[0])) return PyErr_Format(PyExc_TypeError, "5 arguments");
     int64_t *sizes = PyLong_AsVoidPtr(args[1]);
     float *copies = PyLong_AsVoidPtr(args[2]);
@@ -57,10 +55,10 @@ static PyObject *walk(PyObject *const *args, Py_ssize_t count, int what) {
         const float *x;
         int64_t n;
         if (!readable(PyTuple_GET_ITEM(args[0], k), &x, &n) || n != sizes[k]) Py_RETURN_FALSE;
-        if (what == KEEP)
+        if (keeping)
             inspector_keep(1, &x, &n, copies, first + k);
         else
-            inspector_compare(1, &x, &n, copies, first + k, second + k, what == COMPARE_AND_KEEP);
+            inspector_compare(1, &x, &n, copies, first + k, second + k);
         copies += n;
     }
     Py_RETURN_TRUE;
@@ -69,38 +67,13 @@ static PyObject *walk(PyObject *const *args, Py_ssize_t count, int what) {
 /* keep(parameters, sizes, copies, before, 0) */
 static PyObject *keep(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    return walk(args, count, KEEP);
+    return walk(args, count, 1);
 }
 
 /* compare(parameters, sizes, copies, change, after) */
 static PyObject *compare(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    return walk(args, count, COMPARE);
-}
-
-/* compare_and_keep(parameters, sizes, copies, change, after) */
-static PyObject *compare_and_keep(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    (void)module;
-    return walk(args, count, COMPARE_AND_KEEP);
-}
-
-/* alike(parameters, sizes, copies, turn): whether a part of each is what it is in the copies. */
-static PyObject *alike(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    (void)module;
-    if (count != 4 || !PyTuple_Check(args[0])) return PyErr_Format(PyExc_TypeError, "4 arguments");
-    int64_t *sizes = PyLong_AsVoidPtr(args[1]);
-    float *copies = PyLong_AsVoidPtr(args[2]);
-    long long turn = PyLong_AsLongLong(args[3]);
-    if (PyErr_Occurred()) return NULL;
-    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(args[0]); k++) {
-        const float *x;
-        int64_t n;
-        if (!readable(PyTuple_GET_ITEM(args[0], k), &x, &n) || n != sizes[k] ||
-            !inspector_alike(x, n, copies, turn))
-            Py_RETURN_FALSE;
-        copies += n;
-    }
-    Py_RETURN_TRUE;
+    return walk(args, count, 0);
 }
 
 /* reduce(cells, parameters, scale, received_scale, out, absent): inspector_parameters(). */
@@ -175,32 +148,6 @@ static PyObject *identical(PyObject *module, PyObject *const *args, Py_ssize_t c
     return PyBool_FromLong(alike_bytes(args[0], args[1]));
 }
 
-/* fingerprint(parameters, turn): a sum over some blocks of each gradient, the first and every 16th
-   from one that differs from turn to turn; None where one cannot be read. With states() it tells
-   whether gradients have changed, without reading all of them. */
-static PyObject *fingerprint(PyObject *module, PyObject *args) {
-    (void)module;
-    PyObject *parameters;
-    long long turn;
-    if (!PyArg_ParseTuple(args, "OL", &parameters, &turn)) return NULL;
-    Py_ssize_t count = PyTuple_Check(parameters) ? PyTuple_GET_SIZE(parameters) : 0;
-    double total = 0;
-    for (Py_ssize_t k = 0; k < count; k++) {
-        PyObject *g = PyObject_GetAttr(PyTuple_GET_ITEM(parameters, k), s_grad);
-        const float *x;
-        int64_t n;
-        if (!g) return NULL;
-        int there = g != Py_None, fits = there && readable(g, &x, &n);
-        Py_DECREF(g);
-        if (there && !fits) Py_RETURN_NONE;
-        if (!there) continue;
-        total += (k + 1) * squares_of(x, n < BLOCK ? n : BLOCK);
-        for (int64_t start = (turn & 15) * BLOCK; start < n; start += 16 * BLOCK)
-            total += (k + 1) * squares_of(x + start, n - start < BLOCK ? n - start : BLOCK);
-    }
-    return PyFloat_FromDouble(total);
-}
-
 #include "logbook.c"
 
 static PyObject *setup(PyObject *module, PyObject *args) {
@@ -224,9 +171,6 @@ static PyMethodDef functions[] = {
     {"reduce", reduce, METH_VARARGS, NULL},
     {"states", states, METH_O, NULL},
     {"identical", (PyCFunction)(void (*)(void))identical, METH_FASTCALL, NULL},
-    {"fingerprint", fingerprint, METH_VARARGS, NULL},
-    {"alike", (PyCFunction)(void (*)(void))alike, METH_FASTCALL, NULL},
-    {"compare_and_keep", (PyCFunction)(void (*)(void))compare_and_keep, METH_FASTCALL, NULL},
     {"finite_gradients", finite_gradients, METH_O, NULL},
     {"setup", setup, METH_VARARGS, NULL},
     {"gradients", (PyCFunction)(void (*)(void))gradients, METH_FASTCALL, NULL},

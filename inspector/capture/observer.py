@@ -405,13 +405,10 @@ class Observer:
         )
 
     def gradients_known_bad(self, position: int) -> bool | None:
-        """Whether a gradient was non-finite after backward; None if that was not measured."""
-        if self._failed or position >= len(self._probes):
+        """Whether a gradient is non-finite, right before the step; None where nobody looks now."""
+        if self._failed or self._remote or not self.full or position >= len(self._probes):
             return None
-        probe = self._probes[position]
-        if self._remote or not probe.unchanged:
-            return None
-        return any(c > 0 for c in probe.nonfinite_now() if isinstance(c, float))
+        return self._probes[position].receives_nonfinite()
 
     @property
     def backward_passes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.capture import native
 from inspector.capture.cells import LARGEST, NONFINITE, NORM, RECEIVED, ParameterCells
 from inspector.capture.gradients import measure_gradients, measure_received
-from inspector.capture.reductions import measurable
 from inspector.capture.transfer import Scalar, scalar
-from inspector.capture.updates import LARGE, UpdateProbe
+from inspector.capture.updates import UpdateProbe
 from inspector.commands import Clip
 
 _SCALER_STEP = torch.amp.GradScaler.step.__code__
@@ -56,9 +55,6 @@ class OptimizerProbe:
         self.unstepped = False
         self.inside_step = False
         self._passes_before = 0
-        self._large = sum(p.numel() for p in parameters if measurable(p)) > LARGE
-        self._seen: tuple[Any, Any] | None = None
-        self._turn = 0
         self._usual = 1
         self._update_probe = UpdateProbe(parameters)
         self._optimized = [p for group in optimizer.param_groups for p in group["params"]]
@@ -71,8 +67,6 @@ class OptimizerProbe:
         if full:
             measure_gradients(self.parameters, self._cells)
             self.measured = True
-            self._turn += 1
-            self._seen = self._state() if self._large else None
         if self.inside_step:  # a closure: the optimizer takes these gradients from here
             self._clip(clip, threshold)
             if full:
@@ -92,38 +86,22 @@ class OptimizerProbe:
             self.measured = self.late = True
         if not has_closure:
             self._clip(clip, threshold, factor)
-            if full:
+            if full and (clip != "off" or not self._received):
                 self._measure_received()
         if full:
             self._update_probe.before_step(self._cells)
 
     def _measure_received(self) -> None:
-        if self.unchanged:
-            self._cells.copy(NORM, RECEIVED)
-        else:
-            measure_received(self.parameters, self._cells)
+        measure_received(self.parameters, self._cells)
         self._received = True
 
-    @property
-    def unchanged(self) -> bool:
-        """Whether large gradients are those that were measured after backward.
-
-        An edit through ``.data`` leaves no version; it shows in the values, of which another part
-        is looked at in each step. Once it was seen, gradients are always read anew.
-        """
-        if self._seen is None or not self.measured:
-            return False
-        now = self._state()
-        if now is not None and now[1] == self._seen[1] and now[0] != self._seen[0]:
-            self._large, self._seen = False, None
-        return self._seen is not None and self._seen == now
-
-    def _state(self) -> tuple[Any, Any] | None:
-        extension = native.load()
-        if extension is None or not self._cells.here:
+    def receives_nonfinite(self) -> bool | None:
+        """Whether a gradient is not finite, right before the step; None if that takes waiting."""
+        self._measure_received()
+        norms = self._cells.row(RECEIVED)
+        if any(isinstance(norm, Tensor) for norm in norms):
             return None
-        mark = extension.fingerprint(self.parameters, self._turn)
-        return None if mark is None else (mark, extension.states(self.parameters))
+        return not all(math.isfinite(norm) for norm in norms)
 
     def after_step(self, full: bool) -> None:
         self.inside_step = False
@@ -156,7 +134,6 @@ class OptimizerProbe:
             spare = ParameterCells(len(self.parameters))
         self._cells, self._spare = spare, None if cells.lists else cells
         self.measured = self._received = False
-        self._seen = None
         self.total_norm = None
 
     @property

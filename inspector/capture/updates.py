@@ -10,23 +10,13 @@ from torch import Tensor
 
 from inspector.capture import native
 from inspector.capture.cells import AFTER, BEFORE, CHANGE, ParameterCells
-from inspector.capture.entries import Rows
 from inspector.capture.kernel import Sizes, fits, load
 from inspector.capture.reductions import measurable, norms, spread
 from inspector.capture.transfer import Scalar
 
-LARGE = 1 << 20
-"""Elements of all parameters together, above which none is read more often than need be."""
-
 
 class UpdateProbe:
-    """Keeps a copy of the parameters during ``optimizer.step()``; the memory is reused.
-
-    Of many parameters (``LARGE``) the copy made after a step also serves the next step, unless
-    something has written to them since: versions tell, and a part of the values, another in each
-    step, is compared as well, since an edit through ``.data`` leaves no version. Once such an edit
-    was seen, a fresh copy is made before every step.
-    """
+    """Keeps a copy of the parameters during ``optimizer.step()``; the memory is reused."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._size = len(parameters)
@@ -39,21 +29,12 @@ class UpdateProbe:
         self._begun = ""
         whole = self._kernel is not None and len(self._positions) == self._size
         self._native: Any = native.load() if whole else None
-        self._lasting = sum(self._sizes.numbers) > LARGE
-        self._versions: list[int] = []
-        self._turn = 0
-        self._after: Rows | None = None
 
     def before_step(self, cells: ParameterCells) -> None:
         """Copies the parameters; measures their norms."""
         if self._native is not None:
-            block = self._copied()
-            if self._still_valid(block):
-                assert self._after is not None
-                cells.fill(BEFORE, self._after)
-                self._begun = "native"
-                return
-            if self._native.keep(self._parameters, self._sizes.address, block, cells.at[BEFORE], 0):
+            sizes = self._sizes.address
+            if self._native.keep(self._parameters, sizes, self._copied(), cells.at[BEFORE], 0):
                 cells.written(BEFORE)
                 self._begun = "native"
                 return
@@ -78,12 +59,9 @@ class UpdateProbe:
         begun, self._begun = self._begun, ""
         if begun == "native":
             block, sizes = self._copied(), self._sizes.address
-            compare = self._native.compare_and_keep if self._lasting else self._native.compare
-            if compare(self._parameters, sizes, block, cells.at[CHANGE], cells.at[AFTER]):
+            rows = cells.at[CHANGE], cells.at[AFTER]
+            if self._native.compare(self._parameters, sizes, block, *rows):
                 cells.written(CHANGE, AFTER)
-                if self._lasting:
-                    self._versions = [p._version for p in self._parameters]
-                    self._after = cells.array(AFTER)
             else:  # the step has replaced them
                 cells.clear(CHANGE, AFTER)
         elif begun == "kernel":
@@ -99,16 +77,6 @@ class UpdateProbe:
                 self._put(cells, AFTER, norms([p.detach() for p in self._parameters]))
         else:
             cells.clear(BEFORE, CHANGE, AFTER)
-
-    def _still_valid(self, block: int) -> bool:
-        """Whether the copies hold what the parameters hold."""
-        if self._after is None or self._versions != [p._version for p in self._parameters]:
-            return False
-        self._turn += 1
-        if self._native.alike(self._parameters, self._sizes.address, block, self._turn):
-            return True
-        self._lasting, self._after = False, None
-        return False
 
     def _copied(self) -> int:
         """Address of the room for the copies."""

@@ -25,7 +25,6 @@ from inspector.capture import native
 from inspector.capture.activations import tensors_in
 from inspector.capture.attach import Attachment, ToggledHook
 from inspector.capture.hooks import on_gradient_of
-from inspector.capture.updates import LARGE
 from inspector.events import Origin
 from inspector.timemachine.calls import Call
 from inspector.timemachine.checks import GradientCheck, has_nonfinite
@@ -36,6 +35,7 @@ from inspector.timemachine.logbook import Logbook
 from inspector.timemachine.search import search
 from inspector.timemachine.state import random_state
 
+_LARGE = 1 << 20  # elements of all parameters, of which none is read more often than need be
 _TOLD = 64
 _CALLS = 64  # micro-batches of one step that are kept
 
@@ -128,7 +128,7 @@ class TimeMachine:
         self._calls: list[Call] = []
         self._entered: Call | None = None
         self._step = -1
-        self._large = sum(p.numel() for p in model.parameters() if not is_lazy(p)) > LARGE
+        self._large = sum(p.numel() for p in model.parameters() if not is_lazy(p)) > _LARGE
         self._on_cuda = any(p.is_cuda for p in model.parameters())
         self._autocasts = tuple({"cpu", *(p.device.type for p in model.parameters())} - {"meta"})
         self._enter: ToggledHook | None = None
