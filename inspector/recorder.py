@@ -440,6 +440,8 @@ class Recorder:
             command = self._inbox.popleft()
             intervenes = command.name in INTERVENTIONS
             (self._interventions if intervenes else self.steering).apply(command)
+            if intervenes or command.name == "set":
+                self._structure.look_again()
 
     def _agree(self, agreement: Agreement) -> None:
         """Takes what all ranks do at this boundary; one that waits goes on to a later one."""

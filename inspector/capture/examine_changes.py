@@ -21,7 +21,11 @@ _OF_A_BATCH = 64
 
 
 class Change:
-    """One parameter: since when no gradient comes; whether somebody else wrote its values."""
+    """One parameter: since when no gradient comes; whether somebody else wrote its values.
+
+    The second is told by its version counter, which every step of the optimizer raises by the same.
+    What is written through ``.data`` does not raise it.
+    """
 
     __slots__ = (
         "_last", "_per_step", "_rms", "_seen", "_trained", "_version", "_with", "_without",
@@ -55,19 +59,22 @@ class Change:
                 "after": self._trained, "seen": self._seen, "required": tensor.requires_grad,
             }  # fmt: skip
         if rms is not None and math.isfinite(rms):
-            self._compare(tensor, rms, step)
+            writes = tensor._version - self._version - (step - self._last) * self._per_step
+            if writes > 0 and self._per_step:
+                self._compare(tensor, rms, step)
             self._rms = rms
         if self._last >= 0 and self._last == step - 1:
             self._per_step = max(self._per_step, tensor._version - self._version)
         self._version, self._last = tensor._version, step
 
     def _compare(self, tensor: Tensor, rms: float, step: int) -> None:
-        """A weight that became another size, and was written to more often than by steps."""
-        factor = rms / self._rms if self._rms else 1.0
-        if 1 / _REWRITTEN < factor < _REWRITTEN or not self._per_step or self.rewritten:
+        """A weight that was written to more often than by steps: whether its size is another."""
+        if self.rewritten is not None:
+            back = rms / self.rewritten["before"]
+            self.rewritten = None if 0.5 < back < 2 else self.rewritten
             return
-        writes = tensor._version - self._version - (step - self._last) * self._per_step
-        if writes > 0:
+        factor = rms / self._rms if self._rms else 1.0
+        if not 1 / _REWRITTEN < factor < _REWRITTEN:
             flat = tensor.detach().flatten(1).float()
             spread = float(flat.std(0).square().mean().sqrt()) / rms if len(flat) > 1 else 1.0
             self.rewritten = {
@@ -79,16 +86,11 @@ class Change:
         """What comes now is compared with what came before."""
         if self._with and not self._without:
             self._trained = self._last
-        if self.rewritten and self._rms is not None:
-            ratio = self._rms / self.rewritten["before"]
-            if 0.5 < ratio < 2.0:
-                self.rewritten = None  # it is what it was
         self._with = self._without = 0
 
     def row(self) -> dict[str, Any]:
         """``stopped`` and ``rewritten``, each None or what is known of it."""
-        rewritten = None if self.rewritten is None else {**self.rewritten, "now": self._rms}
-        return {"stopped": self.stopped, "rewritten": rewritten}
+        return {"stopped": self.stopped, "rewritten": self.rewritten}
 
 
 class InputBursts:

@@ -103,9 +103,10 @@ class GraphFacts:
         self._units: dict[str, Units] = {}
         self._finished: dict[str, dict[str, Any]] = {}
         self._started: dict[str, dict[str, Any]] = {}
+        self._dead_since: dict[str, int] = {}  # first step of the first burst that saw it
         self._operations: set[str] = set()
         self._through_time: dict[str, ThroughTime] = {}
-        self._forms = Forms()
+        self.forms = Forms()
 
     def examine(self, output: Tensor, step: int, entry: str = "") -> None:
         """Walks the graph of an output of the module at path ``entry``."""
@@ -114,7 +115,7 @@ class GraphFacts:
         last = through(output.grad_fn, VIEWS)
         nodes = list(walk(output.grad_fn))
         users: Counter[Any] = Counter()
-        form = self._forms.begin(entry, step)
+        form = self.forms.begin(entry, step)
         if form is not None or step < 2:
             users.update(n for node in nodes for n in inputs_of(node) if n is not None)
         if step < 2:
@@ -211,11 +212,14 @@ class GraphFacts:
         """Closes the window over which a unit that never fires counts as dead."""
         for key, units in self._units.items():
             if units.passes >= 4:
-                self._finished[key] = units.row()
+                self._finished[key] = row = units.row()
+                if (row["dead"] or 0.0) > 0.5:
+                    self._dead_since.setdefault(key, units.first)
+                else:
+                    self._dead_since.pop(key, None)
         if self._units:  # an activation that the model has lost says nothing any more
             self._finished = {k: v for k, v in self._finished.items() if k in self._units}
         self._units = {}
-        self._forms.end_burst()
 
     def entry_input(self, output: Tensor) -> tuple[str, Tensor | None]:
         """The first operation with parameters that meets the data, and what it receives.
@@ -243,6 +247,7 @@ class GraphFacts:
         rows.update({key: u.row() for key, u in self._units.items() if u.passes >= 4})
         for key, row in rows.items():
             row["at_start"] = self._started.get(key)
+            row["dead_since"] = self._dead_since.get(key)
         return {
             "activations": list(rows.values()),
             "through_time": [
@@ -252,7 +257,7 @@ class GraphFacts:
             "strangers": list(self._strangers.values()),
             "operations": sorted(self._operations),
             "linear_modules": self._linear,
-            "forms": self._forms.document(),
+            "forms": self.forms.document(),
             "linear_pairs": [
                 {"first": first, "second": second, "widths": widths}
                 for (first, second), widths in islice(self._pairs.items(), _MOST_PAIRS)

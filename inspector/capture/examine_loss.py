@@ -18,6 +18,7 @@ LOSSES = {
     "CtcLoss": "ctc", "CrossEntropyLoss": "cross_entropy",
 }  # fmt: skip
 _SHORT_LIMIT = 400
+_GONE = 8  # losses in a row, all that are examined in a burst of steps
 _BOUNDED = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid",
             "Tanh": "tanh", "Relu": "relu"}  # fmt: skip
 _TAKES_LOGITS = {"LogSoftmax": "log_softmax", "BinaryCrossEntropyWithLogits": "bce_with_logits"}
@@ -35,6 +36,8 @@ class LossFacts:
         self._exact = False
         self._rows_sum_to_one = True
         self._activation_of_output = ""
+        self._plain = 0
+        self._plain_step: int | None = None
 
     def outputs(self, outputs: Tensor, *, exact: bool = False) -> None:
         """What goes into the loss: ``exact`` when the loss module itself received it."""
@@ -64,7 +67,20 @@ class LossFacts:
         }
         self._activation_of_output = _last_activation(outputs.grad_fn)
 
-    def examine(self, loss: Tensor) -> tuple[Tensor, Tensor] | None:
+    def _note_doubled(self, loss: Tensor, step: int) -> None:
+        """What normalises twice, and the steps between which that came, if not at the start."""
+        facts, doubled = self._facts, _doubled(loss.grad_fn)
+        self._plain = 0 if doubled else self._plain + 1
+        if not doubled:
+            self._plain_step = step
+            if self._plain >= _GONE:
+                facts["doubled"], facts["doubled_since"] = "", None
+        elif not facts.get("doubled"):
+            facts["doubled"] = doubled
+            if self._plain_step is not None:
+                facts["doubled_since"] = [self._plain_step, step]
+
+    def examine(self, loss: Tensor, step: int = 0) -> tuple[Tensor, Tensor] | None:
         """Reads the loss's graph; gives (outputs, targets) where autograd has saved them."""
         facts = self._facts
         facts["shape"] = list(loss.shape)
@@ -84,8 +100,8 @@ class LossFacts:
             if name in ("Sub", *LOSSES) and (shape := _broadcast(node)):
                 facts["broadcast"] = shape
         facts["losses"] = found
-        if not self._facts.get("doubled"):
-            facts["doubled"] = _doubled(loss.grad_fn)
+        facts.setdefault("doubled", "")
+        self._note_doubled(loss, step)
         return pair
 
     def document(self) -> dict[str, Any]:

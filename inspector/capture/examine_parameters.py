@@ -256,6 +256,10 @@ class ParameterFacts:
     def end_burst(self) -> None:
         for parameter in self._parameters:
             self._close_rows(parameter)
+
+    def compare_from_here(self) -> None:
+        """What comes now is compared with what came before."""
+        for parameter in self._parameters:
             parameter.change.end_burst()
 
     def document(self) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class StructureProbe:
         self._model = weakref.ref(model)
         self._attachment = Attachment()
         self._now: Callable[[], int] | None = now
-        self._ended = self._late_cost = self._since = self._idle_until = 0
+        self._ended = self._late_cost = self._since = self._idle_until = self._asked_until = 0
         self._switched: tuple[bool, ...] = ()
         self._examining = True
         self._called = False
@@ -218,7 +218,7 @@ class StructureProbe:
             self._guard(self._examine_loss, loss)
 
     def _examine_loss(self, loss: Tensor) -> None:
-        pair = self._loss.examine(loss)
+        pair = self._loss.examine(loss, self._step)
         if pair is not None:
             self._data.targets(pair[1], pair[0], self._step)
 
@@ -252,16 +252,41 @@ class StructureProbe:
             self._enter(*model.children())
         self._ended = step + 1
         due = is_examined(step + 1)
-        self._examining = due and (examined or self._affordable())
+        asked = step + 1 < self._asked_until
+        self._examining = asked or (due and (examined or self._affordable()))
         self._switch()
         if not examined and not self._examining and self._step > FIRST_STEPS:
             self._idle_until = self.quiet_until(step + 2) - 1
         if examined and not self._examining and step >= FIRST_STEPS:
-            self._graph.end_burst()
-            self._parameters.end_burst()
-            self._data.end_burst()
+            self._end_burst()
             return True
-        return step in (0, 4) or step == FIRST_STEPS - 1
+        if step == FIRST_STEPS - 1:
+            self._compare_from_here()
+        return step in (0, 4, FIRST_STEPS - 1)
+
+    def look_again(self) -> None:
+        """Between two steps: something was changed from outside, so the coming eight are examined.
+
+        A person who changes something by hand is found out by the next burst.
+        """
+        self._guard(self._look_again)
+
+    def _look_again(self) -> None:
+        if self._examining and self._ended > FIRST_STEPS:
+            self._end_burst()
+        self._asked_until = self._ended + BURST
+        self._examining, self._idle_until = True, 0
+        self._switch()
+
+    def _end_burst(self) -> None:
+        self._graph.end_burst()
+        self._parameters.end_burst()
+        self._compare_from_here()
+
+    def _compare_from_here(self) -> None:
+        self._graph.forms.end_burst()
+        self._parameters.compare_from_here()
+        self._data.end_burst()
 
     def document(self) -> dict[str, Any]:
         """Everything known so far, as JSON; ``{"failed": …}`` when the probe broke."""

@@ -72,6 +72,15 @@ class Observations:
         """The ``structure`` document (see ``capture/structure.py``), or empty."""
         return self._run.document("structure") or {}
 
+    def gradient_sizes(self, until: int) -> dict[str, float]:
+        """Median gradient size (rms) of each weight in the last examined steps up to a step."""
+        rows = (self._run.document("structure", until) or {}).get("parameters") or ()
+        return {
+            row["name"]: float(np.median(late))
+            for row in rows
+            if (late := [value for value in row["grad_rms"][-8:] if value])
+        }
+
     def part(self, *path: str) -> Any:
         """A part of the structure document, or an empty dict."""
         value: Any = self.structure

@@ -36,7 +36,9 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         dead = float(worst["dead"] or 0)
         at_start = (worst.get("at_start") or {}).get("dead") or 0.0
         if dead > limits["note"]:
-            step = 0 if at_start > limits["dead"] else int(worst["first_step"])
+            since = worst.get("dead_since")
+            seen = int(worst["first_step"] if since is None else since)
+            step = 0 if at_start > limits["dead"] else seen
             limit = limits["learning" if run.learning else "dead"]
             serious = dead > limit
             evidence = Evidence(

@@ -80,14 +80,17 @@ def _finding(
     module: str | None,
 ) -> Finding:
     lowest = _lowest(run)
+    since = run.part("loss").get("doubled_since")
+    step = run.began(*since) if since else 0
     limits = [(lowest, f"no lower than {lowest:.2f} this way")] if lowest else []
     drawing = over_steps(run.loss.steps, run.loss.values, "loss", *limits, (0.0, "zero"))
     return Finding(
         code=CODE,
         level=level,  # type: ignore[arg-type]
-        title=title,
+        title=f"{title.rstrip('.')}, since step {step}." if step else title,
         confidence=confidence,
         module=module,
+        step=step,
         evidence=(Evidence(statistic=fact, quantity="loss", last=run.last_step, drawing=drawing),),
         explanation=(
             "Cross-entropy applies log_softmax itself. Fed with probabilities, its scores differ "

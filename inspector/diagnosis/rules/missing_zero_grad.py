@@ -21,6 +21,7 @@ from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
 
 CODE = "missing_zero_grad"
+_CLEARED = 20  # steps in a row that began with no gradients
 
 
 @register(CODE, share=0.5, steps=2, rising=5)
@@ -49,6 +50,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     # model.zero_grad() passes the optimizer by; the exact check has seen it.
     if (not checked or kept) and rising is not None and rising[1] >= limits["rising"]:
         first = int(passes.steps[rising[0]])
+        if _cleared_since(passes.values[sum(rising) + 1 :]):
+            return
         yield _finding(
             first,
             0.9,
@@ -93,6 +96,11 @@ def _finding(step: int, confidence: float, evidence: Evidence) -> Finding:
         reference="PyTorch: Zeroing out gradients; dslinter W5517",
         remedies=remedies(CODE),
     )
+
+
+def _cleared_since(later: np.ndarray) -> bool:
+    """Whether every step after the rise began anew, for long enough."""
+    return len(later) >= _CLEARED and float(np.nanmax(later)) <= 2
 
 
 def _longest_rise(values: np.ndarray) -> tuple[int, int] | None:

@@ -7,7 +7,8 @@ std·√fan_in of the initial weights (0.58 is PyTorch's default, 1 Xavier, 1.41
 gradient, or no learning;
 (c) the first loss over three times that of guessing (ln C);
 (d) a weight that became three times larger or smaller between two steps and was written to by
-something else than the optimizer (its version counter tells), as long as it stays so.
+something else than the optimizer (its version counter tells), until it is written back; a note
+500 steps later if the loss has recovered.
 Source: SageMaker Debugger PoorWeightInitialization, TheDeepChecker (its F test alarms on every
 ``nn.Linear`` and is not used), Karpathy's recipe (verify the loss at init).
 False alarms: networks with factors of their own (NTK parametrisation, SIREN) are only notes
@@ -28,7 +29,8 @@ from inspector.diagnosis.remedies import remedies
 from inspector.events import Level
 
 CODE = "poor_initialization"
-_ALIKE = 0.1  # spread between the units of a weight, over its size
+_LATELY = 500  # steps after which what has recovered is only a note
+_ALIKE = 0.15  # spread between the units of a weight, over its size
 
 
 @register(CODE, large=4.0, small=0.05, first_loss=3.0)
@@ -92,8 +94,10 @@ def _rewritten(run: Observations, limits: Thresholds) -> Finding | None:
         else (f"{factor:.3g} times as large" if factor > 1 else f"{1 / factor:.3g} times smaller")
     )
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    before = run.loss.between(facts["after"] - 30, facts["after"]).median()
+    over = run.last_step - step > _LATELY and run.loss_at_end() <= 1.1 * before
     return _finding(
-        "warning", 0.92, worst,
+        "note" if over else "warning", 0.4 if over else 0.92, worst,
         f"The weights of {worst['module']}{more} became {became} at step {step}; no step of the "
         "optimizer did that.",
         Evidence(

@@ -6,6 +6,8 @@ Statistic: root mean square of the first weight's gradient over the largest of a
 For recurrent modules: the gradient at the first over that at the last time step, 1e-8, in runs
 that do not learn (a task that needs only the last steps leaves no gradient for the first).
 Threshold: 1e-3 at the beginning and at the end is a warning; at the beginning only a note.
+Later: the autograd graph has sigmoids that the first pass had not, and with them the ratio became
+less than half.
 Source: own ratio (0 false alarms of 7 when replayed); AUTOTRAINER's ‖g₁‖/‖g_L‖ < 1e-3.
 False alarms: a first module fed with tiny inputs; per-module learning rates do not matter to it.
 """
@@ -27,7 +29,7 @@ CODE = "vanishing_gradient"
 _HALF = 8  # values that the structure document keeps from the beginning and from the end
 
 
-@register(CODE, ratio=1e-3, absolute=1e-7, time=1e-8)
+@register(CODE, ratio=1e-3, absolute=1e-7, time=1e-8, fall=2.0)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     recurrent = _through_time(run, limits)
     if recurrent is not None:
@@ -38,6 +40,10 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         return
     early = [_median(row["grad_rms"][:_HALF]) for row in weights]
     late = [_median(row["grad_rms"][-_HALF:]) for row in weights]
+    squashed = _squashed(run, weights, limits["fall"])
+    if squashed is not None:
+        yield squashed
+        return
     ratios = early[0] / max(early), late[0] / max(late)
     lasting = max(ratios) < limits["ratio"]
     everywhere = max(late) < limits["absolute"] and not run.learning
@@ -91,6 +97,66 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         reference="Hochreiter 1991; Glorot & Bengio 2010; AUTOTRAINER (Zhang et al. 2021)",
         remedies=remedies(CODE),
     )
+
+
+def _squashed(run: Observations, weights: list[dict[str, Any]], limit: float) -> Finding | None:
+    """Activations that became sigmoids since a step, and what that does to the first gradient."""
+    form = next((form for form in run.part("forms") or () if _sigmoids(form) > 0), None)
+    if form is None:
+        return None
+    before = _first_over_largest(run, weights, form["seen"] - 1)
+    now = _first_over_largest(run, weights, form["seen"] + _HALF)
+    if not now or before < limit * now:
+        return None
+    first, step = weights[0], run.began(form["after"], form["seen"])
+    return Finding(
+        code=CODE,
+        level="warning",
+        title=f"Activations are sigmoids since step {step}: the gradient of {first['module']} is "
+        f"{before / now:.2g} times smaller beside the largest than before.",
+        confidence=0.9,
+        module=first["module"],
+        op="sigmoid",
+        step=step,
+        evidence=(
+            Evidence(
+                statistic="gradient size of the first weight over the largest, before over since",
+                value=before / now,
+                threshold=limit,
+                quantity="grad_norm",
+                subject=first["name"],
+                first=int(form["after"]),
+                last=run.last_step,
+                drawing=as_bars(
+                    [(f"{first['name']}, before", before), (f"{first['name']}, since", now)],
+                    "gradient size (rms) over the largest",
+                    (before / limit, f"limit: 1/{limit:g} of before"),
+                    marked=(f"{first['name']}, since",),
+                ),
+            ),
+        ),
+        explanation=(
+            "The derivative of a sigmoid is at most 1/4, that of a ReLU 1 where it is on. Going "
+            "back, the gradient is multiplied by it at every module."
+        ),
+        reference="Hochreiter 1991; Glorot & Bengio 2010",
+        remedies=remedies(CODE),
+    )
+
+
+def _first_over_largest(run: Observations, weights: list[dict[str, Any]], until: int) -> float:
+    """The first weight's gradient over the largest in the steps up to one; 0 where unknown."""
+    known = run.gradient_sizes(until)
+    sizes = [known.get(row["name"], 0.0) for row in weights]
+    return sizes[0] / max(sizes) if max(sizes) > 0 else 0.0
+
+
+def _sigmoids(form: dict[str, Any]) -> int:
+    """How many more there are, where other activations are fewer."""
+    was, now = form["was"]["functions"], form["now"]["functions"]
+    more = int(now.get("sigmoid", 0)) - int(was.get("sigmoid", 0))
+    fewer = any(now.get(name, 0) < count for name, count in was.items())
+    return more if fewer else 0
 
 
 def _power(number: float) -> str:
