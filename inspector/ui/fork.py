@@ -126,8 +126,8 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
     for name, step in steps.items():
         places[name] = f"{'checkpoint' if name.isdecimal() else name} · step {step:,}"
     now = in_force(run.config, run.events())
-    with st.form(key, border=False):
-        place, lr, clip, schedule, more = st.columns(5, vertical_alignment="bottom")
+    with st.form(key, border=False, enter_to_submit=False):
+        place, lr, clip, schedule, more = st.columns([1.3, 1, 1, 1, 1], vertical_alignment="bottom")
         at = place.selectbox(
             "Go on from",
             list(places),

@@ -90,9 +90,9 @@ def _loaded(config: RunConfig) -> None:
     data_title = data.title.lower() if data else catalog.title(config.data)
     title = f"{catalog.title(config.model)} on {data_title}"
     st.markdown(f"### {context.escape(title)}")
-    about = [entry.about for entry in (model, data) if entry]
-    about += [name for name in (config.model, config.data) if catalog.is_own(name)]
-    st.markdown(context.escape(" ".join(about)))
+    about = " ".join(entry.about for entry in (model, data) if entry)
+    own = [name for name in (config.model, config.data) if catalog.is_own(name)]
+    st.markdown(context.escape(" · ".join([about, *own] if about else own)))
     length = f"{config.steps:,} steps" if config.steps else f"{config.epochs} epochs"
     parts = [
         f"{OPTIMIZER_TITLES[config.optimizer]}, learning rate {short(config.lr)}",

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from inspector import catalog
+
 if TYPE_CHECKING:
     from inspector.store.reader import RunSummary
 
@@ -18,8 +20,9 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
         {
             "name": summary.name,
             "status": summary.status,
-            "model": summary.config.get("model", _ORIGIN.get(summary.kind, "your script")),
-            "data": summary.config.get("data", ""),
+            "model": _short(summary.config.get("model"))
+            or _ORIGIN.get(summary.kind, "your script"),
+            "data": _short(summary.config.get("data")),
             "optimizer": summary.config.get("optimizer", ""),
             "lr": _rate(summary.config),
             "steps": summary.step,
@@ -28,6 +31,12 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
         }
         for summary in summaries
     ]
+
+
+def _short(name: Any) -> str:
+    """What a run was made of, one's own without the path that would hide it in a narrow column."""
+    text = str(name or "")
+    return catalog.title(text) if catalog.is_own(text) else text
 
 
 def _rate(config: dict[str, Any]) -> Any:

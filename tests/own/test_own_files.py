@@ -68,13 +68,14 @@ def test_parquet(tmp_path: Path) -> None:
 def test_empty_fields_are_dropped_when_asked(tmp_path: Path) -> None:
     source = table(tmp_path, "x,y\n1,2.5\n,3\n2,4.5\n", missing="drop")
     assert len(source) == 2
-    assert source.notes == ("1 rows with empty fields were left out.",)
+    assert source.notes == ("1 row with empty fields was left out.",)
 
 
 @pytest.mark.parametrize(
     ("text", "args", "sentence"),
     [
-        ("x,y\n1,2\n,3\n", {}, r"t\.csv, line 3, column 'x' is empty \(1 rows"),
+        ("x,y\n1,2\n,3\n", {}, r"t\.csv, line 3, column 'x' is empty \(the only row"),
+        ("x,y\n1,2\n,3\n4,\n", {}, r"column 'x' is empty \(2 rows with empty fields\); fill them"),
         (
             "x,y\n1,2\n2,3\nabc,3\n",
             {},
@@ -91,7 +92,8 @@ def test_empty_fields_are_dropped_when_asked(tmp_path: Path) -> None:
         ("x,y\n", {}, "Expected (rows|columns)"),
         ("", {}, "empty"),
         ('x,y\n1,2\n"3,4\n5,6\n', {}, "cannot be read as csv"),
-        ("a,b\nu,v\n", {}, "Expected columns of numbers"),
+        ("a,b\nu,v\n", {}, "Expected columns of numbers .* none; name text columns"),
+        ("x\n1\n2\n", {}, "but there are no others; a table needs one column more"),
     ],
 )
 def test_faults_in_tables_are_named(

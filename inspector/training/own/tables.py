@@ -56,22 +56,33 @@ def load_table(
     if both:
         raise ConfigError(f"Column {both[0]!r} is both feature and target; leave it out of one.")
     if not chosen:
+        only = len(targets) == len(table.columns)
+        remedy = (
+            "a table needs one column more than it is to predict; check the separator."
+            if only
+            else "name text columns in features to have each value become a column."
+        )
         raise DataError(
             f"Expected columns of numbers beside {', '.join(targets)} in {file}, but there are "
-            "none; name text columns in features to have each value become a column."
+            f"{'no others' if only else 'none'}; {remedy}"
         )
     notes: tuple[str, ...] = ()
     empty = table[[*chosen, *targets]].isna().any(axis=1)
-    if missing == "drop" and empty.any():
-        notes = (f"{int(empty.sum())} rows with empty fields were left out.",)
+    count = int(empty.sum())
+    if missing == "drop" and count:
+        notes = (
+            "1 row with empty fields was left out."
+            if count == 1
+            else f"{count:,} rows with empty fields were left out.",
+        )
         table = table[~empty]
-    elif empty.any():
+    elif count:
         row = int(np.flatnonzero(empty.to_numpy())[0])
         column = next(name for name in (*chosen, *targets) if table[name].isna().iloc[row])
         raise DataError(
             f"{_place(file, table, row, form)}, column {column!r} is empty "
-            f"({int(empty.sum())} rows have empty fields); fill them, "
-            "or leave such rows out (missing=drop)."
+            f"({'the only row' if count == 1 else f'{count:,} rows'} with empty fields); "
+            f"fill {'it' if count == 1 else 'them'}, or leave such rows out (missing=drop)."
         )
     if table.empty:
         raise DataError(f"Expected rows in {file}, but there are none.")

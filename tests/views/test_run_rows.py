@@ -1,0 +1,23 @@
+"""The rows of the run list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inspector.store.reader import RunSummary
+from inspector.views.runs import rows
+
+
+def row(config: dict[str, Any], kind: str = "built-in") -> dict[str, Any]:
+    return rows([RunSummary("one", "runs/one", "finished", kind, config=config)])[0]
+
+
+def test_ones_own_is_listed_by_its_name_and_not_by_its_path() -> None:
+    listed = row({"model": "file:/a/long/path/nets.py:Net", "data": "csv:/a/long/path/houses.csv"})
+    assert (listed["model"], listed["data"]) == ("Net", "houses.csv")
+
+
+def test_names_that_come_along_stay_as_the_settings_take_them() -> None:
+    assert row({"model": "mlp", "data": "digits"})["model"] == "mlp"
+    assert row({}, "watched")["model"] == "your script"
+    assert row({}, "imported")["model"] == "imported log"
