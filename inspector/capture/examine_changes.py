@@ -211,11 +211,13 @@ class Forms:
     def __init__(self) -> None:
         self._first: dict[str, Form] = {}
         self._now: dict[str, Form] = {}
+        self._last: dict[str, int] = {}
         self._same: dict[str, int] = {}
         self._other: dict[str, tuple[int, Form]] = {}
 
     def begin(self, entry: str, step: int) -> Form | None:
         """The form to be filled, at an entry's first pass of a burst; None at the others."""
+        self._last[entry] = step
         if entry in self._now:
             return None
         form = self._now[entry] = Form(step)
@@ -226,7 +228,7 @@ class Forms:
         """What comes now is compared with what came before."""
         for entry, form in self._now.items():
             if form.is_like(self._first[entry]):
-                self._same[entry] = form.step
+                self._same[entry] = self._last[entry]
                 self._other.pop(entry, None)
             else:
                 self._other.setdefault(entry, (self._same.get(entry, 0), form))

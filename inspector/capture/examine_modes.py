@@ -23,6 +23,7 @@ class ModeFacts:
             if _is_sensitive(module)
         ]
         self._training_passes = 0
+        self._since_eval = 0
         self._step, self._passes = -1, 0
         self._repeated: list[int] = []
         self._eval_steps: list[int] = []
@@ -46,6 +47,7 @@ class ModeFacts:
             result.register_hook(_Backward(self, step))  # type: ignore[no-untyped-call]
             return
         self._training_passes += 1
+        self._since_eval += 1
         self._passes = self._passes + 1 if step == self._step else 1
         self._step = step
         if self._passes == 2:
@@ -58,6 +60,7 @@ class ModeFacts:
     def trained_in_eval(self, step: int) -> None:
         """A backward pass through an output that was made in eval mode."""
         self._training_passes += 1
+        self._since_eval = 0
         _note(self._eval_steps, step)
 
     def document(self) -> dict[str, Any]:
@@ -65,6 +68,7 @@ class ModeFacts:
             "sensitive": [path for path, _ in self._sensitive],
             "training_passes": self._training_passes,
             "eval_steps": self._eval_steps,
+            "passes_since_eval": self._since_eval,
             "partly_eval": self._partly,
             "repeated_pass_steps": self._repeated,
             "no_grad_train_steps": self._without_gradient["train"],

@@ -247,17 +247,19 @@ class Observations:
     def began(self, after: int, seen: int) -> int:
         """The step of a change that happened after one step and was seen at another.
 
-        The first one whose loss rises out of the range of the steps before, or is lost; ``seen``
-        where none does.
+        The first one from which the loss lies above the range of the steps before, or is lost;
+        ``seen`` where it never does.
         """
         before = self.loss.between(after - 30, after).finite.values
         if not len(before):
             return seen
-        low, high = float(before.min()), float(before.max())
-        slack = 0.25 * (high - low) + 0.02 * abs(high)
-        between = self.loss.between(after + 1, seen)
-        out = ~(between.values <= high + slack)
-        return int(between.steps[out.argmax()]) if out.any() else seen
+        high = float(before.max()) + 0.02 * abs(float(before.max()))
+        loss = self.loss.between(after + 1, seen + 4)
+        values = np.where(np.isfinite(loss.values), loss.values, np.inf)
+        for at, step in enumerate(loss.steps.tolist()):
+            if step <= seen and values[at] > high and np.median(values[at : at + 5]) > high:
+                return int(step)
+        return seen
 
     @cached_property
     def first_nonfinite_loss(self) -> int | None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from inspector.diagnosis.drawing import over_steps
 from inspector.diagnosis.finding import Evidence, Finding
-from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import set_lr
 from inspector.events import Level
@@ -59,6 +59,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         title=f"Weights move by {moving:.1e} of their size a step; the loss "
         f"{'fell' if fall >= 0 else 'rose'} by {abs(fall):.1%}.",
         confidence=0.8 if sure else 0.4,
+        step=_slowed_at(ratios, limits["note"]),
         evidence=(
             Evidence(
                 statistic="median update ratio ‖Δw‖/‖w‖",
@@ -95,6 +96,14 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             else ()
         ),
     )
+
+
+def _slowed_at(ratios: Curve, limit: float) -> int:
+    """The first measured step after the last one that moved the weights; 0 if none ever did."""
+    moved = np.flatnonzero(ratios.values > limit)
+    if not len(moved) or moved[-1] + 1 == len(ratios):
+        return 0
+    return int(ratios.steps[moved[-1] + 1])
 
 
 def _dropped(run: Observations, limits: Thresholds) -> Finding | None:

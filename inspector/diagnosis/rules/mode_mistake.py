@@ -17,6 +17,7 @@ from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 
 CODE = "mode_mistake"
+_LONG = 50  # training passes in train mode, after which the mistake is one of the past
 
 
 @register(CODE, eval_passes=5, often=0.5)
@@ -27,7 +28,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     module = str(modes["sensitive"][0])
     in_eval, passes = list(modes["eval_steps"]), int(modes["training_passes"])
     if len(in_eval) >= min(limits["eval_passes"], 0.5 * passes) and in_eval:
-        yield _training_in_eval(module, in_eval)
+        over = modes.get("passes_since_eval", 0) >= _LONG and len(in_eval) > limits["eval_passes"]
+        yield _training_in_eval(module, in_eval, over=over)
         return
     validated = _validation_in_train(run, limits["often"])
     if validated:
@@ -45,12 +47,14 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _training_in_eval(module: str, steps: list[int]) -> Finding:
+def _training_in_eval(module: str, steps: list[int], *, over: bool) -> Finding:
     return Finding(
         code=CODE,
-        level="warning",
-        title=f"The model trains in eval mode from step {steps[0]} on.",
-        confidence=0.93,
+        level="note" if over else "warning",
+        title=f"The model trained in eval mode from step {steps[0]} to {steps[-1]}."
+        if over
+        else f"The model trains in eval mode from step {steps[0]} on.",
+        confidence=0.4 if over else 0.93,
         module=module,
         step=steps[0],
         evidence=(

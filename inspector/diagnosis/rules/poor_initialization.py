@@ -123,9 +123,8 @@ def _harmed(run: Observations, row: dict[str, Any], limits: Thresholds) -> bool:
     gain = (facts["rms"] or 0.0) * math.sqrt(row["start"].get("fan_in") or 1.0)
     if facts["spread"] < _ALIKE or not limits["small"] <= gain <= limits["large"]:
         return True
-    step = run.began(facts["after"], facts["seen"])
     before = run.loss.between(facts["after"] - 30, facts["after"]).median()
-    return bool(run.loss.between(step, step + 4).median() > 2 * before)
+    return bool(run.loss.between(facts["seen"], facts["seen"] + 4).median() > 2 * before)
 
 
 def _factor(facts: dict[str, Any]) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 
 from inspector.diagnosis.drawing import as_bars
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
-from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
 
@@ -169,8 +169,16 @@ def _power(number: float) -> str:
 
 
 def _faded_at(run: Observations, name: str) -> int:
-    """The step from which the gradient norm stays under a thousandth of its greatest value."""
-    norms = run.series("grad_norm", name).finite
+    """The step from which the gradient norm stays under a thousandth of its greatest value.
+
+    Where it was not measured, the first of the latest steps that were examined.
+    """
+    known = run.series("grad_norm", name).finite
+    examined = run.part("timeline").get("steps") or [0]
+    return _falls_at(known) or int(examined[-_HALF:][0])
+
+
+def _falls_at(norms: Curve) -> int:
     if not len(norms):
         return 0
     last = int(np.flatnonzero(norms.values >= 1e-3 * norms.values.max())[-1])
