@@ -97,9 +97,7 @@ def train(
 
 @app.command()
 def fork(
-    run: Annotated[
-        str, typer.Argument(help="RUN, RUN@STEP, RUN@last, RUN@best or RUN@earliest.")
-    ],
+    run: Annotated[str, typer.Argument(help="RUN, RUN@STEP, RUN@last, RUN@best or RUN@earliest.")],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="key=value, such as lr=0.01, clip=norm or schedule=cosine."),
