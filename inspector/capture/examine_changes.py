@@ -28,8 +28,8 @@ class Change:
     """
 
     __slots__ = (
-        "_last", "_per_step", "_rms", "_seen", "_trained", "_version", "_with", "_without",
-        "rewritten", "stopped",
+        "_last", "_learning", "_per_step", "_rms", "_seen", "_trained", "_version", "_with",
+        "_without", "rewritten", "stopped",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -40,6 +40,7 @@ class Change:
         self._last = -1
         self._seen = -1
         self._version = self._per_step = 0
+        self._learning = True  # in the first burst: how much a step raises the version
         self._rms: float | None = None
 
     def look(self, tensor: Tensor, step: int, rms: float | None) -> None:
@@ -63,7 +64,7 @@ class Change:
             if writes > 0 and self._per_step:
                 self._compare(tensor, rms, step)
             self._rms = rms
-        if self._last >= 0 and self._last == step - 1:
+        if self._learning and self._last >= 0 and self._last == step - 1:
             self._per_step = max(self._per_step, tensor._version - self._version)
         self._version, self._last = tensor._version, step
 
@@ -86,6 +87,7 @@ class Change:
         """What comes now is compared with what came before."""
         if self._with and not self._without:
             self._trained = self._last
+        self._learning &= self._per_step == 0
         self._with = self._without = 0
 
     def row(self) -> dict[str, Any]:
