@@ -58,7 +58,7 @@ from inspector.timemachine.machine import TimeMachine
 _POLL_SECONDS = 0.05
 _AGREE_SECONDS = 0.005
 _BEAT_SECONDS = 0.5
-_SLOW_SECONDS = 0.25
+_SLOW_SECONDS = 1.0
 _CONTEXT = ("epoch", "samples")  # in force until they are given again
 _LATE = (
     "No backward pass through the model was noticed, so gradients are measured right before the "
