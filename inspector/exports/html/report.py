@@ -14,6 +14,7 @@ from inspector.config import RunConfig
 from inspector.diagnosis.finding import Finding, Remedy
 from inspector.diagnosis.ranks import OneRank
 from inspector.events import StoredEvent
+from inspector.exports.by_hand import by_hand
 from inspector.exports.formats import Made, Request
 from inspector.exports.html import figures as draw
 from inspector.exports.html.figures import Chart, Marker
@@ -97,7 +98,7 @@ def report(run: Run) -> str:
         status=run.status,
         tone=_TONES.get(run.status, "critical"),
         what=_what(run, events),
-        figures_of_run=_key_figures(run, events),
+        figures_of_run=_key_figures(run),
         findings=findings,
         charts=charts,
         matrices=matrices,
@@ -172,7 +173,7 @@ def _title(config: dict[str, Any]) -> str:
     return f"{catalog.title(model)} on {title.lower() if data in catalog.DATA else title}"
 
 
-def _key_figures(run: Run, events: list[StoredEvent]) -> list[tuple[str, str]]:
+def _key_figures(run: Run) -> list[tuple[str, str]]:
     figures = []
     beat = run.heartbeat
     if beat is not None:
@@ -192,7 +193,7 @@ def _key_figures(run: Run, events: list[StoredEvent]) -> list[tuple[str, str]]:
     table = module_view.totals(module_view.recorded(run))
     if table.parameters:
         figures.append(("parameters", f"{table.parameters:,}"))
-    changes = sum(stored.event.kind == "command_applied" for stored in events)
+    changes = len(by_hand(run).changes)
     if changes:
         figures.append(("changes by hand", str(changes)))
     return figures
