@@ -78,13 +78,20 @@ class HistogramSchedule:
 
     def __init__(self) -> None:
         self._step = -_EVERY_STEPS
+        self._cost = 0.0
         self._just = False
         self._due = 0.0
         self._turn = 0
 
-    def begins(self, step: int) -> bool:
-        """Whether histograms are taken in this full step; asked once for each."""
-        early = step - self._step < _EVERY_STEPS or time.monotonic() < self._due
+    def begins(self, step: int, bare: float | None = None) -> bool:
+        """Whether histograms are taken in this full step; asked once for each.
+
+        Args:
+            bare: seconds of a step without watching, where known: the budget is a share of the
+                time that is trained, in which pauses do not count.
+        """
+        spacing = max(_EVERY_STEPS, self._cost / (_SHARE * bare) if bare else 0)
+        early = step - self._step < spacing or time.monotonic() < self._due
         self._just = not early and not self._just
         if self._just:
             self._step = step
@@ -92,7 +99,8 @@ class HistogramSchedule:
 
     def ended(self, seconds: float) -> None:
         """Notes what the histograms of a step cost."""
-        self._due = time.monotonic() + max(_EVERY_SECONDS, seconds / _SHARE)
+        self._cost = seconds
+        self._due = time.monotonic() + _EVERY_SECONDS
         self._turn += 1
 
     def pick(self, size: int) -> Sequence[int]:

@@ -426,7 +426,7 @@ class Observer:
             self._refresh_at = step + _REFRESH_STEPS
             self._refresh()
         was_full, self.full = self.full, self.schedule.is_full(step)
-        wanted = self.full and step > 0 and self._turns.schedule.begins(step)
+        wanted = self.full and step > 0 and self._turns.schedule.begins(step, self.schedule.bare)
         if not self.full and not was_full and self._quiet and self._landing.held is None:
             return
         self._turns.batch = HistogramBatch() if wanted else None

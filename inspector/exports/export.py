@@ -40,7 +40,8 @@ def export(
     Args:
         to: a key of ``formats.FORMATS``.
         out: the file (or folder) to write, or an existing folder in which it gets the run's
-            name; by default the present folder. A folder's ``out`` may end in ``.zip``.
+            name, unless that is empty and a folder is exported; by default the present folder.
+            A folder's ``out`` may end in ``.zip``.
         checkpoint: whose weights a model format takes.
         form: shape of the tables.
         force: replace what is there.
@@ -68,9 +69,7 @@ def export(
             made = _make(wanted, Request(run=run, out=part, checkpoint=checkpoint, form=form))
             if packed:
                 part = Path(shutil.make_archive(str(part), "zip", part.parent, part.name))
-            if target.is_dir():
-                shutil.rmtree(target)
-            part.replace(target)
+            _put(part, target)
     except OSError as error:
         raise ExportError(
             f"Expected to write {target}, but got: {error.strerror or error}; choose another place "
@@ -86,6 +85,17 @@ def destination(run: Run, wanted: Format, out: Path | None) -> Path:
     if out is None:
         return Path(name)
     return out / name if out.is_dir() and not (wanted.folder and not any(out.iterdir())) else out
+
+
+def _put(part: Path, target: Path) -> None:
+    """An empty folder is filled, not replaced: somebody may stand in it."""
+    if target.is_dir() and part.is_dir() and not any(target.iterdir()):
+        for child in part.iterdir():
+            child.replace(target / child.name)
+        return
+    if target.is_dir():
+        shutil.rmtree(target)
+    part.replace(target)
 
 
 def _make(wanted: Format, request: Request) -> Made:

@@ -112,6 +112,7 @@ def _what(config: RunConfig, version: int) -> dict[str, Any]:
         help="A built-in source, your own, or torchvision:NAME for any of torchvision.datasets "
         "whose targets are classes, such as torchvision:Food101.",
     )
+    data = _meant(data, sources)
     source = catalog.DATA.get(data)
     if source:
         size = f" Fetches {source.download_bytes / 1e6:.0f} MB once."
@@ -207,6 +208,14 @@ def _where(config: RunConfig, version: int) -> dict[str, Any]:
             config.controls, on_nonfinite="pause" if pause else "continue"
         ),
     }
+
+
+def _meant(typed: str, options: list[str]) -> str:
+    """The option whose title begins with what was typed; otherwise the text as it is."""
+    if typed in options:
+        return typed
+    start = typed.strip().casefold()
+    return next((one for one in options if _title(one).casefold().startswith(start)), typed)
 
 
 def _title(name: str) -> str:

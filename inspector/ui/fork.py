@@ -126,6 +126,7 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
     for name, step in steps.items():
         places[name] = f"{'checkpoint' if name.isdecimal() else name} · step {step:,}"
     now = in_force(run.config, run.events())
+    going = st.session_state.pop(f"{key}/going", None)  # a second click must not make a second run
     with st.form(key, border=False, enter_to_submit=False):
         place, lr, clip, schedule, more = st.columns([1.3, 1, 1, 1, 1], vertical_alignment="bottom")
         at = place.selectbox(
@@ -149,13 +150,20 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
         with st.container(horizontal=True):
             forked = st.form_submit_button(
                 "Fork", type="primary", icon=":material/fork_right:", key=f"{key}/fork",
+                disabled=going is not None,
                 help="A second run on the same batches and random numbers, with the settings "
                 "above; the first stays as it is.",
             )  # fmt: skip
             resumed = st.form_submit_button(
                 "Resume", icon=":material/resume:", key=f"{key}/resume",
+                disabled=going is not None,
                 help="A run that goes on exactly as this one would have, whatever is set above.",
             )  # fmt: skip
+    if going is not None:
+        chosen, wanted = going
+        _start(run.name, chosen, wanted, key)
+    elif said := st.session_state.pop(f"{key}/refused", ""):
+        st.error(escape(said), icon=":material/block:")
     if not (forked or resumed) or at is None:
         return
     beat = run.heartbeat
@@ -163,7 +171,8 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
     if not extent and beat and beat.total_steps is not None and reached >= beat.total_steps:
         extent = reached
     length = {"steps": int(reached + extent)} if extent else {}
-    _start(run.name, at, {**(changes if forked else {}), **length})
+    st.session_state[f"{key}/going"] = at, {**(changes if forked else {}), **length}
+    st.rerun()
 
 
 def _in_memory(run: Run, chosen: str | None, steps: Mapping[str, int]) -> dict[str, str]:
@@ -205,7 +214,7 @@ def _settings(
     return changes
 
 
-def _start(run: str, at: str, changes: dict[str, Any]) -> None:
+def _start(run: str, at: str, changes: dict[str, Any], key: str) -> None:
     from inspector.training.forking import fork  # imports torch: only when something is trained
 
     try:
@@ -218,8 +227,8 @@ def _start(run: str, at: str, changes: dict[str, Any]) -> None:
                 progress=lambda text, _share: status.update(label=text),
             )
     except InspectorError as error:
-        st.error(escape(str(error)), icon=":material/block:")
-        return
+        st.session_state[f"{key}/refused"] = str(error)
+        st.rerun()
     pages = st.session_state["pages"]
     if "compare" not in pages:
         runs.watch(name)

@@ -153,6 +153,30 @@ def test_what_cannot_go_on_is_said_where_the_button_was_pressed(runs_dir: Path) 
     assert "cannot be read" in app.error[0].value
 
 
+def test_a_second_click_makes_no_second_run(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inspector.training import forking
+
+    recorded(runs_dir, "done")
+    seen: list[bool] = []
+    app = AppTest.from_function(panel, default_timeout=60)
+
+    def fork(*_args: Any, **_kwargs: Any) -> str:
+        seen.append(True)
+        raise ConfigError("Nothing was forked here.")
+
+    monkeypatch.setattr(forking, "fork", fork)
+    app.session_state["of"] = "done"
+    app.run()
+    app.button[0].click().run()
+    assert seen == [True]
+    assert "Nothing was forked here" in app.error[0].value
+    assert not app.button[0].disabled
+    app.run()
+    assert seen == [True] and not app.error
+
+
 def test_one_is_kept_and_the_other_lies_in_the_trash(runs_dir: Path) -> None:
     recorded(runs_dir, "one")
     recorded(runs_dir, "two")

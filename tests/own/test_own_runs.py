@@ -182,6 +182,16 @@ def test_an_own_step_is_insisted_on(points: Path, net: Path) -> None:
         build_task(RunConfig(task="per_pixel"))
 
 
+@pytest.mark.parametrize("given", ["model", "model, batch, ctx", "*, model, batch"])
+def test_a_step_that_cannot_be_called_is_refused_before_the_start(
+    tmp_path: Path, given: str
+) -> None:
+    path = tmp_path / "steps.py"
+    path.write_text(f"def data(): return []\ndef training_step({given}): return 0\n")
+    with pytest.raises(ConfigError, match=r"Expected training_step\(model, batch\), but it is"):
+        build_task(RunConfig(data=f"file:{path}:data"))
+
+
 def test_the_test_part_is_looked_at_once(points: Path, net: Path, tmp_path: Path) -> None:
     run = train(configured(points, net, test=0.2, normalize=True, steps=30), tmp_path / "runs")
     assert len(run.series("test_loss").values) == 1

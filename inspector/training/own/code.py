@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,13 +73,10 @@ def find_own(config: RunConfig) -> OwnCode:
             "The task own needs a function training_step(model, batch) in the source of the model "
             "or of the data, but there is none; add it, or choose another task."
         )
-    return OwnCode(
-        model,
-        data,
-        step,
-        _function("validation_step", found) if step else None,
-        Sources.of(found),
-    )
+    validation_step = _function("validation_step", found) if step else None
+    for function in (step, validation_step):
+        _check_signature(function)
+    return OwnCode(model, data, step, validation_step, Sources.of(found))
 
 
 def keep(sources: dict[str, str], run_path: Path) -> None:
@@ -92,6 +90,24 @@ def keep(sources: dict[str, str], run_path: Path) -> None:
         path = run_path / "blobs" / FOLDER / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
+
+
+def _check_signature(function: Callable[..., Any] | None) -> None:
+    """Raises ConfigError where a function cannot be called with the model and a batch."""
+    if function is None:
+        return
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # not known, such as of a function in C
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        name = getattr(function, "__name__", "the step")
+        raise ConfigError(
+            f"Expected {name}(model, batch), but it is {name}{signature}: {error}; give further "
+            "parameters a default."
+        ) from error
 
 
 def _function(name: str, found: list[Loaded]) -> Callable[..., Any] | None:
