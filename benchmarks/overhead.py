@@ -60,8 +60,8 @@ def measure(
             print(f"{name} raises: {error!s:.80}", flush=True)
             steps.pop(name, None)
     length = max(3, int(block_seconds / block(steps["bare"], device, 10)[0]))
-    for name in steps:  # the automatic schedule settles in its first seconds
-        if "automatic" in name:
+    for name in steps:  # the schedule settles, and the program is examined, in the first steps
+        if name.startswith("inspector"):
             block(steps[name], device, max(SETTLED, min(2000, length * 20)))
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     bases: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}

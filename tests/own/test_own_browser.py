@@ -117,6 +117,7 @@ def test_a_broken_row_is_named_and_mended(page: Any, folder: Path) -> None:
 
 
 def test_it_trains_with_its_own_modules_on_screen(page: Any, app: App, folder: Path) -> None:
+    page.locator("[data-test-script-state=notRunning]").first.wait_for()  # drawn once more
     page.get_by_text("More: weights, task, split, loading").click()
     page.get_by_text("Normalise by the training part").click()
     page.get_by_text("The settings have changed since the last check").wait_for()

@@ -167,9 +167,11 @@ def _drawn(relative: Curve, *limits: tuple[float, str]) -> Drawing:
 
 def _is_over(run: Observations, relative: Curve, step: int) -> bool:
     """Whether gradients and loss have long been again what they were before a jump."""
-    before, late = relative.between(0, step - 1), relative.between(step + _LONG, run.last_step)
     loss = run.loss.between(step - 30, step - 1).median()
-    calm = len(late) >= 8 and late.values[-8:].max() < 2 * before.values[-20:].max()
+    calm = False  # by themselves, or beside a loss that may have fallen to next to nothing since
+    for sizes in (run.grad_norm, relative):
+        before, late = sizes.between(0, step - 1), sizes.between(step + _LONG, run.last_step)
+        calm |= len(late) >= 8 and late.values[-8:].max() < 2 * before.values[-20:].max()
     return bool(calm and run.loss_at_end() <= max(1.5 * loss, 0.1 * (run.floor or 0.0)))
 
 

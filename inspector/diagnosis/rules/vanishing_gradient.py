@@ -105,7 +105,7 @@ def _squashed(run: Observations, weights: list[dict[str, Any]], limit: float) ->
     if form is None:
         return None
     before = _first_over_largest(run, weights, form["seen"] - 1)
-    now = _first_over_largest(run, weights, form["seen"] + _HALF)
+    now = _first_over_largest(run, weights, form["seen"] + 2 * _HALF)  # two bursts may be one
     if not now or before < limit * now:
         return None
     first, step = weights[0], run.began(form["after"], form["seen"])
