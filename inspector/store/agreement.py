@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inspector.commands import Command
+from inspector.store.database import open_shared
 from inspector.store.layout import AGREEMENT_FILE
 
 PATIENCE_SECONDS = 30.0
@@ -196,21 +197,17 @@ class Agreement:
 
     def end(self) -> None:
         """This rank makes no further steps: the others need not wait for it."""
-        with contextlib.suppress(sqlite3.Error, OSError):
-            db = sqlite3.connect(self._path, timeout=5, isolation_level=None)
-            with contextlib.closing(db):
-                db.executescript(_SCHEMA)
-                db.execute("INSERT OR IGNORE INTO ended VALUES (?)", (self._rank,))
+        with (
+            contextlib.suppress(sqlite3.Error, OSError),
+            contextlib.closing(open_shared(self._path, _SCHEMA, timeout=5)) as db,
+        ):
+            db.execute("INSERT OR IGNORE INTO ended VALUES (?)", (self._rank,))
 
     # ------------------------------------------------------------ the file
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
-            db = sqlite3.connect(self._path, timeout=1, isolation_level=None)
-            # A rollback journal: seldom written, and good on every file system.
-            db.execute("PRAGMA journal_mode = TRUNCATE")
-            db.executescript(_SCHEMA)
-            self._db = db
+            self._db = open_shared(self._path, _SCHEMA, timeout=1)
         return self._db
 
     def close(self) -> None:

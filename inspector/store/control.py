@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from inspector.commands import Command
 from inspector.errors import StoreError
+from inspector.store.database import open_shared
 from inspector.store.layout import CONTROL_FILE
 
 _SCHEMA = (
@@ -53,13 +54,7 @@ class ControlWriter:
     def _open(self) -> sqlite3.Connection:
         if self._db is None or not self._path.exists():
             self._close()
-            db = sqlite3.connect(
-                self._path, timeout=10, isolation_level=None, check_same_thread=False
-            )
-            # A rollback journal: tiny, seldom written, and good on every file system.
-            db.execute("PRAGMA journal_mode = TRUNCATE")
-            db.execute(_SCHEMA)
-            self._db = db
+            self._db = open_shared(self._path, _SCHEMA)
         return self._db
 
     def _close(self) -> None:

@@ -38,6 +38,26 @@ def open_writer(path: Path) -> sqlite3.Connection:
     return db
 
 
+def open_shared(path: Path, schema: str, *, timeout: float = 10.0) -> sqlite3.Connection:
+    """A connection to a small file that several processes write, with its tables made.
+
+    A rollback journal: seldom written, and good on every file system.
+
+    Args:
+        timeout: seconds that another writer is waited for.
+
+    Raises sqlite3.Error when the place cannot be written.
+    """
+    db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = TRUNCATE")
+        db.executescript(schema)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
 def close_writer(db: sqlite3.Connection) -> None:
     """Checkpoints and closes; a file that nobody reads becomes one plain file without WAL."""
     try:

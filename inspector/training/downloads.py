@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import pickle
+import socket
 import struct
 import tarfile
 import urllib.request
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,13 +125,28 @@ def fetch(
             name = algorithm.upper()
             reasons.append(f"{url}: expected {name} {digest}, but got {received}")
         except (OSError, ValueError) as error:
-            reasons.append(f"{url}: {error}")
+            reasons.append(f"{url}: {reason(error)}")
         finally:
             partial.unlink(missing_ok=True)
     raise DataError(
         f"Cannot download {path.name} ({'; '.join(reasons)}); connect to the internet, or put the "
         f"file at {path}, or {otherwise}."
     )
+
+
+def reason(error: Exception) -> str:
+    """Why nothing was received, in words; what else went wrong, as it says itself."""
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(error, HTTPError):
+        return f"the server answered {error.code} {error.reason}".rstrip()
+    if isinstance(cause, socket.gaierror):
+        return "the server's name cannot be looked up: this machine seems to be offline"
+    if isinstance(cause, ConnectionRefusedError):
+        return "the connection was refused"
+    if isinstance(cause, TimeoutError):
+        return "the server did not answer in time"
+    text = (getattr(cause, "strerror", None) or str(cause)).strip().rstrip(".")
+    return " ".join(text.split())[:300] or type(error).__name__
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

@@ -10,9 +10,11 @@ import os
 import threading
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from PIL import Image, ImageOps
 from inspector.errors import ConfigError, DataError
 from inspector.training import downloads
 from inspector.training.downloads import Progress
-from inspector.training.own.files import MEMORY
+from inspector.training.own.images import fill, room
 from inspector.training.samples import Source
 from inspector.training.torchvision_sets import (
     PREFIX,
@@ -34,8 +36,7 @@ from inspector.training.torchvision_sets import (
 )
 
 _PROBED = 16
-_BLOCK = 256
-_downloading = threading.Lock()
+_downloading = threading.RLock()
 
 
 def load_torchvision(name: str, args: dict[str, Any], progress: Progress | None = None) -> Source:
@@ -68,9 +69,10 @@ def _build(
     fetches = "download" in constructor(cls)
     extra = {"download": True} if fetches else {}
     data = f"{PREFIX}{name}"
+    missed: list[_Missed] = []
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _reporting(progress):
+        with _reporting(progress), _noting(missed):
             return cls(str(root), **extra, **given)
     except ImportError as error:
         missing = error.name or str(error)
@@ -82,16 +84,35 @@ def _build(
             raise _damaged(data, root, error) from error
         raise ConfigError(f"{data} refuses its arguments: {_first(error)}.") from error
     except (OSError, RuntimeError) as error:
+        if missed:
+            raise DataError(missed[-1].sentence(data)) from error
         if fetches:
             raise DataError(
-                f"Cannot download {data} ({_first(error)}); connect to the internet, or put its "
-                f"files in {root}, or choose data that needs no download, such as digits."
+                f"Cannot download {data} ({downloads.reason(error)}); connect to the internet, or "
+                f"put its files in {root}, or choose data that needs no download, such as digits."
             ) from error
         raise DataError(
             f"torchvision does not download {name}; put its files in {root} ({_first(error)})."
         ) from error
     except Exception as error:  # what a damaged archive or pickle raises is anybody's guess
         raise _damaged(data, root, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Missed:
+    """A file that could not be downloaded."""
+
+    url: str
+    file: Path
+    why: str
+
+    def sentence(self, data: str) -> str:
+        host = urlsplit(self.url).hostname
+        return (
+            f"Cannot download {self.file.name} for {data} from {host}: {self.why}; connect to the "
+            f"internet, or put that file in {self.file.parent}, or choose data that needs no "
+            "download, such as digits."
+        )
 
 
 def _damaged(data: str, root: Path, error: Exception) -> DataError:
@@ -121,25 +142,18 @@ def _read(
         )
     width, height = (pixels, pixels) if pixels else first[0][0].size
     channels = 1 if grey else 3
-    needed = len(rows) * channels * width * height
-    if needed > MEMORY:
-        raise DataError(
-            f"{len(rows):,} images of {PREFIX}{name} need {needed:,} bytes, more than the "
-            f"{MEMORY:,} that fit; set a smaller pixels, or a limit."
-        )
-    images: NDArray[np.uint8] = np.empty((len(rows), channels, height, width), np.uint8)
+    images = room(
+        (len(rows), channels, height, width),
+        f"of {PREFIX}{name}",
+        "set a smaller pixels, or a limit",
+    )
     labels = np.empty(len(rows), np.int64)
 
     def take(place: int) -> None:
         image, labels[place] = _sample(dataset, rows[place], name)
         images[place] = _array(image, (width, height), channels, name, rows[place], pixels)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(rows), _BLOCK):
-            end = min(start + _BLOCK, len(rows))
-            list(pool.map(take, range(start, end)))
-            if progress:
-                progress(f"Reading {name} …", end / len(rows))
+    fill(take, len(rows), partial(progress, f"Reading {name} …") if progress else None)
     least = int(labels.min())
     if least < 0:
         raise DataError(no_classes(name, f"{least} where no class is known"))
@@ -209,12 +223,12 @@ def _reporting(progress: Progress | None) -> Iterator[None]:
 
     def retrieve(url: str, filename: str | Path, chunk_size: int = 0) -> None:  # noqa: ARG001
         request = urllib.request.Request(url, headers={"User-Agent": utils.USER_AGENT})
-        partial = Path(f"{filename}.{os.getpid()}.part")
+        part = Path(f"{filename}.{os.getpid()}.part")
         try:
-            downloads.receive(request, partial, progress)
-            partial.replace(filename)
+            downloads.receive(request, part, progress)
+            part.replace(filename)
         finally:
-            partial.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
     with _downloading:
         utils._urlretrieve = retrieve
@@ -222,3 +236,30 @@ def _reporting(progress: Progress | None) -> Iterator[None]:
             yield
         finally:
             utils._urlretrieve = original
+
+
+@contextlib.contextmanager
+def _noting(missed: list[_Missed]) -> Iterator[None]:
+    """Notes the files that do not come, until one does (torchvision tries several servers).
+
+    A few sets download past this function: nothing is noted of theirs.
+    """
+    from torchvision.datasets import utils
+
+    original = utils.download_url
+
+    def download(url: str, root: Any, filename: Any = None, *args: Any, **more: Any) -> None:
+        try:
+            original(url, root, filename, *args, **more)
+            missed.clear()
+        except Exception as error:
+            file = Path(root).expanduser() / (filename or url.rsplit("/", 1)[-1])
+            missed.append(_Missed(url, file, downloads.reason(error)))
+            raise
+
+    with _downloading:
+        utils.download_url = download
+        try:
+            yield
+        finally:
+            utils.download_url = original

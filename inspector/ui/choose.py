@@ -11,6 +11,7 @@ from inspector import catalog
 from inspector.config import LOSSES, OPTIMIZER_TITLES, OPTIMIZERS, RunConfig
 from inspector.errors import InspectorError
 from inspector.ui.context import escape
+from inspector.ui.fields import collecting, number_field
 from inspector.ui.own import OWN
 from inspector.ui.own.augment import augment_fields
 from inspector.ui.own.check import check_panel
@@ -25,6 +26,18 @@ _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 def choose(config: RunConfig) -> RunConfig | None:
     """The configuration as filled in, or None while a value cannot be used (the form says why)."""
+    with collecting() as refused:
+        made = _filled(config)
+    if made is None or refused:
+        return None
+    misfit = catalog.fits(made.model, made.data)
+    if misfit:
+        st.warning(escape(misfit), icon=":material/info:")
+    check_panel(made)
+    return made
+
+
+def _filled(config: RunConfig) -> RunConfig | None:
     # A new version gives all widgets new keys, so that a loaded preset fills them afresh.
     version = st.session_state.get("draft_version", 0)
     what, how, where = st.columns(3, gap="medium")
@@ -45,15 +58,10 @@ def choose(config: RunConfig) -> RunConfig | None:
         if practices is None:
             return None
         made = dataclasses.replace(made, **practices)
-        made = dataclasses.replace(made, **augment_fields(made, version))
+        return dataclasses.replace(made, **augment_fields(made, version))
     except InspectorError as error:
         st.error(escape(str(error)), icon=":material/block:")
         return None
-    misfit = catalog.fits(made.model, made.data)
-    if misfit:
-        st.warning(escape(misfit), icon=":material/info:")
-    check_panel(made)
-    return made
 
 
 def _forgotten(config: RunConfig, fields: dict[str, Any]) -> dict[str, Any]:
@@ -133,17 +141,19 @@ def _how(config: RunConfig, version: int) -> dict[str, Any]:
         format_func=lambda name: OPTIMIZER_TITLES[name],
         key=f"optimizer/{version}",
     )
-    lr = st.number_input("Learning rate", 0.0, None, config.lr, format="%.6g", key=f"lr/{version}")
-    momentum = st.number_input(
+    lr = number_field(
+        "Learning rate", float(config.lr), least=0.0, format="%.6g", key=f"lr/{version}"
+    )
+    momentum = number_field(
         "Momentum",
-        0.0,
-        0.999,
-        config.momentum,
+        float(config.momentum),
+        least=0.0,
+        most=0.999,
         key=f"momentum/{version}",
         help="For Adam and AdamW this is β₁, and 0 means PyTorch's default of 0.9.",
     )
-    decay = st.number_input(
-        "Weight decay", 0.0, None, config.weight_decay, format="%.6g", key=f"decay/{version}"
+    decay = number_field(
+        "Weight decay", float(config.weight_decay), least=0.0, format="%.6g", key=f"decay/{version}"
     )
     loss = st.selectbox(
         "Loss",
@@ -162,7 +172,7 @@ def _how(config: RunConfig, version: int) -> dict[str, Any]:
 
 
 def _where(config: RunConfig, version: int) -> dict[str, Any]:
-    batch = st.number_input("Batch size", 1, None, config.batch_size, key=f"batch/{version}")
+    batch = number_field("Batch size", config.batch_size, least=1, key=f"batch/{version}")
     by_steps = st.segmented_control(
         "Length in",
         ["epochs", "steps"],
@@ -170,14 +180,13 @@ def _where(config: RunConfig, version: int) -> dict[str, Any]:
         required=True,
         key=f"unit/{version}",
     )
-    length = st.number_input(
+    length = number_field(
         by_steps.capitalize(),
-        1,
-        None,
         (config.steps or 1000) if by_steps == "steps" else config.epochs,
+        least=1,
         key=f"{by_steps}/{version}",
     )
-    seed = st.number_input("Seed", 0, None, config.seed, key=f"seed/{version}")
+    seed = number_field("Seed", config.seed, least=0, key=f"seed/{version}")
     device = st.selectbox(
         "Device",
         _DEVICES if config.device in _DEVICES else (*_DEVICES, config.device),

@@ -16,6 +16,7 @@ from inspector.ui import context, runs
 from inspector.ui.checks import checks_panel
 from inspector.ui.commanding import send
 from inspector.ui.context import escape
+from inspector.ui.fields import collecting, number_field
 from inspector.views.checkpoints import Checkpoint, checkpoints, lineage, snapshots
 from inspector.views.controls import in_force
 from inspector.views.newest import newest
@@ -139,14 +140,16 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
             if live
             else None,
         )
-        changes = _settings(run, now, key, lr, clip, schedule)
-        extent = more.number_input(
-            "Further steps",
-            min_value=0,
-            value=0,
-            key=f"{key}/more",
-            help="0 trains to where the run itself ends; from its end, as many steps again.",
-        )
+        with collecting() as refused:
+            changes = _settings(run, now, key, lr, clip, schedule)
+            extent = number_field(
+                "Further steps",
+                0,
+                least=0,
+                place=more,
+                key=f"{key}/more",
+                help="0 trains to where the run itself ends; from its end, as many steps again.",
+            )
         with st.container(horizontal=True):
             forked = st.form_submit_button(
                 "Fork", type="primary", icon=":material/fork_right:", key=f"{key}/fork",
@@ -164,7 +167,7 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
         _start(run.name, chosen, wanted, key)
     elif said := st.session_state.pop(f"{key}/refused", ""):
         st.error(escape(said), icon=":material/block:")
-    if not (forked or resumed) or at is None:
+    if not (forked or resumed) or at is None or refused:
         return
     beat = run.heartbeat
     reached = beat.step if at == _NOW and beat else steps.get(at, int(at) if at.isdecimal() else 0)
@@ -193,8 +196,8 @@ def _settings(
     measured = newest(run, "lr")
     rate = f"{measured[1]:.4g}" if measured else _AS_IT_IS
     changes: dict[str, Any] = {}
-    wanted = lr.number_input(
-        "Learning rate", min_value=0.0, value=None, format="%g", placeholder=rate, key=f"{key}/lr"
+    wanted = number_field(
+        "Learning rate", None, least=0.0, place=lr, format="%g", placeholder=rate, key=f"{key}/lr"
     )
     if wanted is not None:
         changes["lr"] = wanted

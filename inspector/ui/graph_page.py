@@ -13,6 +13,7 @@ from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
 from inspector.ui import graph_side
 from inspector.ui.context import LIVE, escape
+from inspector.ui.fields import number_field
 from inspector.ui.graph import graph_picture
 from inspector.ui.graph_state import (
     DIRECTIONS,
@@ -188,8 +189,8 @@ def _every(run: Run) -> None:
     now = in_force(run.config, run.events()).graph_every
     label = f"every {now:,} steps" if now else "every …"
     with st.popover(label):
-        wanted = st.number_input(
-            "Capture every so many steps (0: on demand only)", 0, 1_000_000, now,
+        wanted = number_field(
+            "Capture every so many steps (0: on demand only)", now, least=0, most=1_000_000,
             key=f"graph/{run.name}/every",
         )  # fmt: skip
         if st.button("Set", key="graph/every/set", disabled=wanted == now):

@@ -17,6 +17,11 @@ _STYLE = """<style>
 .stMainBlockContainer { padding: 4rem 2rem 2rem 2rem; }
 [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; margin-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-bottom: 1rem; }
+/* Streamlit says why a number is refused to screen readers only; everybody may read it. */
+.stNumberInput span[id$="-validation-error"] { position: static !important; width: auto !important;
+  height: auto !important; margin: 0.25rem 0 0 !important; clip: auto !important;
+  white-space: normal !important; display: block; color: var(--st-red-text-color, #b3243a);
+  font-size: 0.875rem; }
 </style>"""
 
 # file in pages/: title, whether the page looks at one run

@@ -34,14 +34,17 @@ def start_page() -> None:
                 key="start",
                 help="Stops the run that is going, then starts this one." if busy else None,
             )
-    if pressed:
-        runs.start_and_watch(config)
+    said = st.container()
     with st.expander("Choose model, data and optimizer", icon=":material/tune:"):
         changed = choose(config)
         if changed is not None and changed != config:
             st.session_state["draft"] = changed
-            st.rerun()
+            if not pressed:
+                st.rerun()
         checks_panel(config, "start")
+    if pressed:
+        with said:
+            _start(changed)
     st.subheader("Presets")
     for group in dict.fromkeys(preset.group for preset in PRESETS):
         presets = [preset for preset in PRESETS if preset.group == group]
@@ -52,6 +55,18 @@ def start_page() -> None:
             f"{group} ({len(presets)})", icon=":material/school:", key=f"group-{group}"
         ):
             _gallery(presets, config)
+
+
+def _start(config: RunConfig | None) -> None:
+    """Starts what the form holds by now, which a click may have followed at once."""
+    if config is None:
+        st.error(
+            "Nothing was started: the form below holds a value that cannot be used, or lacks one; "
+            "it says which beside the field.",
+            icon=":material/block:",
+        )
+        return
+    runs.start_and_watch(config)
 
 
 def _gallery(presets: list[Preset], config: RunConfig) -> None:

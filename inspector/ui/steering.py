@@ -12,12 +12,13 @@ from typing import Any
 
 import streamlit as st
 
-from inspector.commands import Command, Controls, Name
+from inspector.commands import Command, Controls, Name, check
 from inspector.errors import CommandError, StoreError
 from inspector.events import CommandApplied, CommandRefused
 from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
 from inspector.ui.context import LIVE, escape, opened, runs_dir
+from inspector.ui.fields import refusal, say
 from inspector.ui.practices.midrun import OWN_LOOP, midrun
 from inspector.views.controls import answers, in_force
 from inspector.views.newest import newest
@@ -106,12 +107,27 @@ class Panel:
         if not text:
             return
         try:
-            self.put(widget, control, float(text))
+            value = float(text)
         except ValueError:
-            st.toast(f"Expected a number such as 0.01, but got {escape(text)}.", icon="⚠️")
+            st.session_state[f"{self.key(widget)}/refused"] = (
+                f"Expected a number such as 0.01, but got {text[:40]}."
+            )
+            return
+        self.put(widget, control, value)
+
+    def say(self, widget: str) -> None:
+        """Why what was entered last cannot be used, below the widget until something else is."""
+        say(st.session_state.get(f"{self.key(widget)}/refused", ""))
 
     def put(self, widget: str, control: str, value: Any) -> None:
         """Callback: sends a new value of a control, and waits for the answer."""
+        refused = f"{self.key(widget)}/refused"
+        st.session_state.pop(refused, None)
+        try:
+            check(control, value)
+        except CommandError as error:
+            st.session_state[refused] = f"{error} Nothing was changed; enter another number."
+            return
         sent = self.send("set", control, value)
         for twin in (widget, *_TWINS.get(widget, ())):
             st.session_state[f"{self.key(twin)}/sent"] = sent
@@ -204,20 +220,18 @@ def _buttons(panel: Panel) -> None:
             help="Trains one step, then pauses.",
         )
         count = st.number_input(
-            "Steps",
-            min_value=1,
-            value=10,
-            key=panel.key("count"),
-            width=56,
-            label_visibility="collapsed",
+            "Steps", value=10, key=panel.key("count"), width=56, label_visibility="collapsed"
         )
+        sentence = refusal("Steps", count, least=1)
         st.button(
             "steps",
             key=panel.key("many"),
             on_click=panel.press,
             args=("run_steps", int(count)),
+            disabled=bool(sentence),
             help="Trains this many steps, then pauses.",
         )
+    say(sentence)
 
 
 def _learning_rate(panel: Panel) -> None:
@@ -233,6 +247,7 @@ def _learning_rate(panel: Panel) -> None:
             args=("lr_typed", "lr"),
             help="A schedule moves it. It goes on from the rate that you enter.",
         )
+        panel.say("lr_typed")
         return
     st.select_slider(
         "Learning rate",
@@ -266,9 +281,7 @@ def _gradients(panel: Panel) -> None:
         help="norm: scales all gradients together to an L2 norm; value: cuts each number.",
     )
     if clip != "off":
-        _number(
-            panel, "clip_threshold", "Clip above", panel.controls.clip_threshold, 0.1, least=1e-9
-        )
+        _number(panel, "clip_threshold", "Clip above", panel.controls.clip_threshold, 0.1)
 
 
 def _pace(panel: Panel) -> None:
@@ -288,7 +301,6 @@ def _pace(panel: Panel) -> None:
 def _more(panel: Panel) -> None:
     st.number_input(
         "Backward passes a step",
-        min_value=1,
         step=1,
         key=panel.prepare("accumulate", panel.controls.accumulate),
         on_change=panel.changed,
@@ -298,6 +310,7 @@ def _more(panel: Panel) -> None:
         if panel.watched
         else "Gradient accumulation: gradients of so many batches are averaged before each step.",
     )
+    panel.say("accumulate")
     st.toggle(
         "Detect anomalies",
         key=panel.prepare("detect_anomaly", panel.controls.detect_anomaly),
@@ -335,12 +348,10 @@ def _number(
     value: float,
     step: float,
     *,
-    least: float = 0.0,
     bare: bool = False,
 ) -> None:
     st.number_input(
         label,
-        min_value=least,
         step=step,
         format="%.6g",
         key=panel.prepare(control, float(value)),
@@ -349,6 +360,7 @@ def _number(
         disabled=panel.disabled,
         label_visibility="collapsed" if bare else "visible",
     )
+    panel.say(control)
 
 
 def _moves(panel: Panel) -> bool:

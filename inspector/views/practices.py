@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from inspector.config import RunConfig
@@ -19,14 +20,20 @@ SCHEDULES = {
 }
 """Schedules in words."""
 
+_WHEN_NONFINITE = {"pause": "pauses", "skip": "skips the step"}
+
 
 def changes(config: RunConfig) -> list[str]:
     """A phrase for each practice that is on; empty for plain training."""
     controls = config.controls
     found = [
+        *_of_data(config),
+        *([f"momentum {config.momentum:g}"] if config.momentum else []),
+        *([f"weight decay {config.weight_decay:g}"] if config.weight_decay else []),
         *_arguments(config.optimizer_args),
         *_counted(len(config.param_groups), "parameter group"),
         *([f"schedule {SCHEDULES.get(str(name), name)}"] if (name := _schedule(config)) else []),
+        *([f"loss {config.loss}"] if config.loss != "auto" else []),
         *_arguments(config.loss_args),
         *(f"{kind} initialised {_method(how)}" for kind, how in config.init.items()),
         *(f"{old} replaced by {new}" for old, new in config.replace.items()),
@@ -56,8 +63,31 @@ def changes(config: RunConfig) -> list[str]:
     found += _counted(len(config.augment), "augmentation")
     if config.metrics:
         found.append("metrics " + _listed([str(name) for name in config.metrics]))
+    if controls.on_nonfinite != "continue":
+        found.append(f"{_WHEN_NONFINITE[controls.on_nonfinite]} at NaN or infinity")
+    found += _counted(config.workers, "loading process", "es")
+    if config.pin_memory:
+        found.append("pinned memory")
     if config.follows:
         found.append(f"answers {config.follows.get('run')}: {config.follows.get('text')}")
+    return found
+
+
+def _of_data(config: RunConfig) -> list[str]:
+    """What is done to weights, task and samples before anything trains."""
+    found = [f"weights from {Path(config.weights).name}"] if config.weights else []
+    if config.task != "auto":
+        found.append(f"task {config.task.replace('_', ' ')}")
+    if config.validation != RunConfig().validation:
+        found.append(f"{config.validation:.0%} for validation")
+    if config.test:
+        found.append(f"{config.test:.0%} for a test")
+    if config.stratify:
+        found.append("stratified by class")
+    if config.normalize:
+        found.append("normalised by the training part")
+    if config.balance:
+        found.append("each class drawn equally often")
     return found
 
 

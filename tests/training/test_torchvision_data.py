@@ -184,8 +184,10 @@ def test_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch, kept: Path) ->
     monkeypatch.setattr(datasets.KMNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(
         DataError,
-        match=r"Cannot download torchvision:KMNIST \(.*refused.*\); connect to the internet, or "
-        rf"put its files in {re.escape(str(kept))}.*KMNIST, or choose data that needs no download",
+        match=r"^Cannot download train-images-idx3-ubyte.gz for torchvision:KMNIST from 127.0.0.1: "
+        r"the connection was refused; connect to the internet, or put that file in "
+        rf"{re.escape(str(kept))}.*KMNIST.raw, or choose data that needs no download, such as "
+        r"digits\.$",
     ):
         load_torchvision("KMNIST", {})
     assert not [path for path in kept.rglob("*") if path.is_file()]

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,7 @@ _ESSENTIAL = frozenset(
     ("model", "data", "task", "optimizer", "lr", "loss", "batch_size", "epochs", "seed", "device",
      "precision", "clip", "on_nonfinite")
 )  # fmt: skip
+_LOWER_IS_BETTER = frozenset(("mae", "rmse", "perplexity", "kl_divergence", "char_error_rate"))
 _TONES = {"finished": "good", "stopped": "good", "running": "note", "paused": "note"}
 
 
@@ -178,14 +180,11 @@ def _key_figures(run: Run) -> list[tuple[str, str]]:
     beat = run.heartbeat
     if beat is not None:
         figures.append(("steps", f"{beat.step:,}"))
-    for name, best in (
-        ("loss", None), ("val_loss", min), ("val_accuracy", max), ("test_loss", None),
-        ("test_accuracy", None),
-    ):  # fmt: skip
+    for name, best in _judged(run):
         values = run.series(name, max_points=100_000)
         if not len(values):
             continue
-        title = QUANTITIES[name].title.lower()
+        title = _of_part(name)
         figures.append((f"last {title}", _number(name, float(values.values[-1]))))
         finite = [float(v) for v in values.values if v == v and abs(v) != float("inf")]
         if best is not None and finite:
@@ -197,6 +196,42 @@ def _key_figures(run: Run) -> list[tuple[str, str]]:
     if changes:
         figures.append(("changes by hand", str(changes)))
     return figures
+
+
+def _judged(run: Run) -> list[tuple[str, Callable[[list[float]], float] | None]]:
+    """Losses and metrics of the run, and which of their values is the best one."""
+    recorded = sorted(key.quantity for key in run.keys() if key.scope == "run")  # noqa: SIM118
+    known = {name for names in catalog.METRICS.values() for name in names}
+    further = {
+        part: [
+            name
+            for name in recorded
+            if (stem := name.removeprefix(part)) != name
+            and stem != "accuracy"
+            and (stem in known or catalog.places_of(stem, "classification"))
+        ]
+        for part in ("val_", "test_")
+    }
+    return [
+        ("loss", None),
+        ("val_loss", min),
+        ("val_accuracy", max),
+        *(
+            (name, min if name.removeprefix("val_") in _LOWER_IS_BETTER else max)
+            for name in further["val_"]
+        ),
+        ("test_loss", None),
+        ("test_accuracy", None),
+        *((name, None) for name in further["test_"]),
+    ]
+
+
+def _of_part(name: str) -> str:
+    """``val_mean_iou`` → ``validation mean iou``."""
+    if name in QUANTITIES:
+        return QUANTITIES[name].title.lower()
+    part, _, stem = name.partition("_")
+    return f"{'validation' if part == 'val' else part} {stem.replace('_', ' ')}"
 
 
 def _number(name: str, value: float) -> str:

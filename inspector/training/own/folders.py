@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from inspector.errors import ConfigError, DataError
-from inspector.training.own.files import MEMORY
+from inspector.training.own.images import fill, room
 from inspector.training.samples import Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -26,7 +26,6 @@ _MOST_FILES = 500_000
 _MOST_PIXELS = 64_000_000
 _SHOWN = 5
 _DEPTH = 16
-_BLOCK = 256
 
 Progress = Callable[[str, float], None]
 
@@ -51,16 +50,16 @@ def load_folder(
     root = root.resolve()
     classes, files, labels, links = find_images(root)
     channels = 1 if grey else 3
-    needed = len(files) * channels * size * size
-    if needed > MEMORY:
-        raise DataError(
-            f"{len(files):,} images of {size} pixels need {needed:,} bytes, more than the "
-            f"{MEMORY:,} that fit; choose a smaller size, or write a Dataset of your own."
-        )
-    images = _read_all(files, size, channels, progress)
+    images = room(
+        (len(files), channels, size, size),
+        f"of {size} pixels",
+        "choose a smaller size, or write a Dataset of your own",
+    )
+    _read_all(files, images, progress)
     notes = (f"{links} links were not followed.",) if links else ()
     targets = torch.tensor(labels, dtype=torch.long)
-    return Source("classification", "image", images, targets, tuple(classes), (), notes)
+    pixels = torch.from_numpy(images)
+    return Source("classification", "image", pixels, targets, tuple(classes), (), notes)
 
 
 def find_images(root: Path) -> tuple[list[str], list[Path], list[int], int]:
@@ -117,10 +116,8 @@ def _walk(folder: Path, depth: int = 0) -> Iterator[Path | None]:
                 yield Path(entry.path)
 
 
-def _read_all(
-    files: list[Path], size: int, channels: int, progress: Progress | None
-) -> torch.Tensor:
-    images = np.empty((len(files), channels, size, size), np.uint8)
+def _read_all(files: list[Path], images: NDArray[np.uint8], progress: Progress | None) -> None:
+    _, channels, size, _ = images.shape
     broken: list[str] = []
 
     def read(place: int) -> None:
@@ -130,11 +127,7 @@ def _read_all(
             text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             broken.append(f"{files[place]} ({text.replace(str(files[place]), 'it')})")
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), _BLOCK):
-            list(pool.map(read, range(start, min(start + _BLOCK, len(files)))))
-            if progress:
-                progress("Reading images …", min(start + _BLOCK, len(files)) / len(files))
+    fill(read, len(files), partial(progress, "Reading images …") if progress else None)
     if broken:
         broken.sort()
         more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
@@ -142,7 +135,6 @@ def _read_all(
             f"{len(broken)} of {len(files)} images cannot be read: "
             f"{'; '.join(broken[:_SHOWN])}{more}; replace or remove them."
         )
-    return torch.from_numpy(images)
 
 
 def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:

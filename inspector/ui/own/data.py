@@ -9,6 +9,7 @@ import streamlit as st
 
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
+from inspector.ui.fields import number_field
 from inspector.ui.own.places import path_field, stamp
 from inspector.ui.own.python import argument_fields, reference_fields
 
@@ -142,7 +143,9 @@ def _folder(config: RunConfig, current: str, key: str) -> Fields | None:
     args = config.data_args if config.data == f"folder:{path}" else {}
     left, right = st.columns(2, gap="medium", vertical_alignment="bottom")
     with left:
-        size = st.number_input("Pixels on a side", 8, 1024, args.get("size", 64), key=f"{key}/size")
+        size = number_field(
+            "Pixels on a side", int(args.get("size", 64)), least=8, most=1024, key=f"{key}/size"
+        )
     with right:
         grey = st.toggle("One channel (grey)", args.get("grey", False), key=f"{key}/grey")
     return {"data": f"folder:{path}", "data_args": {"size": size, "grey": grey}}
@@ -174,8 +177,8 @@ def _text(config: RunConfig, current: str, key: str) -> Fields | None:
     if not path:
         return None
     args = config.data_args if config.data == f"text:{path}" else {}
-    length = st.number_input(
-        "Characters in a sample", 1, None, args.get("length", 64), key=f"{key}/length"
+    length = number_field(
+        "Characters in a sample", int(args.get("length", 64)), least=1, key=f"{key}/length"
     )
     return {"data": f"text:{path}", "data_args": {"length": length}}
 

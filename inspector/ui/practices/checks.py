@@ -7,16 +7,17 @@ from typing import Any
 import streamlit as st
 
 from inspector.config import RunConfig
+from inspector.ui.fields import number_field
 
 
 def checks_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
     """``overfit_batches``, ``deterministic`` and ``compile``."""
     first, second, third = st.columns(3, gap="medium")
     with first:
-        overfit = st.number_input(
+        overfit = number_field(
             "Overfit on batches",
-            min_value=0,
-            value=config.overfit_batches,
+            config.overfit_batches,
+            least=0,
             key=f"{key}/overfit",
             help="Trains on the first so many batches only, again and again; 0 trains on all. A "
             "sound model learns one batch by heart: its loss goes to nearly 0. If it does not, "

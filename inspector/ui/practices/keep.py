@@ -8,6 +8,7 @@ import streamlit as st
 
 from inspector.config import RunConfig
 from inspector.ui import context
+from inspector.ui.fields import number_field
 
 _MOST = 30
 
@@ -16,10 +17,10 @@ def keep_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
     """``checkpoint_every`` and ``resume``."""
     left, right = st.columns(2, gap="medium")
     with left:
-        every = st.number_input(
+        every = number_field(
             "Checkpoint every",
-            min_value=0,
-            value=config.checkpoint_every,
+            config.checkpoint_every,
+            least=0,
             step=100,
             key=f"{key}/every",
             help="Steps between checkpoints; 0 keeps only the last and the best (by validation "

@@ -9,6 +9,7 @@ import streamlit as st
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
 from inspector.ui.context import escape
+from inspector.ui.fields import number_field
 from inspector.ui.practices.arguments import class_fields
 from inspector.ui.practices.modules import modules_of, path_choice
 
@@ -94,14 +95,14 @@ def _group(given: dict[str, Any], modules: Any, key: str, config: RunConfig) -> 
         ("lr", "Learning rate", config.lr),
         ("weight_decay", "Weight decay", config.weight_decay),
     ):
-        value = st.number_input(
+        value = number_field(
             label,
-            min_value=0.0,
-            value=None if given.get(name) is None else float(given[name]),
+            None if given.get(name) is None else float(given[name]),
+            least=0.0,
             format="%.6g",
             placeholder=f"{otherwise:g}",
             key=f"{key}/{name}",
-            width=130,
+            width=150,
             help="Empty: as for all others.",
         )
         if value is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from inspector.config import RunConfig
+from inspector.ui.fields import number_field
 from inspector.ui.practices.modules import Module, modules_of, path_choice
 
 _MODED = ("BatchNorm", "InstanceNorm", "SyncBatchNorm", "Dropout", "AlphaDropout")
@@ -18,10 +19,10 @@ def regularise_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
     modules = modules_of(config)
     first, second = st.columns(2, gap="medium")
     with first:
-        stopping = st.number_input(
+        stopping = number_field(
             "Stop early after",
-            min_value=0,
-            value=config.early_stopping,
+            config.early_stopping,
+            least=0,
             key=f"{key}/stopping",
             help="Training ends when the validation loss has not improved for so many validations "
             "in a row; 0 never stops early. The best weights are kept as a checkpoint.",

@@ -9,6 +9,7 @@ import streamlit as st
 
 from inspector.commands import Clip
 from inspector.config import PRECISIONS, RunConfig
+from inspector.ui.fields import number_field
 
 _PRECISIONS = {
     "float32": "float32: full precision",
@@ -34,10 +35,10 @@ def steps_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
             "so that small gradients survive, and skips a step whose gradients overflow.",
         )
     with second:
-        accumulate = st.number_input(
+        accumulate = number_field(
             "Backward passes a step",
-            min_value=1,
-            value=controls.accumulate,
+            controls.accumulate,
+            least=1,
             key=f"{key}/accumulate",
             help="Gradient accumulation: gradients of so many batches are averaged before the "
             "optimizer steps, as if the batch were that many times larger, in the memory of one.",
@@ -56,8 +57,8 @@ def steps_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
         )
         threshold = controls.clip_threshold
         if clip != "off":
-            threshold = st.number_input(
-                "Clip above", min_value=1e-9, value=threshold, format="%.6g", key=f"{key}/above",
+            threshold = number_field(
+                "Clip above", threshold, least=1e-9, format="%.6g", key=f"{key}/above",
                 help="A norm around 1 is usual.",
             )  # fmt: skip
     made = dataclasses.replace(controls, accumulate=accumulate, clip=clip, clip_threshold=threshold)
