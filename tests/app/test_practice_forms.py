@@ -197,6 +197,20 @@ def test_every_practice_has_its_phrase() -> None:
     assert changes(RunConfig()) == []
 
 
+def test_what_is_done_to_the_data_is_said_on_the_first_screen() -> None:
+    config = RunConfig(
+        weights="/home/me/best.pt", task="multi_label", validation=0.1, test=0.2, stratify=True,
+        normalize=True, balance=True, momentum=0.9, weight_decay=1e-4, loss="mse",
+        workers=1, pin_memory=True, controls=Controls(on_nonfinite="pause"),
+    )  # fmt: skip
+    assert changes(config) == [
+        "weights from best.pt", "task multi label", "10% for validation", "20% for a test",
+        "stratified by class", "normalised by the training part", "each class drawn equally often",
+        "momentum 0.9", "weight decay 0.0001", "loss mse", "pauses at NaN or infinity",
+        "1 loading process", "pinned memory",
+    ]  # fmt: skip
+
+
 def test_looking_up_modules_draws_no_random_numbers(app: AppTest) -> None:
     import torch
 

@@ -148,13 +148,48 @@ def test_a_browser_that_lags_behind_a_schedule_does_not_set_the_rate(
     box = app.text_input(key="steer/run/lr_typed")
     assert (box.value, box.label) == ("", "Learning rate, **0.07** now")
     box.set_value("much").run()
-    assert any("Expected a number" in str(toast.value) for toast in app.toast)
+    assert ":red[Expected a number such as 0\\.01, but got much\\.]" in captions(app)
     app.text_input(key="steer/run/lr_typed").set_value("0.02").run()
+    assert not any("Expected a number" in caption for caption in captions(app))
     command = run.sent()
     assert (command.control, command.value) == ("lr", 0.02)
     run.answers(command, 0.02)
     app.run()
     assert run.poll() == []
+
+
+@pytest.mark.parametrize(
+    ("widget", "bad", "sentence", "good"),
+    [
+        ("lr", -1.0, "lr must be 0 or greater, but got -1.", 0.5),
+        ("accumulate", 0, "accumulate must be a whole number of passes, 1 or more, but got 0.", 4),
+        ("weight_decay", -2.0, "weight_decay must be 0 or greater, but got -2.", 0.01),
+    ],
+)
+def test_a_number_that_cannot_be_used_is_not_sent_and_says_why(
+    app: AppTest, run: Going, widget: str, bad: float, sentence: str, good: float
+) -> None:
+    def said() -> list[str]:
+        return [text.replace("\\", "") for text in captions(app)]
+
+    before = shown(app, "number_input", widget).value
+    shown(app, "number_input", widget).set_value(bad).run()
+    wanted = f":red[{sentence} Nothing was changed; enter another number.]"
+    assert wanted in said()
+    assert run.poll() == []
+    assert shown(app, "number_input", widget).value == before
+    shown(app, "number_input", widget).set_value(good).run()
+    assert run.sent().value == good
+    assert wanted not in said()
+
+
+def test_steps_below_one_cannot_be_asked_for(app: AppTest, run: Going) -> None:
+    app.number_input(key="steer/run/count").set_value(0).run()
+    assert ":red[Steps must be 1 or more, but got 0; enter such a number\\.]" in captions(app)
+    assert app.button(key="steer/run/many").disabled
+    app.number_input(key="steer/run/count").set_value(3).run()
+    app.button(key="steer/run/many").click().run()
+    assert run.sent().value == 3
 
 
 @pytest.mark.usefixtures("app")

@@ -129,6 +129,29 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path, chromium: Any) -> No
     opened.context.close()
 
 
+def test_chosen_metrics_stand_beside_the_losses(tmp_path: Path) -> None:
+    path = create_run(tmp_path, "judged", {})
+    writer = Writer(path)
+    from inspector.quantities import SeriesKey
+
+    keys = ("loss", "val_f1", "val_mae", "val_top3_accuracy", "test_f1", "val_mine")
+    for step, row in enumerate(([1, 0.5, 3, 0.8, 0.1, 7], [0.9, 0.75, 2, 0.9, 0.1, 7],
+                                [0.8, 0.6, 4, 0.85, 0.55, 7])):  # fmt: skip
+        writer.append("run", step, tuple(map(SeriesKey, keys)), row)
+    writer.close()
+    with Run(path) as run:
+        text = report(run)
+    tiles = re.findall(r'<div class="figure"><b>(.*?)</b><span>(.*?)</span>', text)
+    shown = {label: value for value, label in tiles}
+    assert shown == {
+        "last loss": "0.8",
+        "last validation f1": "0.6", "best validation f1": "0.75",
+        "last validation mae": "4", "best validation mae": "2",
+        "last validation top3 accuracy": "85.0%", "best validation top3 accuracy": "90.0%",
+        "last test f1": "0.55",
+    }  # fmt: skip
+
+
 def test_a_run_without_numbers_has_a_report_too(tmp_path: Path) -> None:
     path = create_run(tmp_path, "empty", {})
     with Run(path) as run:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from inspector.errors import InspectorError
-from inspector.server import assets, settings
+from inspector.server import addresses, assets, settings
 from inspector.server.launch import app_file, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -33,6 +33,14 @@ def test_a_port_in_use_is_passed_over_or_named() -> None:
 def test_app_file_is_what_streamlit_is_told_to_run() -> None:
     assert app_file().name == "app.py"
     assert "st.App(" in app_file().read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", ["/start", "/start/"])
+def test_the_first_page_is_reached_by_its_name(path: str) -> None:
+    client = TestClient(Starlette(routes=addresses.routes()), follow_redirects=False)
+    for query in ("", "?run=one&runs=a&runs=b%20c"):
+        answer = client.get(path + query)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/{query}")
 
 
 def test_the_token_is_made_fresh_and_does_not_reach_child_processes() -> None:
