@@ -1,13 +1,17 @@
-"""Fixtures that several rooms share: a real browser and a real server."""
+"""Fixtures that several rooms share: a real browser, the app as a person starts it, one thread."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.app.server import App
+    from tests.app.tab import Tab
 
 CHROMIUM_FLAGS = [
     "--headless",
@@ -39,9 +43,44 @@ def chromium() -> Iterator[Any]:
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    from tests.app.tab import PATIENCE
+
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app as README starts it, on an empty folder of runs."""
+    from tests.app.server import App
+
+    served = App(tmp_path_factory.mktemp("app") / "runs")
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="module")
+def tab(chromium: Any, app: App) -> Iterator[Tab]:
+    """A tab that has opened the app by its link."""
+    from tests.app.tab import open_tab
+
+    opened = open_tab(chromium, app.base)
+    opened.visit(app.link)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Several threads add up small tensors in any order, and mostly wait for one another."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

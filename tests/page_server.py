@@ -35,9 +35,7 @@ def served(folder: Path, script: str) -> Iterator[str]:
     """Address of a server that runs this script for each visitor."""
     (folder / "script.py").write_text(script)
     (folder / "app.py").write_text(APP.format(script=str(folder / "script.py")))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     root = Path(__file__).resolve().parents[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}",
                "--server.address=127.0.0.1", "--server.headless=true",
@@ -53,8 +51,15 @@ def served(folder: Path, script: str) -> Iterator[str]:
             server.terminate()
 
 
+def free_port() -> int:
+    """A port that is free, far from those that other servers try one after the other."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def wait_until_healthy(url: str) -> None:
-    end = time.monotonic() + 40
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
             return

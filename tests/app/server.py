@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+from inspector.store.layout import CONTROL_FILE
+from tests.page_server import free_port
+
 
 class App:
-    """The server of README's first command, in a folder of its own."""
+    """The server of README's first command, on a port that no other test process tries.
+
+    Attributes:
+        runs_dir: folder of its runs; need not exist yet.
+        link: the address that is printed, with the token.
+        base: the address without it.
+    """
 
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
         self.log = runs_dir.with_suffix(".log")
+        command = [sys.executable, "-m", "inspector.cli", "ui", str(runs_dir), "--no-browser"]
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "inspector.cli", "ui", str(runs_dir), "--no-browser"],
+                [*command, f"--port={free_port()}"],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -25,7 +37,7 @@ class App:
         self.base = self.link.partition("?")[0].rstrip("/")
 
     def _printed_link(self) -> str:
-        for _ in range(240):
+        for _ in range(360):
             found = re.findall(r"http://\S+\?token=\S+", self.log.read_text())
             if found:
                 return str(found[-1])
@@ -35,6 +47,17 @@ class App:
                 continue
             break
         raise AssertionError(f"no link was printed:\n{self.log.read_text()}")
+
+    def commands(self) -> int:
+        """How many commands the runs have been sent."""
+        sent = 0
+        for file in self.runs_dir.glob(f"*/{CONTROL_FILE}"):
+            with (
+                contextlib.suppress(sqlite3.OperationalError),  # being made at this moment
+                contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as db,
+            ):
+                sent += int(db.execute("SELECT COUNT(*) FROM command").fetchone()[0])
+        return sent
 
     def close(self) -> None:
         self.process.terminate()

@@ -3,81 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 import inspector
 from tests.app.server import App
+from tests.app.tab import AT_ONCE, PATIENCE, Tab
 
 pytestmark = pytest.mark.browser
-SHORT = 30_000  # milliseconds a person on a busy two-core machine would still wait
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    served = App(tmp_path_factory.mktemp("app") / "runs")
-    yield served
-    served.close()
-
-
-class Tab:
-    """One browser tab that remembers what went wrong in it."""
-
-    def __init__(self, context: Any, app: App) -> None:
-        self.app = app
-        self.page = context.new_page()
-        self.page.set_default_timeout(SHORT)
-        self.errors: list[str] = []
-        self.foreign: list[str] = []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", self._note)
-
-    def _note(self, request: Any) -> None:
-        if not request.url.startswith((self.app.base, "blob:", "data:", "ws://127.0.0.1")):
-            self.foreign.append(request.url)
-
-    def step(self) -> int:
-        text = self.page.locator(".strip .steps").inner_text()
-        return int(re.sub(r"\D", "", text.partition("/")[0]))
-
-    def wait_for_step(self, step: int) -> None:
-        self.until(lambda: self.step() >= step)
-
-    def until(self, reached: Callable[[], bool]) -> None:
-        """Looks every tenth of a second; the page's security policy forbids Playwright's own."""
-        for _ in range(SHORT // 100):
-            if reached():
-                return
-            self.page.wait_for_timeout(100)
-        raise AssertionError(f"not reached within {SHORT / 1000:g} s; at step {self.step()}")
-
-    def status(self, word: str) -> None:
-        self.page.locator(f".strip .badge:has-text('{word}')").wait_for()
-
-    def chip(self, text: str) -> None:
-        self.page.locator(".strip .chip", has_text=re.compile(text)).wait_for()
-
-    def steer(self, button: str) -> None:
-        self.page.get_by_test_id("stSidebar").get_by_role("button", name=button).click()
-
-    def go(self, name: str) -> None:
-        self.page.get_by_role("link", name=name, exact=True).first.click()
-
-
-@pytest.fixture(scope="module")
-def context(chromium: Any) -> Iterator[Any]:
-    made = chromium.new_context(viewport={"width": 1280, "height": 800})
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def tab(context: Any, app: App) -> Tab:
-    opened = Tab(context, app)
-    opened.page.goto(app.link)
-    return opened
 
 
 def newest_run(app: App) -> inspector.Run:
@@ -87,8 +20,10 @@ def newest_run(app: App) -> inspector.Run:
 
 
 def start(tab: Tab) -> None:
-    tab.page.get_by_role("button", name="Start", exact=True).click()
-    tab.page.wait_for_url("**/live**")
+    """The run of the first screen, made longer than all these tests take."""
+    tab.unfold("Choose model, data and optimizer", tab.page.get_by_label("Epochs", exact=True))
+    tab.fill("Epochs", "2000", tab.page.get_by_text("2000 epochs"))
+    tab.start()
     tab.status("Running")
 
 
@@ -109,7 +44,7 @@ def test_start_button_leads_to_moving_charts(tab: Tab) -> None:
 @pytest.mark.usefixtures("running")
 def test_loss_falls_on_screen(tab: Tab) -> None:
     shown = tab.page.locator(".card", has_text="Loss").first.locator(".legend b").first
-    shown.wait_for()
+    tab.until(lambda: re.search(r"\d", shown.inner_text()), "a loss")
     before = float(shown.inner_text())
     tab.until(lambda: float(shown.inner_text()) < before - 0.05)
 
@@ -129,10 +64,7 @@ def test_strip_is_one_row_and_gives_up_what_the_page_shows_elsewhere(tab: Tab) -
 
 @pytest.mark.usefixtures("running")
 def test_learning_rate_is_acknowledged_on_screen_and_in_the_run(tab: Tab, app: App) -> None:
-    box = tab.page.get_by_label("Learning rate, exactly")
-    box.fill("0.2")
-    box.press("Enter")
-    tab.chip(r"lr\s+0\.2")
+    tab.fill("Learning rate, exactly", "0.2", tab.chip(r"lr\s+0\.2"))
     with newest_run(app) as run:
         answers = [e for e in run.events() if e.event.kind == "command_applied"]
         assert (answers[-1].event.name, answers[-1].event.effective) == ("lr", 0.2)
@@ -144,11 +76,8 @@ def test_learning_rate_is_acknowledged_on_screen_and_in_the_run(tab: Tab, app: A
 
 @pytest.mark.usefixtures("running")
 def test_clipping_bounds_the_norm_the_optimizer_receives(tab: Tab, app: App) -> None:
-    tab.page.get_by_role("radio", name="norm", exact=True).click()
-    threshold = tab.page.get_by_label("Clip above")
-    threshold.fill("0.05")
-    threshold.press("Enter")
-    tab.chip(r"clip.*0\.05")
+    tab.pick("norm")
+    tab.fill("Clip above", "0.05", tab.chip(r"clip.*0\.05"))
     with newest_run(app) as run:
         step = run.events()[-1].step
         tab.wait_for_step(step + 12)
@@ -160,28 +89,28 @@ def test_clipping_bounds_the_norm_the_optimizer_receives(tab: Tab, app: App) -> 
 
 @pytest.mark.usefixtures("running")
 def test_gradients_pile_up_without_zero_grad(tab: Tab, app: App) -> None:
-    tab.page.get_by_text("each step").first.click()
-    tab.chip("zero_grad")
+    each_step = tab.page.get_by_text("each step").first
+    tab.click(each_step, tab.chip("zero_grad"))
     with newest_run(app) as run:
         step = run.events()[-1].step
         tab.wait_for_step(step + 12)
         passes = run.series("backward_passes", first=step + 1).values
         assert passes[-1] >= 10
     tab.page.locator(".strip .fact", has_text="backward passes").wait_for()
-    tab.page.get_by_text("each step").first.click()
+    tab.click(each_step, lambda: tab.chip("zero_grad").count() == 0)
     with newest_run(app) as run:
         tab.wait_for_step(tab.step() + 10)
         assert run.series("backward_passes").values[-1] == 1
 
 
 @pytest.mark.usefixtures("running")
-def test_reload_and_second_tab_show_the_same_run(tab: Tab, context: Any, app: App) -> None:
-    tab.page.reload()
+def test_reload_and_second_tab_show_the_same_run(tab: Tab, app: App) -> None:
+    tab.visit(tab.page.url)
     tab.status("Running")
     before = tab.step()
-    second = Tab(context, app)
-    second.page.goto(app.base)
-    second.page.get_by_role("button", name="Watch it").click()
+    second = Tab(tab.page.context.new_page(), app.base)
+    second.visit("")
+    second.press("Watch it", lambda: second.is_at("/live"))
     second.status("Running")
     assert second.step() >= before
     second.page.close()
@@ -198,8 +127,9 @@ def test_heat_map_row_opens_its_history(tab: Tab, name: str) -> None:
     canvas.wait_for()
     box = canvas.bounding_box()
     assert box is not None
-    canvas.click(position={"x": box["width"] * 0.6, "y": 10})
-    tab.page.get_by_role("heading", level=4).first.wait_for()
+    history = tab.page.get_by_test_id("stMain").get_by_role("heading", level=4)
+    row = {"x": box["width"] * 0.6, "y": 10.0}
+    tab.act(lambda: canvas.click(position=row, timeout=AT_ONCE), history, "a click on a row")
     tab.page.locator(".u-over").first.wait_for()
 
 
@@ -211,52 +141,50 @@ def test_modules_page_shows_shapes(tab: Tab) -> None:
 
 
 @pytest.mark.usefixtures("running")
-def test_graph_is_captured_and_drawn(tab: Tab) -> None:
+def test_graph_is_captured_and_drawn(tab: Tab, app: App) -> None:
     tab.go("Graph")
-    tab.page.get_by_role("button", name=re.compile("Capture")).first.click()
+    capture = tab.page.get_by_test_id("stMain").get_by_role("button", name=re.compile("Capture"))
+    tab.command(app, capture.first)
     tab.page.locator("svg .node, svg g.node").first.wait_for()
 
 
 @pytest.mark.usefixtures("running")
 def test_pause_single_step_and_stop(tab: Tab, app: App) -> None:
     tab.go("Live")
-    tab.steer("Pause")
+    tab.command(app, tab.steering("Pause"))
     tab.status("Paused")
     with newest_run(app) as run:
         before = run.heartbeat.step
-        assert tab.step() == before  # the step that waits has not been counted
-        tab.steer("1 step")
+        tab.until(lambda: tab.step() == before, "the step that waits not counted")
+        tab.command(app, tab.steering("1 step"))
         tab.wait_for_step(before + 1)
         tab.status("Paused")
-        tab.page.wait_for_timeout(500)
+        tab.until(lambda: run.heartbeat.step == before + 1, "one step")
         assert tab.step() == before + 1
-    tab.steer("Stop")
-    tab.status("Stopped")
+    tab.stop()
 
 
 def test_nan_preset_raises_its_banner_on_every_page(tab: Tab) -> None:
     tab.go("Start")
-    tab.page.get_by_test_id("stVerticalBlock").locator(".st-key-card-nan button").first.click()
-    tab.page.get_by_role("heading", name=re.compile("Log trap")).wait_for()
-    tab.page.get_by_role("button", name="Start", exact=True).click()
-    tab.page.wait_for_url("**/live**")
-    banner = tab.page.locator(".strip .banner:not([hidden])")
-    banner.filter(has_text="score").wait_for(timeout=2 * SHORT)
+    card = tab.page.locator(".st-key-card-nan button").first
+    tab.click(card, tab.page.get_by_role("heading", name=re.compile("Log trap")))
+    tab.start()
+    banner = tab.page.locator(".strip .banner:not([hidden])", has_text="score")
+    tab.until(banner, "the banner", 2 * PATIENCE)
     assert re.search(r"Step \d+: Non-finite .* of score", banner.inner_text())
     tab.go("Gradients")
-    tab.page.locator(".strip .banner:not([hidden])").filter(has_text="score").wait_for()
+    banner.wait_for()
     tab.go("Live")
     tab.page.locator(".card canvas").first.wait_for()
-    tab.steer("Stop")
-    tab.status("Stopped")
+    tab.stop()
 
 
 def test_old_run_opens_from_the_list(tab: Tab, app: App) -> None:
     assert len(list(app.runs_dir.iterdir())) == 2
     first = min(app.runs_dir.iterdir(), key=lambda path: path.stat().st_ctime).name
-    tab.page.goto(f"{app.base}/live?run={first}")
+    tab.visit(f"live?run={first}")
     tab.status("Stopped")
-    assert tab.step() > 50
+    tab.wait_for_step(50)
 
 
 def test_nothing_failed_and_nothing_left_this_machine(tab: Tab, app: App) -> None:
