@@ -76,10 +76,10 @@ def refusal(
         wanted = f"{most:g} or less"
     else:
         wanted = f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"
-    return f"{label} must be {wanted}, but got {typed:.10g}; enter such a number."
+    return f"{label} must be {wanted}, but got {typed:.10g}; enter another number."
 
 
 def say(sentence: str, place: Any = st) -> None:
     """A sentence below a field, in the colour of errors."""
     if sentence:
-        place.caption(f":red[{escape(sentence)}]")
+        place.markdown(f":small[:red[{escape(sentence)}]]")

@@ -28,7 +28,9 @@ def app(tmp_path: Path) -> Iterator[AppTest]:
 
 def captions(app: AppTest) -> list[str]:
     assert not app.exception, app.exception
-    return [str(caption.value).replace("\\", "") for caption in app.caption]
+    return [
+        str(text.value).replace("\\", "") for kind in (app.caption, app.markdown) for text in kind
+    ]
 
 
 def draft(app: AppTest) -> RunConfig:
@@ -40,15 +42,15 @@ def draft(app: AppTest) -> RunConfig:
 @pytest.mark.parametrize(
     ("key", "typed", "sentence"),
     [
-        ("batch/0", -1, "Batch size must be 1 or more, but got -1; enter such a number."),
-        ("batch/0", 0, "Batch size must be 1 or more, but got 0; enter such a number."),
-        ("lr/0", -0.5, "Learning rate must be 0 or more, but got -0.5; enter such a number."),
-        ("momentum/0", 1.0, "Momentum must be from 0 to 0.999, but got 1; enter such a number."),
-        ("decay/0", -1.0, "Weight decay must be 0 or more, but got -1; enter such a number."),
-        ("epochs/0", 0, "Epochs must be 1 or more, but got 0; enter such a number."),
-        ("seed/0", -3, "Seed must be 0 or more, but got -3; enter such a number."),
+        ("batch/0", -1, "Batch size must be 1 or more, but got -1; enter another number."),
+        ("batch/0", 0, "Batch size must be 1 or more, but got 0; enter another number."),
+        ("lr/0", -0.5, "Learning rate must be 0 or more, but got -0.5; enter another number."),
+        ("momentum/0", 1.0, "Momentum must be from 0 to 0.999, but got 1; enter another number."),
+        ("decay/0", -1.0, "Weight decay must be 0 or more, but got -1; enter another number."),
+        ("epochs/0", 0, "Epochs must be 1 or more, but got 0; enter another number."),
+        ("seed/0", -3, "Seed must be 0 or more, but got -3; enter another number."),
         ("own-settings/0/workers", 99,
-         "Loading processes must be from 0 to 64, but got 99; enter such a number."),
+         "Loading processes must be from 0 to 64, but got 99; enter another number."),
     ],
 )  # fmt: skip
 def test_a_number_that_cannot_be_used_says_why(
@@ -56,7 +58,7 @@ def test_a_number_that_cannot_be_used_says_why(
 ) -> None:
     before = draft(app)
     app.number_input(key=key).set_value(typed).run()
-    assert f":red[{sentence}]" in captions(app)
+    assert f":small[:red[{sentence}]]" in captions(app)
     assert draft(app) == before
     app.button(key="start").click().run()
     assert "Nothing was started" in str(app.error[0].value)
@@ -68,7 +70,9 @@ def test_a_number_of_the_practices_is_refused_too(app: AppTest) -> None:
     app.session_state["practices/0/tab"] = "Steps"
     app.run()
     app.number_input(key="practices/0/Steps/accumulate").set_value(0).run()
-    wanted = ":red[Backward passes a step must be 1 or more, but got 0; enter such a number.]"
+    wanted = (
+        ":small[:red[Backward passes a step must be 1 or more, but got 0; enter another number.]]"
+    )
     assert wanted in captions(app)
     app.number_input(key="practices/0/Steps/accumulate").set_value(2).run()
     assert draft(app).controls.accumulate == 2
@@ -111,7 +115,9 @@ def test_a_metric_of_another_task_is_refused_at_once(app: AppTest) -> None:
     app.session_state["draft_version"] = 1
     app.run()
     app.selectbox(key="data/1").select("diabetes").run()
-    (said,) = [caption for caption in captions(app) if caption.startswith(":red[")]
-    assert said.startswith(":red[There is no metric 'auroc' for the task regression; choose from")
+    (said,) = [caption for caption in captions(app) if caption.startswith(":small[:red[")]
+    assert said.startswith(
+        ":small[:red[There is no metric 'auroc' for the task regression; choose from"
+    )
     app.button(key="start").click().run()
     assert "Nothing was started" in str(app.error[0].value)

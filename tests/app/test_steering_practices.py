@@ -98,7 +98,9 @@ def app(run: Going) -> Iterator[AppTest]:
 
 
 def captions(app: AppTest) -> list[str]:
-    return [str(caption.value) for caption in app.sidebar.caption]
+    return [
+        str(text.value) for kind in (app.sidebar.caption, app.sidebar.markdown) for text in kind
+    ]
 
 
 def shown(app: AppTest, kind: str, widget: str) -> Any:
@@ -148,7 +150,7 @@ def test_a_browser_that_lags_behind_a_schedule_does_not_set_the_rate(
     box = app.text_input(key="steer/run/lr_typed")
     assert (box.value, box.label) == ("", "Learning rate, **0.07** now")
     box.set_value("much").run()
-    assert ":red[Expected a number such as 0\\.01, but got much\\.]" in captions(app)
+    assert ":small[:red[Expected a number such as 0\\.01, but got much\\.]]" in captions(app)
     app.text_input(key="steer/run/lr_typed").set_value("0.02").run()
     assert not any("Expected a number" in caption for caption in captions(app))
     command = run.sent()
@@ -174,7 +176,7 @@ def test_a_number_that_cannot_be_used_is_not_sent_and_says_why(
 
     before = shown(app, "number_input", widget).value
     shown(app, "number_input", widget).set_value(bad).run()
-    wanted = f":red[{sentence} Nothing was changed; enter another number.]"
+    wanted = f":small[:red[{sentence} Nothing was changed; enter another number.]]"
     assert wanted in said()
     assert run.poll() == []
     assert shown(app, "number_input", widget).value == before
@@ -185,7 +187,9 @@ def test_a_number_that_cannot_be_used_is_not_sent_and_says_why(
 
 def test_steps_below_one_cannot_be_asked_for(app: AppTest, run: Going) -> None:
     app.number_input(key="steer/run/count").set_value(0).run()
-    assert ":red[Steps must be 1 or more, but got 0; enter such a number\\.]" in captions(app)
+    assert ":small[:red[Steps must be 1 or more, but got 0; enter another number\\.]]" in captions(
+        app
+    )
     assert app.button(key="steer/run/many").disabled
     app.number_input(key="steer/run/count").set_value(3).run()
     app.button(key="steer/run/many").click().run()
