@@ -200,11 +200,22 @@ class Tab:
         self.rest()
 
     def go(self, name: str) -> None:
-        """Turns to another page of the app by its link."""
-        link = self.page.get_by_role("link", name=name, exact=True).first
-        path = urlsplit(link.get_attribute("href") or "").path
+        """Turns to another page of the app, which may be listed under "more"."""
+        link = self.page.get_by_test_id("stTopNavLink").filter(
+            has_text=re.compile(rf"^\s*{name}\s*$")
+        )
+        path = urlsplit(link.first.get_attribute("href") or "").path
+        shown = self.page.get_by_role("link", name=name, exact=True)
+
+        def follow() -> None:
+            if shown.count():
+                shown.first.click(timeout=AT_ONCE)
+                return
+            self.page.get_by_test_id("stTopNavSection").click(timeout=AT_ONCE)
+            self.page.get_by_role("menuitem", name=name, exact=True).click(timeout=AT_ONCE)
+
         if not self.is_at(path):
-            self.click(link, lambda: self.is_at(path))
+            self.act(follow, lambda: self.is_at(path), f"going to {name}")
         self.rest()
 
     def is_at(self, path: str) -> bool:
