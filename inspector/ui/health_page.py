@@ -6,9 +6,7 @@ import dataclasses
 
 import streamlit as st
 
-from inspector.charts.specs import Chart, Line, lines
 from inspector.store.reader import Run
-from inspector.ui.board import board
 from inspector.ui.context import current_run, escape, is_live
 from inspector.views import health as view
 from inspector.views.modules import missing
@@ -40,30 +38,18 @@ def badge(run: Run) -> None:
 def health_page() -> None:
     """Draws the page for the run this tab looks at."""
     with current_run() as run:
-        name, live = run.name, is_live(run)
+        live = is_live(run)
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             st.subheader("Hook health", width="content")
             badge(run)
-        probes = view.probe_quantities(run)
     _refreshed(_sight, live=live)
     st.markdown("##### What watching costs")
     _refreshed(_cost, live=live)
-    board(_charts(probes), run=name, key=f"health/{name}/{len(probes)}")
 
 
 def _refreshed(draw: object, *, live: bool) -> None:
     assert callable(draw)
     st.fragment(draw, run_every="2s" if live else None)()
-
-
-def _charts(probes: list[str]) -> tuple[Chart, ...]:
-    charts: list[Chart] = [
-        lines("overhead", wide=True),
-    ]
-    if probes:
-        parts = [Line(quantity, label=view.probe_title(quantity)) for quantity in probes]
-        charts.append(lines(*parts, title="Cost by probe, at the steps it runs", wide=True))
-    return tuple(charts)
 
 
 def _sight() -> None:
@@ -123,20 +109,24 @@ def _modules(found: view.Health) -> None:
 
 
 def _cost() -> None:
-    """The schedule in words, and how it came to be."""
+    """The share of the time, the schedule in words, and how it came to be."""
+    from inspector.charts.costs import cost_figure
+
     with current_run() as run:
         cost = view.cost(run)
         made = view.changes(run.events())
         every = view.capture_every(run)
-    if cost.recent is None:
-        st.caption("The cost is known after the second step.")
-    else:
-        parts = ", ".join(f"{escape(title)} {share:.1%}" for title, share in cost.probes)
-        st.markdown(
-            f"Over the last steps, watching took **{cost.recent:.1%}** of the time."
-            + (f" Of the steps in which each part runs: {parts}." if parts else "")
-        )
+        windows = view.cost_windows(run)
+    for sentence in view.cost_words(cost):
+        st.markdown(sentence)
     st.markdown(escape(view.schedule_words(every, made)))
+    if len(windows) > 1:
+        figure = cost_figure(windows, budget=None if every else view.BUDGET)
+        st.plotly_chart(figure, key="health/cost", width="stretch")
+        st.caption(
+            f"Share of the time that watching took, over stretches of "
+            f"{windows[0][1] - windows[0][0] + 1} steps or so."
+        )
     if made:
         plural = "s" if len(made) > 1 else ""
         with st.expander(f"{len(made)} change{plural} of the schedule"):

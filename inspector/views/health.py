@@ -10,7 +10,9 @@ import numpy as np
 
 from inspector.errors import StoreError
 from inspector.events import ProbeFailed, ScheduleChanged, StoredEvent
+from inspector.store.layout import F32, I64
 from inspector.store.reader import Run
+from inspector.views.checkpoints import lineage
 from inspector.views.modules import ROOT
 
 Sight = Literal["seen", "no statistics", "blind", "never ran"]
@@ -21,7 +23,13 @@ BUDGET = 0.03
 LATE = "gradients_late"
 """Run series: 1 at steps whose gradients were first seen when the optimizer stepped."""
 
+EXAMINED = 16
+"""Steps at the start of a run in which its program is examined for the diagnosis: they cost more
+than those that follow (as ``FIRST_STEPS`` of the probe)."""
+
 _RECENT = 200
+_DRAWN = 4000  # steps
+_WINDOW, _WINDOWS = 50, 60  # steps of a stretch at least, stretches of a chart at most
 _NAMED = 6  # modules of a group that its title names
 _HOLDERS = frozenset({"ModuleList", "ModuleDict", "ParameterList", "ParameterDict"})
 
@@ -111,16 +119,22 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Share of the step time that watching takes; None where it was not measured yet.
+    """What watching takes of the training time: costs of several steps by the time of these steps.
+
+    A single step says little: what is put in order between two steps is charged to the second,
+    which may be far shorter.
 
     Attributes:
-        newest, recent: of the newest step, and the mean of the last 200 points.
-        probes: title of each probe that is recorded by itself, and its share of the steps in
-            which it runs, dearest first.
+        first: share of the time of the first steps, in which the program is examined; None before.
+        recent: share of the time of the last 200 steps, without those; None before there are any.
+        steps: how many steps ``recent`` is of.
+        probes: title of each probe that is recorded by itself, and its share of the time of the
+            steps in which it was timed, dearest first.
     """
 
-    newest: float | None
+    first: float | None
     recent: float | None
+    steps: int
     probes: tuple[tuple[str, float], ...]
 
 
@@ -246,17 +260,98 @@ def faults(events: Iterable[StoredEvent]) -> Iterable[Fault]:
 
 def cost(run: Run) -> Cost:
     """What watching takes of the training time."""
-    overall = _values(run, "overhead")
+    begin = _first_step(run)
+    beat = run.heartbeat
+    newest = beat.step if beat else 0
+    since = max(begin + EXAMINED, newest - _RECENT)
+    recent = _Spent.of(run, "overhead", since)
     probes = []
-    for quantity in probe_quantities(run):
-        values = _values(run, quantity)
-        if len(values):  # recorded a few times a second, not at every step
-            probes.append((probe_title(quantity), float(values.mean())))
+    for quantity in probe_quantities(run):  # recorded a few times a second, not at every step
+        share = _Spent.of(run, quantity, since).share
+        if share is not None:
+            probes.append((probe_title(quantity), share))
     return Cost(
-        newest=float(overall[-1]) if len(overall) else None,
-        recent=float(overall.mean()) if len(overall) else None,
+        first=_Spent.of(run, "overhead", begin, begin + EXAMINED - 1).share,
+        recent=recent.share,
+        steps=len(recent.steps),
         probes=tuple(sorted(probes, key=lambda probe: -probe[1])),
     )
+
+
+def cost_windows(run: Run) -> list[tuple[int, int, float]]:
+    """First step, last step and share of stretches of the last 4,000 steps, oldest first.
+
+    The steps at the start in which the program is examined are left out.
+    """
+    beat = run.heartbeat
+    since = max(_first_step(run) + EXAMINED, (beat.step if beat else 0) - _DRAWN)
+    spent = _Spent.of(run, "overhead", since)
+    width = max(_WINDOW, -(-len(spent.steps) // _WINDOWS))
+    found = []
+    for start in range(0, len(spent.steps), width):
+        part = spent.part(start, start + width)
+        if part.share is not None and len(part.steps) >= min(width, len(spent.steps)) // 2:
+            found.append((int(part.steps[0]), int(part.steps[-1]), part.share))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """Time that something took of each step, and the steps' own time, in seconds."""
+
+    steps: I64
+    own: F32
+    wall: F32
+
+    @classmethod
+    def of(cls, run: Run, quantity: str, first: int, last: int | None = None) -> _Spent:
+        try:
+            shares = run.series(quantity, first=first, last=last, max_points=_DRAWN * 2)
+            times = run.series("step_time", first=first, last=last, max_points=_DRAWN * 2)
+        except StoreError:
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
+        steps, of_shares, of_times = np.intersect1d(
+            shares.steps, times.steps, assume_unique=True, return_indices=True
+        )
+        wall = times.values[of_times]
+        own = shares.values[of_shares] * wall
+        known = np.isfinite(own) & np.isfinite(wall)
+        return cls(steps[known], own[known], wall[known])
+
+    @property
+    def share(self) -> float | None:
+        total = float(self.wall.sum(dtype=np.float64))
+        return float(self.own.sum(dtype=np.float64)) / total if total > 0 else None
+
+    def part(self, start: int, end: int) -> _Spent:
+        return _Spent(self.steps[start:end], self.own[start:end], self.wall[start:end])
+
+
+def _first_step(run: Run) -> int:
+    """0, or where the run that is gone on from had come."""
+    origin = lineage(run)
+    return origin.step if origin else 0
+
+
+def cost_words(cost: Cost) -> list[str]:
+    """The cost as sentences in Markdown, each with what it is a share of."""
+    if cost.first is None and cost.recent is None:
+        return ["The cost is known after the second step."]
+    if cost.recent is None:
+        return [
+            f"Examining the program (first {EXAMINED} steps): these cost more than all that "
+            f"follow, so far **{cost.first:.1%}** of their time."
+        ]
+    said = [f"Watching took **{cost.recent:.1%}** of the time of the last {cost.steps:,} steps."]
+    parts = ", ".join(f"{title} {share:.1%}" for title, share in cost.probes)
+    if parts:
+        said.append(f"Of the time of the steps in which the parts were timed: {parts}.")
+    if cost.first is not None:
+        said.append(
+            f"In the first {EXAMINED} steps, in which the program is examined for the diagnosis, "
+            f"it took {cost.first:.1%}; that comes once."
+        )
+    return said
 
 
 def probe_quantities(run: Run) -> list[str]:

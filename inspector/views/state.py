@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from inspector.store.reader import Run
 from inspector.views.controls import in_force
 from inspector.views.events import TITLES
 from inspector.views.numbers import short
+from inspector.views.silence import Beginning, silence
 
 MARKED = frozenset(
     {
@@ -45,6 +47,7 @@ class RunState:
         controls: label and value of every control that differs from its default.
         nonfinite: step and sentence of the first non-finite value, or None.
         problem: why the run failed or cannot be read, else empty.
+        waiting: why no step has come for a while, with the seconds; else empty.
     """
 
     status: str
@@ -53,6 +56,7 @@ class RunState:
     controls: tuple[tuple[str, str], ...] = ()
     nonfinite: tuple[int, str] | None = None
     problem: str = ""
+    waiting: str = ""
 
 
 class StateKeeper:
@@ -63,6 +67,7 @@ class StateKeeper:
         self._commands: list[StoredEvent] = []
         self._nonfinite: tuple[int, str] | None = None
         self._problem = ""
+        self._beginning = Beginning()
         self._seq = 0
 
     def take(self, events: Iterable[StoredEvent]) -> None:
@@ -73,6 +78,7 @@ class StateKeeper:
                 continue
             self._seq = stored.seq
             event = stored.event
+            self._beginning.take([stored])
             if event.kind == "command_applied":
                 self._commands.append(stored)
             elif isinstance(event, NonFinite) and self._nonfinite is None:
@@ -88,14 +94,26 @@ class StateKeeper:
 
     def state(self, run: Run) -> RunState:
         """The state now; cheap enough for four times a second."""
-        beat = run.heartbeat
+        beat, status = run.heartbeat, run.status
+        waiting = (
+            silence(
+                self._beginning,
+                beat,
+                kind=str(run.meta.get("kind")),
+                config=run.config,
+                now=time.time(),
+            )
+            if status == "running"
+            else ""
+        )
         return RunState(
-            status=run.status,
+            status=status,
             step=beat.step - 1 if beat else -1,
             total_steps=beat.total_steps if beat else None,
             controls=_differences(in_force(run.config, self._commands)),
             nonfinite=self._nonfinite,
             problem=self._problem,
+            waiting=waiting,
         )
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 from torch import nn
 
 import inspector
+from inspector.capture.structure import FIRST_STEPS
 from inspector.events import ProbeFailed, ScheduleChanged
+from inspector.quantities import SeriesKey
 from inspector.server.settings import Settings, configure
+from inspector.store.layout import create_run
+from inspector.store.writer import Writer
 from inspector.views import health as view
 from inspector.views.health import Change, health_badge, schedule_words
 
@@ -85,7 +91,7 @@ def test_modules_that_are_not_seen_are_listed_with_the_reason_and_what_helps(pag
     assert {path: table.loc[path, "sight"] for path in sights} == sights
     assert "parts" not in table.index
     assert "histograms" in text and "<b>no</b>" in text and "is off" in text
-    assert "watching took" in text
+    assert "Examining the program (first 16 steps)" in text
     assert "1 change of the schedule" in [expander.label for expander in page.expander]
 
 
@@ -103,12 +109,57 @@ def test_badges(runs_dir: Path) -> None:
         assert badge is not None
         assert (badge.count, badge.text, badge.level) == (0, "every module is seen", "good")
         cost = view.cost(run)
-        assert cost.recent is not None and 0 < cost.recent < 1
+        assert cost.first is not None and 0 < cost.first < 1 and cost.recent is None
     with inspector.open_run(runs_dir / "odd") as run:
         badge = health_badge(run)
         assert badge is not None and badge.level == "warning"
         assert "1 never ran" in badge.text and "1 switched off" in badge.text
         assert "blind" in badge.text
+
+
+def costing(folder: Path, name: str, shares: list[float], seconds: list[float]) -> Path:
+    """A run of steps from 1 on, whose own time and whose time of watching are known."""
+    path = create_run(folder, name, {})
+    keys = tuple(map(SeriesKey, ("step_time", "overhead", "overhead_updates")))
+    with closing(Writer(path)) as writer:
+        for step, (share, wall) in enumerate(zip(shares, seconds, strict=True), 1):
+            writer.append("run", step, keys, np.array([wall, share, share / 2], np.float32))
+        writer.heartbeat(len(shares) + 1, "running", total_steps=None)
+    return path
+
+
+def test_the_first_steps_are_said_to_be_those_of_the_examination(tmp_path: Path) -> None:
+    assert view.EXAMINED == FIRST_STEPS
+    path = costing(tmp_path, "young", [4.0, 0.5], [0.01, 0.09])
+    with inspector.open_run(path) as run:
+        cost = view.cost(run)
+        (said,) = view.cost_words(cost)
+        assert view.cost_windows(run) == []
+    assert cost.first == pytest.approx((4.0 * 0.01 + 0.5 * 0.09) / 0.1)
+    assert cost.recent is None
+    assert said.startswith("Examining the program (first 16 steps)") and "85.0%" in said
+    with inspector.open_run(costing(tmp_path, "newborn", [], [])) as run:
+        assert view.cost_words(view.cost(run)) == ["The cost is known after the second step."]
+
+
+def test_the_cost_is_that_of_several_steps_by_the_time_of_these(tmp_path: Path) -> None:
+    start, rest = [0.9] * 15, [0.02] * 400
+    shares, seconds = start + rest, [0.01] * len(start + rest)
+    for spike in range(60, 400, 50):  # put in order between two steps, charged to a short one
+        shares[spike], seconds[spike] = 6.0, 0.001
+    path = costing(tmp_path, "old", shares, seconds)
+    with inspector.open_run(path) as run:
+        cost, windows = view.cost(run), view.cost_windows(run)
+        said = " ".join(view.cost_words(cost))
+    own, wall = np.multiply(shares, seconds), np.array(seconds)
+    late = slice(-200, None)
+    assert cost.recent == pytest.approx(own[late].sum() / wall[late].sum(), rel=1e-2)
+    assert cost.first == pytest.approx(0.9, rel=1e-3)
+    assert cost.probes == (("updates", pytest.approx(cost.recent / 2, rel=1e-3)),)
+    assert [first for first, *_ in windows] == list(range(16, 415, 50))
+    assert max(share for *_, share in windows) < 0.04  # though single steps cost 600 %
+    assert "**2.9%** of the time of the last" in said
+    assert "In the first 16 steps" in said and "90.0%; that comes once" in said
 
 
 def test_the_schedule_in_words() -> None:

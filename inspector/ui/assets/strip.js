@@ -20,13 +20,16 @@ export class Strip {
     this.track = make("div", "track")
     this.fill = make("i", "fill")
     this.track.append(this.fill)
+    this.waiting = make("span", "fact waiting")
+    this.waiting.setAttribute("role", "status")
+    this.waiting.hidden = true
     this.facts = make("div", "facts")
     this.controls = make("div", "controls")
     this.banner = make("div", "banner")
     this.banner.setAttribute("role", "alert")
     this.banner.hidden = true
     this.row = make("div", "row")
-    this.row.append(this.badge, this.steps, this.track, this.facts, this.controls)
+    this.row.append(this.badge, this.steps, this.waiting, this.track, this.facts, this.controls)
     this.element.append(this.row, this.banner)
     root.append(this.element)
     this.timer = setInterval(() => this.#theme(), 400)
@@ -80,7 +83,7 @@ export class Strip {
   paint() {
     if (!this.dirty || !this.state) return
     this.dirty = false
-    const { status, step, total_steps: total, controls, nonfinite, problem } = this.state
+    const { status, step, total_steps: total, controls, nonfinite, problem, waiting } = this.state
     this.badge.textContent = WORDS[status] ?? status
     this.badge.dataset.status = status
     const done = Math.max(step, this.#lastStep()) + 1
@@ -88,7 +91,9 @@ export class Strip {
     this.steps.textContent = total ? `step ${count(done)} / ${count(total)}` : `step ${count(done)}`
     this.track.hidden = !total
     if (total) this.fill.style.transform = `scaleX(${Math.min(1, done / total)})`
-    this.#paintFacts(status, done, total)
+    this.waiting.hidden = !waiting
+    this.waiting.textContent = waiting ?? ""
+    this.#paintFacts(status, done, total, waiting)
     this.#renew("controls", controls, ([name, value]) => {
       const chip = make("span", "chip", `${name} `)
       chip.append(make("b", "", value))
@@ -100,7 +105,7 @@ export class Strip {
     else this.#banner("", "")
   }
 
-  #paintFacts(status, done, total) {
+  #paintFacts(status, done, total, waiting) {
     const facts = []
     const epoch = this.#newest("epoch")
     if (epoch !== undefined) facts.push(["epoch", number(epoch, 3)])
@@ -109,7 +114,7 @@ export class Strip {
     const { samples_per_s: rates, step_time: times } = this.points
     // What a step itself took is without what slow motion waits.
     const stepTime = secondsPerStep(this.data.run, status, done) ?? recentMean(times)
-    if (status === "running" && stepTime > 0) {
+    if (status === "running" && stepTime > 0 && !waiting) {
       if (total) facts.push(["left", duration((total - done) * stepTime)])
       facts.push(["steps/s", number(1 / stepTime, 3)])
       const samples = samplesPerStep(rates, times)
