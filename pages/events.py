@@ -6,6 +6,7 @@ import streamlit as st
 
 from inspector.ui.context import current_run, is_live
 from inspector.ui.failure import failure_panel
+from inspector.ui.tables import table_height
 from inspector.views import events as view
 
 with current_run() as run:
@@ -28,7 +29,7 @@ def table() -> None:
     st.dataframe(
         [dataclasses.asdict(row) for row in rows],
         hide_index=True,
-        height=min(38 * (len(rows) + 1), 640),
+        height=table_height(len(rows), most=17),
         column_config={
             "step": st.column_config.NumberColumn("Step", width="small", format="localized"),
             "time": st.column_config.TextColumn("Time", width="small"),

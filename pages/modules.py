@@ -6,6 +6,7 @@ import streamlit as st
 
 from inspector.ui.context import current_run, is_live
 from inspector.ui.health_page import badge
+from inspector.ui.tables import is_wide, table_height
 from inspector.views import modules as view
 
 with current_run() as run:
@@ -37,26 +38,26 @@ with st.container(horizontal=True, gap="large"):
 if not rows:
     st.info("No module matches the search; clear it to see them all.")
     st.stop()
+shown = [
+    dataclasses.asdict(row)
+    | {"bytes": view.bytes_text(row.bytes), "output_bytes": view.bytes_text(row.output_bytes)}
+    for row in rows
+]
+heads = {
+    "path": "Module", "type": "Type", "inputs": "Input shape", "outputs": "Output shape",
+    "dtype": "dtype", "parameters": "Parameters", "state": "State", "bytes": "Parameter memory",
+    "output_bytes": "Output memory",
+}  # fmt: skip
+if any(row.note for row in rows):
+    heads["note"] = "Note"
 st.dataframe(
-    [
-        dataclasses.asdict(row)
-        | {"bytes": view.bytes_text(row.bytes), "output_bytes": view.bytes_text(row.output_bytes)}
-        for row in rows
-    ],
+    shown,
     hide_index=True,
-    height=min(36 * (len(rows) + 1) + 4, 620),
-    column_config={
-        "order": None,
+    height=table_height(len(shown), most=16, bar=is_wide(shown, heads)),
+    column_order=list(heads),
+    column_config=heads
+    | {
         "path": st.column_config.TextColumn("Module", pinned=True),
-        "type": st.column_config.TextColumn("Type"),
-        "inputs": st.column_config.TextColumn("Input shape"),
-        "outputs": st.column_config.TextColumn("Output shape"),
-        "dtype": st.column_config.TextColumn("dtype"),
         "parameters": st.column_config.NumberColumn("Parameters", format="localized"),
-        "trainable": None,
-        "state": st.column_config.TextColumn("State"),
-        "bytes": st.column_config.TextColumn("Parameter memory"),
-        "output_bytes": st.column_config.TextColumn("Output memory"),
-        "note": st.column_config.TextColumn("Note"),
     },
 )

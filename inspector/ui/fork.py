@@ -17,6 +17,7 @@ from inspector.ui.checks import checks_panel
 from inspector.ui.commanding import send
 from inspector.ui.context import escape
 from inspector.ui.fields import collecting, number_field
+from inspector.ui.tables import table_height
 from inspector.views.checkpoints import Checkpoint, checkpoints, lineage, snapshots
 from inspector.views.controls import in_force
 from inspector.views.newest import newest
@@ -109,7 +110,7 @@ def _table(found: list[Checkpoint]) -> None:
             for one in found
         ],
         hide_index=True,
-        height=min(36 * (len(found) + 1) + 4, 220),
+        height=table_height(len(found), most=5),
         column_config={
             "checkpoint": st.column_config.TextColumn("Checkpoint"),
             "step": st.column_config.NumberColumn("Steps done", format="localized"),

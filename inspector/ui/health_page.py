@@ -8,6 +8,7 @@ import streamlit as st
 
 from inspector.store.reader import Run
 from inspector.ui.context import current_run, escape, is_live
+from inspector.ui.tables import table_height
 from inspector.views import health as view
 from inspector.views.modules import missing
 
@@ -103,7 +104,7 @@ def _modules(found: view.Health) -> None:
         st.dataframe(
             [dataclasses.asdict(module) for module in found.modules],
             hide_index=True,
-            height=min(36 * (len(found.modules) + 1) + 4, 420),
+            height=table_height(len(found.modules), most=11, bar=bool(groups)),
             column_config=_COLUMNS,
         )
 
@@ -122,10 +123,10 @@ def _cost() -> None:
     st.markdown(escape(view.schedule_words(every, made)))
     if len(windows) > 1:
         figure = cost_figure(windows, budget=None if every else view.BUDGET)
-        st.plotly_chart(figure, key="health/cost", width="stretch")
-        st.caption(
-            f"Share of the time that watching took, over stretches of "
-            f"{windows[0][1] - windows[0][0] + 1} steps or so."
+        steps = windows[0][1] - windows[0][0] + 1
+        st.caption(f"Share of the time that watching took, in stretches of {steps:,} steps:")
+        st.plotly_chart(
+            figure, key="health/cost", width="stretch", config={"displayModeBar": False}
         )
     if made:
         plural = "s" if len(made) > 1 else ""

@@ -13,10 +13,13 @@ from inspector.store.reader import RunSummary
 from inspector.ui import context, runs
 from inspector.ui.export import export_panel
 from inspector.ui.fork import fork_panel
+from inspector.ui.tables import table_height
 from inspector.views.runs import matching, rows
 
 _EVERY = "3s"
 _MANY = 8
+_NAME = (130, 290)  # pixels: beside a longer name the other columns have no room
+_LETTER = 8
 _CHOSEN = "runs/chosen"
 
 
@@ -65,6 +68,8 @@ def _table(text: str, statuses: list[str]) -> None:
     names = [summary.name for summary in shown]
     before: list[str] = st.session_state.get(_CHOSEN, [])
     listed = rows(shown)
+    noted = any(row["note"] for row in listed)
+    longest = max(map(len, names), default=0)
     # The selection counts rows, so another set of rows is another table.
     version = sha256("/".join(names).encode()).hexdigest()[:12]
     picked = st.dataframe(
@@ -77,9 +82,11 @@ def _table(text: str, statuses: list[str]) -> None:
         },
         key=f"runs/table/{version}",
         placeholder="",
-        height=min(35 * (len(listed) + 1) + 3, 493),
+        height=table_height(len(listed), most=13, bar=noted),
         column_config={
-            "name": st.column_config.TextColumn("Run", pinned=True),
+            "name": st.column_config.TextColumn(
+                "Run", pinned=True, width=min(max(_LETTER * longest + 16, _NAME[0]), _NAME[1])
+            ),
             "status": st.column_config.TextColumn("Status"),
             "model": st.column_config.TextColumn("Model"),
             "data": st.column_config.TextColumn("Data"),
@@ -87,7 +94,7 @@ def _table(text: str, statuses: list[str]) -> None:
             "lr": st.column_config.NumberColumn("Learning rate", format="%.4g"),
             "steps": st.column_config.NumberColumn("Steps", format="localized"),
             "created": st.column_config.DatetimeColumn("Started", format="YYYY-MM-DD HH:mm:ss"),
-            "note": st.column_config.TextColumn("Note", width="large"),
+            "note": st.column_config.TextColumn("Note", width="large") if noted else None,
         },
     )
     marked = [names[row] for row in picked.selection.rows if row < len(names)]
