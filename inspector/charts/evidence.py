@@ -67,13 +67,15 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
         )
     lost = [step for step, value in zip(drawing.x, drawing.y, strict=True) if value is None]
     if lost:
+        stays = drawing.y[-1] is None
+        word = "from" if stays else "at" if len(lost) == 1 else "since"
         figure.add_vline(
             x=lost[0], line={"color": _RED, "dash": "dot", "width": 2},
-            annotation={"text": f"NaN or infinity from step {lost[0]}", "font": {"color": _RED}},
+            annotation={"text": f"NaN or infinity {word} step {lost[0]}", "font": {"color": _RED}},
         )  # fmt: skip
         figure.add_vrect(
-            x0=lost[0], x1=max(drawing.x), fillcolor=_RED, opacity=0.08, line_width=0,
-            layer="below",
+            x0=lost[0], x1=max(drawing.x) if stays else lost[-1], fillcolor=_RED, opacity=0.08,
+            line_width=0, layer="below",
         )  # fmt: skip
     figure.update_xaxes(title="step")
     return figure

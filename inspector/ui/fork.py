@@ -130,7 +130,7 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
     now = in_force(run.config, run.events())
     going = st.session_state.pop(f"{key}/going", None)  # a second click must not make a second run
     with st.form(key, border=False, enter_to_submit=False):
-        place, lr, clip, schedule, more = st.columns([1.3, 1, 1, 1, 1], vertical_alignment="bottom")
+        place, lr, clip, schedule, more = st.columns([1.3, 1, 1, 1, 1])
         at = place.selectbox(
             "Go on from",
             list(places),

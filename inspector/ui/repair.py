@@ -166,11 +166,12 @@ def lr_finder_panel(name: str, *, live: bool) -> None:
         st.caption(
             "A hundred steps with a rising rate on a copy of the training, which itself stays as "
             "it is. Suggested is where the loss falls steepest."
+            + " This run has ended: nothing can be tried on it any more."
+            * (not live)
         )
         st.button(
             "Find a learning rate", icon=":material/search:", key="lr-find", disabled=not live,
             on_click=send, args=(name, "lr_finder", {"steps": 100}),
-            help=None if live else "The run has ended.",
         )  # fmt: skip
         st.fragment(_lr_curve, run_every=_REFRESH if live else None)(name)
 

@@ -59,7 +59,8 @@ export function tick(value, unit) {
   if (unit === "share") return percent(value)
   if (value === 0) return "0"
   const size = Math.abs(value)
-  if (size >= 1e4 || size < 1e-3) return value.toExponential(1).replace(".0e", "e").replace("e+", "e").replace("-", "−")
+  if (size >= 1e9 || size < 1e-3) return tidy(value.toExponential(2))
+  if (size >= 1e4) return stepTick(value).replace("-", "−")
   return String(Number(value.toPrecision(4))).replace("-", "−")
 }
 
