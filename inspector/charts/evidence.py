@@ -68,7 +68,7 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
     lost = [step for step, value in zip(drawing.x, drawing.y, strict=True) if value is None]
     if lost:
         stays = drawing.y[-1] is None
-        word = "from" if stays else "at" if len(lost) == 1 else "since"
+        word = "from" if stays else "at" if len(lost) == 1 else "first at"
         figure.add_vline(
             x=lost[0], line={"color": _RED, "dash": "dot", "width": 2},
             annotation={"text": f"NaN or infinity {word} step {lost[0]}", "font": {"color": _RED}},

@@ -82,6 +82,13 @@ def test_the_window_is_shaded_and_nan_is_named() -> None:
     assert any("from step 2" in str(note.text) for note in figure.layout.annotations)
 
 
+def test_a_nan_that_passed_is_drawn_where_it_was() -> None:
+    figure = evidence_figure(over_steps(range(5), [1.0, math.nan, 2.0, 1.0, 1.0], "loss"))
+    boxes = [(shape.x0, shape.x1) for shape in figure.layout.shapes if shape.type == "rect"]
+    assert boxes == [(1, 1)]
+    assert [str(note.text) for note in figure.layout.annotations] == ["NaN or infinity at step 1"]
+
+
 def test_a_long_line_is_thinned_and_keeps_its_spike() -> None:
     values = np.zeros(50_000)
     values[31_234] = 7.0
