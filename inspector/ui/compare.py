@@ -30,7 +30,16 @@ _AXES: dict[Axis, str] = {"step": "Steps", "epoch": "Epochs", "time": "Wall time
 def compare_page() -> None:
     """Draws the page."""
     st.subheader("Compare")
-    names = _chosen([summary.name for summary in context.summaries()])
+    known = [summary.name for summary in context.summaries()]
+    if len(known) < 2:
+        st.info(
+            "Comparing takes two runs, and this folder holds "
+            f"{'one' if known else 'none'} yet. Start another one on the Start page, or go on from "
+            "a checkpoint on the Runs page.",
+            icon=":material/stacked_line_chart:",
+        )
+        return
+    names = _chosen(known)
     st.query_params["runs"] = names
     if len(names) < 2:
         st.info(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from inspector.store.housekeeping import rename_run
 from inspector.store.layout import create_run
 from inspector.store.reader import list_runs
 from inspector.store.writer import Writer
+from inspector.ui.tables import is_wide, table_height
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = (SeriesKey("loss"), SeriesKey("epoch"))
@@ -119,6 +122,32 @@ def test_address_carries_the_runs_and_follows_the_choice(app: AppTest) -> None:
 def test_one_run_alone_is_explained(app: AppTest) -> None:
     compared(app, "plain")
     assert "two runs or more" in str(app.info[0].value)
+
+
+def test_too_few_runs_are_said_to_be(app: AppTest, folder: Path) -> None:
+    for gone, said in (("script", ""), ("clipped", "holds one yet"), ("plain", "holds none yet")):
+        shutil.rmtree(folder / gone)
+        app.run()
+        app.switch_page("../../pages/compare.py").run()
+        assert not app.exception, app.exception
+        assert said in str(app.info[0].value)
+
+
+def test_the_run_table_has_no_empty_column_and_room_for_names(app: AppTest, folder: Path) -> None:
+    rename_run(folder, "plain", "a-run-with-a-name-of-forty-letters-xxxxx")
+    app.run()
+    app.switch_page("../../pages/runs.py").run()
+    columns = json.loads(app.dataframe[0].proto.columns)
+    assert columns["note"]["hidden"]
+    assert columns["name"]["width"] == 290
+
+
+def test_a_table_is_as_tall_as_its_rows() -> None:
+    assert [table_height(rows, most=5) for rows in (0, 1, 5, 6)] == [38, 73, 213, 213]
+    assert table_height(2, most=5, bar=True) == table_height(2, most=5) + 10
+    heads = {"name": "Name", "text": "Text"}
+    assert not is_wide([{"name": "a", "text": "b" * 80}], heads)
+    assert is_wide([{"name": "a" * 60, "text": "b"}, {"name": "a", "text": "b" * 80}], heads)
 
 
 def test_parallel_coordinates_have_a_line_for_each_run(app: AppTest) -> None:
