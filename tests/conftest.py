@@ -54,9 +54,9 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app as README starts it, on an empty folder of runs."""
+    """The app as README starts it; earlier tests may have left runs in its folder, none alive."""
     from tests.app.server import App
 
     served = App(tmp_path_factory.mktemp("app") / "runs")
@@ -66,7 +66,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 @pytest.fixture(scope="module")
 def tab(chromium: Any, app: App) -> Iterator[Tab]:
-    """A tab that has opened the app by its link."""
+    """A tab of its own profile, in which the app has been opened by its link."""
     from tests.app.tab import open_tab
 
     opened = open_tab(chromium, app.base)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from inspector.commands import Command
+from inspector.store.control import ControlWriter
 from inspector.store.layout import CONTROL_FILE
 from tests.page_server import free_port
 
@@ -58,6 +60,15 @@ class App:
             ):
                 sent += int(db.execute("SELECT COUNT(*) FROM command").fetchone()[0])
         return sent
+
+    def set(self, run: str, control: str, value: object) -> None:
+        """Sends a run another value of a control, as the steering panel does."""
+        with contextlib.closing(ControlWriter(self.runs_dir / run)) as writer:
+            writer.send(Command(name="set", control=control, value=value))
+
+    def full_speed(self, run: str) -> None:
+        """Takes the presets' slow motion off a run whose end or accident is waited for."""
+        self.set(run, "max_steps_per_s", None)
 
     def close(self) -> None:
         self.process.terminate()

@@ -1,25 +1,18 @@
-"""Speed on the Live page: waiting for data, and samples a second that agree with the strip."""
+"""Speed on the Live page: what share of a step goes into waiting for data."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from inspector.commands import Controls
 from inspector.config import RunConfig
 from inspector.quantities import SeriesKey
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
-from inspector.training import runner
-from tests.app.server import App
 from tests.app.test_pages import on_page, serving
-
-WAIT = 30_000
 
 
 def recorded(folder: Path, name: str, kind: str, share: float | None) -> None:
@@ -78,41 +71,3 @@ def test_what_is_measured_is_said_under_the_chart(app: AppTest) -> None:
 
 def test_a_script_that_does_not_measure_it_is_told_how(app: AppTest) -> None:
     assert any("n/a" in text and "watch.batches(loader)" in text for text in opened(app, "script"))
-
-
-@pytest.mark.browser
-def test_card_and_strip_read_samples_off_the_clock_and_agree(chromium: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "runs"
-    slow = Controls(max_steps_per_s=5.0)
-    runner.start(RunConfig(controls=slow, torch_threads=1), folder, name="slow")
-    app = App(folder)
-    context = chromium.new_context(viewport={"width": 1600, "height": 800})
-    try:
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        page.goto(app.link)
-        page.get_by_role("link", name="Live", exact=True).first.click()
-        card = page.locator(".card.number", has_text="Samples per second").locator(".value")
-        strip = page.locator(".strip .fact", has_text="samples/s").locator("b")
-        card.wait_for()
-        pairs = []
-        for _ in range(WAIT // 250):
-            pairs.append((digits(card.inner_text()), digits(strip.inner_text())))
-            # Five steps a second of 64 samples, 29 in the last of an epoch's 23.
-            if len(pairs) > 3 and all(250 < value < 330 for value in pairs[-1]):
-                break
-            page.wait_for_timeout(250)
-        assert pairs[-1][0] == pytest.approx(pairs[-1][1], rel=0.03), pairs
-        assert 250 < pairs[-1][0] < 330, pairs
-        page.get_by_text("Speed and waiting for data").click()
-        chart = page.locator(".card.line", has=page.locator("h3", has_text="Time of a step"))
-        chart.locator(".legend b").nth(1).wait_for()
-        assert re.search(r"waiting for data\s*[\d.]+ (µs|ms)", chart.inner_text())
-    finally:
-        context.close()
-        app.close()
-        runner.stop()
-
-
-def digits(text: str) -> float:
-    return float(re.sub(r"[^\d.]", "", text) or "nan")

@@ -20,21 +20,28 @@ def newest(app: App) -> inspector.Run:
     return inspector.open_run(list_runs(app.runs_dir)[0].path)
 
 
-def start(tab: Tab, preset: str, heading: str) -> None:
+def start(tab: Tab, preset: str, heading: str) -> str:
     tab.go("Start")
     card = tab.page.locator(f".st-key-card-{preset} button").first
     card.wait_for()
     if card.is_enabled():  # that of the preset which is chosen already is not
         tab.click(card, tab.page.get_by_role("heading", name=re.compile(heading)))
-    tab.start()
+    return tab.start()
 
 
-def test_a_nan_names_op_module_file_and_line_and_training_goes_on(
+def test_a_nan_shows_on_every_page_names_op_module_and_line_and_training_goes_on(
     tab: Tab, app: App, tmp_path: Path
 ) -> None:
-    start(tab, "nan", "Log trap")
+    app.full_speed(start(tab, "nan", "Log trap"))
+    banner = tab.page.locator(".strip .banner:not([hidden])", has_text="score")
+    tab.until(banner, "the banner", 3 * PATIENCE)
+    assert re.search(r"Step \d+: Non-finite .* of score", banner.inner_text())
+    tab.go("Gradients")
+    banner.wait_for()
+    tab.go("Live")
+    tab.page.locator(".card canvas").first.wait_for()
     card = tab.page.locator(".st-key-nan-card")
-    tab.until(card, "the card", 3 * PATIENCE)
+    card.wait_for()
     text = card.inner_text()
     assert "log" in text and "score (LogScore)" in text
     assert re.search(r"log_trap\.py:13", text)

@@ -101,7 +101,7 @@ def test_it_trains_with_its_own_modules_on_screen(tab: Tab, app: App, folder: Pa
     tab.fill("Learning rate", "0.5", page.get_by_text("learning rate 0.5"))
     tab.pick("steps")
     tab.fill("Steps", "150", page.get_by_text("150 steps"))
-    tab.start()
+    app.full_speed(tab.start())
     page.locator("canvas").first.wait_for()
     tab.finish()
     with newest(app) as run:
@@ -130,7 +130,7 @@ def test_code_typed_into_the_app_trains(tab: Tab, app: App) -> None:
     page.get_by_role("heading", name=re.compile(r"Net on flowers\.csv")).wait_for()
     built = page.locator(".st-key-own-check").get_by_text("Net: 387 parameters")
     tab.press("Check and preview", built)
-    tab.start()
+    app.full_speed(tab.start())
     tab.finish()
     with newest(app) as run:
         kept = (run.path / "blobs" / "source" / "your_code.py").read_text("utf-8")
@@ -153,7 +153,14 @@ def test_it_is_exported_and_taken_up_again(tab: Tab, app: App, folder: Path) -> 
     assert sum(weight.numel() for weight in load_file(weights).values()) == 387
     with zipfile.ZipFile(exported(tab, "Telemetry", "tensorboard-long", folder)) as archive:
         archive.extractall(app.runs_dir)
-    tab.until(lambda: f"{mine}-tensorboard" in (row[0] for row in tab.rows()), "the import")
+
+    def listed() -> bool:  # by looking again: by itself the table does so every ten seconds
+        tab.go("Start")
+        tab.go("Runs")
+        tab.until(tab.rows, "a filled table")
+        return f"{mine}-tensorboard" in (row[0] for row in tab.rows())
+
+    tab.until(listed, "the import")
     with (
         inspector.open_run(mine, app.runs_dir) as run,
         inspector.open_run(f"{mine}-tensorboard", app.runs_dir) as back,
@@ -184,6 +191,7 @@ def test_exported_weights_begin_a_new_run_where_the_first_ended(
     tab.choose("Start from weights", str(folder / "mine.safetensors"))
     tab.press("Check and preview", page.get_by_text(re.compile(r"All \d weights fit\.")))
     name = tab.start()
+    app.full_speed(name)
     tab.finish()
     with inspector.open_run(first) as before, inspector.open_run(name, app.runs_dir) as after:
         assert after.config["weights"] == str(folder / "mine.safetensors")
