@@ -10,6 +10,7 @@ import numpy as np
 
 from inspector.errors import StoreError
 from inspector.events import ProbeFailed, ScheduleChanged, StoredEvent
+from inspector.quantities import QUANTITIES
 from inspector.store.layout import F32, I64
 from inspector.store.reader import Run
 from inspector.views.checkpoints import lineage
@@ -27,6 +28,7 @@ EXAMINED = 16
 """Steps at the start of a run in which its program is examined for the diagnosis: they cost more
 than those that follow (as ``FIRST_STEPS`` of the probe)."""
 
+_NAMED_AT = 0.0005  # less is written as 0.0%
 _RECENT = 200
 _DRAWN = 4000  # steps
 _WINDOW, _WINDOWS = 50, 60  # steps of a stretch at least, stretches of a chart at most
@@ -343,7 +345,7 @@ def cost_words(cost: Cost) -> list[str]:
             f"follow, so far **{cost.first:.1%}** of their time."
         ]
     said = [f"Watching took **{cost.recent:.1%}** of the time of the last {cost.steps:,} steps."]
-    parts = ", ".join(f"{title} {share:.1%}" for title, share in cost.probes)
+    parts = ", ".join(f"{title} {share:.1%}" for title, share in cost.probes if share >= _NAMED_AT)
     if parts:
         said.append(f"Of the time of the steps in which the parts were timed: {parts}.")
     if cost.first is not None:
@@ -361,8 +363,9 @@ def probe_quantities(run: Run) -> list[str]:
 
 
 def probe_title(quantity: str) -> str:
-    """``overhead_output_gradients`` → ``output gradients``."""
-    return quantity.removeprefix("overhead_").replace("_", " ")
+    """``overhead_forward`` → ``module outputs``, in the words of its quantity."""
+    known = QUANTITIES.get(quantity)
+    return (known.title if known else quantity).rpartition(": ")[2].removeprefix("overhead_")
 
 
 def changes(events: Iterable[StoredEvent]) -> list[Change]:
