@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
+from tests.app.tab import Tab
+
 
 @pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
+def tab(chromium: Any, address: str) -> Iterator[Tab]:
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    tab = context.new_page()
-    problems: list[str] = []
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("dialog", lambda dialog: problems.append(f"dialog {dialog.message}"))
-    tab.on("console", lambda m: problems.append(m.text) if "Security Policy" in m.text else None)
-    yield tab
-    context.close()
+    opened = Tab(context.new_page(), address)
+    problems = opened.errors
+    opened.page.on("dialog", lambda dialog: problems.append(f"dialog {dialog.message}"))
+    opened.page.on(
+        "console", lambda m: problems.append(m.text) if "Security Policy" in m.text else None
+    )
+    yield opened
+    opened.close()
     assert problems == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,8 +14,12 @@ from inspector.autograd import GraphTags, capture_graph
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 from tests import page_server
+from tests.app.tab import Tab
 
-PICTURE_MS = 20_000
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
+LAID_OUT = 20.0  # seconds that a layout may take
 
 SCRIPT = """
 import streamlit as st
@@ -52,20 +56,28 @@ def served(folder: Path, runs: Path) -> AbstractContextManager[str]:
     return page_server.served(folder, SCRIPT.format(runs=str(runs)))
 
 
-def open_graph(page: Any, address: str, run: str, more: str = "") -> None:
-    page.goto(f"{address}/?run={run}{more}")
-    page.wait_for_selector(".autograd-graph[data-shown]", timeout=PICTURE_MS)
+def shown(tab: Tab) -> str:
+    """Number of the picture that is drawn, or nothing."""
+    drawn = tab.page.locator(".autograd-graph[data-shown]")
+    return str(drawn.first.get_attribute("data-shown") or "") if drawn.count() else ""
 
 
-def click_and_wait(page: Any, target: Any) -> None:
-    """Clicks, and waits for another picture."""
-    before = page.locator(".autograd-graph").get_attribute("data-shown")
-    target.click()
-    page.wait_for_selector(
-        f'.autograd-graph[data-shown]:not([data-shown="{before}"])', timeout=PICTURE_MS
-    )
+def open_graph(tab: Tab, run: str, more: str = "") -> None:
+    tab.visit(f"?run={run}{more}")
+    tab.until(lambda: shown(tab), "a picture")
 
 
-def place(page: Any) -> str:
+def another_picture(tab: Tab) -> Callable[[], bool]:
+    """Whether another picture than that of now is drawn."""
+    before = shown(tab)
+    return lambda: shown(tab) not in ("", before)
+
+
+def click_and_wait(tab: Tab, target: Locator) -> None:
+    """Clicks, and waits for another picture; a large one takes its time after the script rests."""
+    tab.click(target, another_picture(tab), lost=LAID_OUT)
+
+
+def place(tab: Tab) -> str:
     """Pan and zoom."""
-    return str(page.locator(".sheet").evaluate("sheet => sheet.style.transform"))
+    return str(tab.page.locator(".sheet").evaluate("sheet => sheet.style.transform"))

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.autograd.graph_pages import PICTURE_MS, click_and_wait, open_graph, place, record, served
+from tests.app.tab import Tab
+from tests.autograd.graph_pages import click_and_wait, open_graph, place, record, served
 
 sync_api = pytest.importorskip("playwright.sync_api")
 HOSTILE = '"]; a->b [x="<img src=x onerror=alert(1)>'
@@ -65,83 +66,74 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def scale_of(page: sync_api.Page) -> str:
-    found = re.search(r"scale\([\d.]+\)", place(page))
+def scale_of(tab: Tab) -> str:
+    found = re.search(r"scale\([\d.]+\)", place(tab))
     assert found is not None
     return found.group()
 
 
-def test_a_fold_opens_and_closes_by_click_and_the_zoom_stays(
-    page: sync_api.Page, address: str
-) -> None:
-    open_graph(page, address, "stages")
-    closed = page.locator("g.node").count()
-    before = scale_of(page)
-    page.get_by_role("button", name="+", exact=True).click()
-    sheet = page.locator(".sheet")
-    sync_api.expect(sheet).not_to_have_attribute("style", re.compile(re.escape(before)))
-    scale = scale_of(page)
-    first = page.locator("g.fold", has_text="Sequential").first
-    click_and_wait(page, first)
-    assert page.locator("g.node").count() > closed
-    assert scale in place(page)
-    sync_api.expect(page.get_by_text("parameter gradients")).to_be_visible()
-    click_and_wait(page, page.locator("g.cluster.chosen text"))
-    assert page.locator("g.node").count() == closed
+def test_a_fold_opens_and_closes_by_click_and_the_zoom_stays(tab: Tab) -> None:
+    open_graph(tab, "stages")
+    closed = tab.page.locator("g.node").count()
+    before = scale_of(tab)
+    tab.press("+", lambda: scale_of(tab) != before)
+    scale = scale_of(tab)
+    first = tab.page.locator("g.fold", has_text="Sequential").first
+    click_and_wait(tab, first)
+    assert tab.page.locator("g.node").count() > closed
+    assert scale in place(tab)
+    sync_api.expect(tab.page.get_by_text("parameter gradients")).to_be_visible()
+    click_and_wait(tab, tab.page.locator("g.cluster.chosen text"))
+    assert tab.page.locator("g.node").count() == closed
 
 
-def test_an_operation_shows_its_details(page: sync_api.Page, address: str) -> None:
-    open_graph(page, address, "hostile")
-    addmm = page.locator("g.node", has_text="AddmmBackward0").first
+def test_an_operation_shows_its_details(tab: Tab) -> None:
+    open_graph(tab, "hostile")
+    addmm = tab.page.locator("g.node", has_text="AddmmBackward0").first
     addmm.click()
-    sync_api.expect(page.get_by_text("gradient norm")).to_be_visible()
-    sync_api.expect(page.get_by_text("Saved tensors")).to_be_visible()
+    sync_api.expect(tab.page.get_by_text("gradient norm")).to_be_visible()
+    sync_api.expect(tab.page.get_by_text("Saved tensors")).to_be_visible()
     sync_api.expect(addmm).to_have_class(re.compile("chosen"))
 
 
-def test_hostile_names_are_shown_as_they_are(page: sync_api.Page, address: str) -> None:
-    open_graph(page, address, "hostile")
-    sync_api.expect(page.locator("g.cluster", has_text=HOSTILE).last).to_be_visible()
-    assert page.locator(".autograd-graph img").count() == 0
-    assert page.locator("g.node").count() == 9
+def test_hostile_names_are_shown_as_they_are(tab: Tab) -> None:
+    open_graph(tab, "hostile")
+    sync_api.expect(tab.page.locator("g.cluster", has_text=HOSTILE).last).to_be_visible()
+    assert tab.page.locator(".autograd-graph img").count() == 0
+    assert tab.page.locator("g.node").count() == 9
 
 
-def test_a_thousand_time_steps_are_one_box(page: sync_api.Page, address: str) -> None:
-    open_graph(page, address, "unrolled")
-    cell = page.locator("g.fold", has_text="RNNCell × 1000")
+def test_a_thousand_time_steps_are_one_box(tab: Tab) -> None:
+    open_graph(tab, "unrolled")
+    cell = tab.page.locator("g.fold", has_text="RNNCell × 1000")
     sync_api.expect(cell).to_have_count(1)
-    click_and_wait(page, cell)
-    sync_api.expect(page.locator("g.fold", has_text="call 0 … call 99")).to_have_count(1)
+    click_and_wait(tab, cell)
+    sync_api.expect(tab.page.locator("g.fold", has_text="call 0 … call 99")).to_have_count(1)
 
 
-def test_search_marks_what_holds_the_word(page: sync_api.Page, address: str) -> None:
-    open_graph(page, address, "unrolled")
-    page.get_by_label("Search the graph").fill("head.weight")
-    sync_api.expect(page.locator("g.hit")).to_have_count(1)
-    sync_api.expect(page.locator("g.hit")).to_contain_text("weight")
+def test_search_marks_what_holds_the_word(tab: Tab) -> None:
+    open_graph(tab, "unrolled")
+    tab.page.get_by_label("Search the graph").fill("head.weight")
+    sync_api.expect(tab.page.locator("g.hit")).to_have_count(1)
+    sync_api.expect(tab.page.locator("g.hit")).to_contain_text("weight")
 
 
-def test_pictures_and_texts_can_be_downloaded(page: sync_api.Page, address: str) -> None:
-    open_graph(page, address, "stages")
-    with page.expect_download() as svg:
-        page.get_by_role("button", name="SVG").click()
-    text = Path(svg.value.path()).read_text("utf-8")
-    assert text.count('class="node') == page.locator("g.node").count()
-    page.get_by_role("button", name="Download").click()
-    with page.expect_download() as dot:
-        page.get_by_role("button", name="DOT of this view").click()
-    assert Path(dot.value.path()).read_text("utf-8").startswith("digraph autograd")
-    with page.expect_download() as torchviz:
-        page.get_by_role("button", name="torchviz's own DOT").click()
-    assert "AccumulateGrad" in Path(torchviz.value.path()).read_text("utf-8")
+def test_pictures_and_texts_can_be_downloaded(tab: Tab, tmp_path: Path) -> None:
+    open_graph(tab, "stages")
+    text = tab.download(tab.button("SVG"), tmp_path).read_text("utf-8")
+    assert text.count('class="node') == tab.page.locator("g.node").count()
+    dot = tab.button("DOT of this view")
+    tab.press("Download", dot)
+    assert tab.download(dot, tmp_path).read_text("utf-8").startswith("digraph autograd")
+    torchviz = tab.button("torchviz's own DOT")
+    assert "AccumulateGrad" in tab.download(torchviz, tmp_path).read_text("utf-8")
 
 
-def test_too_slow_a_layout_is_ended_and_folded_further(page: sync_api.Page, address: str) -> None:
+def test_too_slow_a_layout_is_ended_and_folded_further(tab: Tab) -> None:
     # The worker answers the first request never, as a layout without end would.
-    page.route("**/graph-worker.js", lambda route: route.fulfill(
+    tab.page.route("**/graph-worker.js", lambda route: route.fulfill(
         content_type="text/javascript",
         body="postMessage({ready: true}); onmessage = () => { for (;;); }",
     ), times=1)  # fmt: skip
-    page.goto(f"{address}/?run=stages")
-    page.wait_for_selector(".autograd-graph[data-shown]", timeout=PICTURE_MS)
-    assert page.locator("g.node").count() < 10
+    open_graph(tab, "stages")
+    assert tab.page.locator("g.node").count() < 10

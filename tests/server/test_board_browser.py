@@ -6,10 +6,9 @@ import math
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +17,10 @@ from inspector.quantities import SeriesKey
 from inspector.server.launch import app_file, free_port
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
+from tests.app.tab import AT_ONCE, Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import ConsoleMessage, Page
 
 pytestmark = pytest.mark.browser
 
@@ -26,7 +29,6 @@ SCALARS = (SeriesKey("loss"), SeriesKey("lr"), SeriesKey("epoch"))
 PARAMETERS = tuple(
     SeriesKey("grad_norm", "parameter", f"{name}.weight") for name in ("first", "middle", HOSTILE)
 )
-WAIT_S = 30.0
 
 
 class Server:
@@ -85,32 +87,29 @@ def writer(server: Server) -> Iterator[Writer]:
     made.close()
 
 
-class Seen:
-    """What a page asked for and complained about."""
+class Seen(Tab):
+    """A tab that also keeps what was asked for and what was complained about."""
 
-    def __init__(self, page: Any) -> None:
-        self.page = page
+    def __init__(self, page: Page, base: str) -> None:
+        super().__init__(page, base)
         self.requests: list[str] = []
-        self.complaints: list[str] = []
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        page.on("dialog", lambda dialog: self.errors.append(dialog.message))
         page.on("console", self._listen)
 
-    def _listen(self, message: Any) -> None:
+    def _listen(self, message: ConsoleMessage) -> None:
         # Streamlit looks for its own base path by asking, and the browser reports the 404.
         if message.type == "error" and "404" not in message.text:
-            self.complaints.append(message.text)
+            self.errors.append(message.text)
 
 
 @pytest.fixture
 def seen(chromium: Any, server: Server) -> Iterator[Seen]:
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    made = Seen(context.new_page())
-    made.page.set_default_timeout(WAIT_S * 1000)
-    made.page.goto(server.link)
+    made = Seen(context.new_page(), server.link)
+    made.visit(server.link)
     yield made
-    assert made.complaints == []
+    assert made.errors == []
     assert {url.split("/")[2] for url in made.requests if url.startswith("http")} == {
         f"127.0.0.1:{server.port}"
     }
@@ -125,8 +124,8 @@ def append(writer: Writer, first: int, last: int) -> None:
     assert writer.flush()
 
 
-def open_page(seen: Seen, server: Server, page: str) -> Any:
-    seen.page.goto(f"http://127.0.0.1:{server.port}/{page}?run=demo")
+def open_page(seen: Seen, page: str) -> Any:
+    seen.visit(f"{page}?run=demo")
     return seen.page
 
 
@@ -134,38 +133,34 @@ def card(page: Any, title: str) -> Any:
     return page.locator(".card", has=page.locator("h3", has_text=title)).first
 
 
-def wait_until(page: Any, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become true in time"
-        page.wait_for_timeout(50)
-
-
 def test_the_link_comes_last_and_the_token_leaves_the_address_bar(
     seen: Seen, server: Server
 ) -> None:
     assert server.link == f"http://127.0.0.1:{server.port}/?token=a-token-for-the-tests"
-    wait_until(seen.page, lambda: "token" not in seen.page.url)
+    seen.until(lambda: "token" not in seen.page.url)
     (cookie,) = (
         cookie for cookie in seen.page.context.cookies() if cookie["name"].startswith("torch")
     )
     assert cookie["httpOnly"]
 
 
-def test_new_points_appear_without_a_reload_and_zoom_stays(
-    seen: Seen, server: Server, writer: Writer
-) -> None:
-    page = open_page(seen, server, "live")
+def test_new_points_appear_without_a_reload_and_zoom_stays(seen: Seen, writer: Writer) -> None:
+    page = open_page(seen, "live")
     loss = card(page, "Loss")
     loss.locator("b", has_text="0.005").wait_for()  # 1 / 200
-    plot = loss.locator(".u-over").bounding_box()
-    middle = plot["y"] + plot["height"] / 2
-    page.mouse.move(plot["x"] + plot["width"] * 0.2, middle)
-    page.mouse.down()
-    page.mouse.move(plot["x"] + plot["width"] * 0.6, middle, steps=4)
-    page.mouse.up()
+
+    def over(share: float) -> tuple[float, float]:
+        plot = loss.locator(".u-over").bounding_box()
+        return plot["x"] + plot["width"] * share, plot["y"] + plot["height"] / 2
+
+    def zoom() -> None:
+        page.mouse.move(*over(0.2))
+        page.mouse.down()
+        page.mouse.move(*over(0.6), steps=4)
+        page.mouse.up()
+
     reset = page.get_by_role("button", name="Reset zoom")
-    reset.wait_for()
+    seen.act(zoom, reset, "dragging over a chart")
     canvas = loss.locator("canvas").element_handle()
 
     append(writer, 200, 250)
@@ -174,34 +169,32 @@ def test_new_points_appear_without_a_reload_and_zoom_stays(
     page.keyboard.press("r")  # Streamlit runs the script again
     append(writer, 250, 500)
     loss.locator("b", has_text="0.002").wait_for()
+    seen.rest()
     assert reset.is_visible()
     assert canvas.evaluate("node => node.isConnected")
-    page.mouse.dblclick(plot["x"] + 50, middle)
-    reset.wait_for(state="hidden")
+    seen.act(lambda: page.mouse.dblclick(*over(0.1)), lambda: not reset.is_visible())
 
 
-def test_what_happens_to_the_run_is_said_at_once_and_as_text(
-    seen: Seen, server: Server, writer: Writer
-) -> None:
-    page = open_page(seen, server, "live")
+def test_what_happens_to_the_run_is_said_at_once_and_as_text(seen: Seen, writer: Writer) -> None:
+    page = open_page(seen, "live")
     card(page, "Loss").locator("canvas").wait_for()
     writer.event(300, CommandApplied(command_id="x", name="lr", requested=0.5, effective=0.5))
     writer.event(300, NonFinite(where="activation", module=HOSTILE))
     page.locator(".strip .chip", has_text="lr 0.5").wait_for()
     page.locator(".strip .banner", has_text=HOSTILE).wait_for()
-    plot = card(page, "Loss").locator(".u-over").bounding_box()
     steps = page.evaluate("() => window.__inspector.paints.length")
     assert steps > 0
     tip = page.locator(".board .tip .event", has_text=HOSTILE)
 
     def sweep() -> bool:
+        plot = card(page, "Loss").locator(".u-over").bounding_box()
         for share in range(40, 80):
             page.mouse.move(plot["x"] + plot["width"] * share / 100, plot["y"] + 60)
             if tip.is_visible():
                 return True
         return False
 
-    wait_until(page, sweep)
+    seen.until(sweep, "the event under the mouse")
 
 
 @pytest.mark.parametrize("norms", [(1e-38, 1.0, math.inf, 3e38, math.nan, 0.5), (1e-30, 1e30, 0.5)])
@@ -214,34 +207,37 @@ def test_infinite_and_extreme_numbers_leave_the_charts_alive(
     for step, norm in enumerate(norms):
         wild.append("scalar", step, keys, [norm, norm, 0.1])
     wild.close()
-    seen.page.goto(f"http://127.0.0.1:{server.port}/live?run={path.name}")
+    seen.visit(f"live?run={path.name}")
     card(seen.page, "Gradient norm").locator("b", has_text="0.5").wait_for()
     card(seen.page, "Loss").locator("canvas").wait_for()
 
 
-def test_a_click_on_a_row_of_the_heat_map_reaches_the_script(seen: Seen, server: Server) -> None:
-    page = open_page(seen, server, "gradients")
+def test_a_click_on_a_row_of_the_heat_map_reaches_the_script(seen: Seen) -> None:
+    page = open_page(seen, "gradients")
     canvas = page.locator("canvas.matrix")
-    canvas.wait_for()
-    wait_until(page, lambda: canvas.bounding_box()["height"] > 60)
-    box = canvas.bounding_box()
-    # The canvas may still move while the page fills: Playwright's own click waits for it to rest.
-    canvas.click(position={"x": box["width"] * 0.7, "y": (box["height"] - 22) / 2})
-    page.get_by_role("heading", name="middle", exact=True).wait_for()
+    seen.until(lambda: canvas.bounding_box()["height"] > 60, "the heat map in its size")
+
+    def click() -> None:
+        # The canvas may still move while the page fills: Playwright waits for it to rest.
+        box = canvas.bounding_box()
+        at = {"x": box["width"] * 0.7, "y": (box["height"] - 22) / 2}
+        canvas.click(position=at, timeout=AT_ONCE)
+
+    seen.act(click, page.get_by_role("heading", name="middle", exact=True), "a click on a row")
 
 
-def test_charts_follow_the_theme_of_the_system(seen: Seen, server: Server) -> None:
-    page = open_page(seen, server, "live")
+def test_charts_follow_the_theme_of_the_system(seen: Seen) -> None:
+    page = open_page(seen, "live")
     card(page, "Loss").locator("canvas").wait_for()
     colour = "node => getComputedStyle(node).backgroundColor"
     light = card(page, "Loss").evaluate(colour)
     page.emulate_media(color_scheme="dark")
-    wait_until(page, lambda: bool(card(page, "Loss").evaluate(colour) != light))
+    seen.until(lambda: bool(card(page, "Loss").evaluate(colour) != light))
     card(page, "Loss").locator("canvas").wait_for()
 
 
 def test_a_restarted_server_is_found_again(seen: Seen, server: Server, writer: Writer) -> None:
-    page = open_page(seen, server, "live")
+    page = open_page(seen, "live")
     card(page, "Loss").locator("canvas").wait_for()
     server.stop()
     page.locator(".notice", has_text="connection to the app is lost").wait_for()
@@ -250,4 +246,4 @@ def test_a_restarted_server_is_found_again(seen: Seen, server: Server, writer: W
     page.locator(".notice").wait_for(state="hidden")
     append(writer, 500, 1000)
     card(page, "Loss").locator("b", has_text="0.001").wait_for()
-    seen.complaints.clear()  # the browser reported every attempt meanwhile
+    seen.errors.clear()  # the browser reported every attempt meanwhile
