@@ -76,7 +76,7 @@ def _metrics(config: RunConfig, task: str, key: str) -> list[str]:
         try:
             catalog.metrics(chosen, kind)
         except ConfigError as error:
-            refuse(f"{error} Remove it.")
+            refuse(str(error))
             return given
     return chosen
 
