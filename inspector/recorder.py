@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from inspector.capture.backward_snapshot import BackwardSnapshot
-from inspector.capture.measured import Measured
+from inspector.capture.measured import Measured, Table
 from inspector.capture.memory import device_bytes, resident_bytes
 from inspector.capture.nonfinite import Onset
 from inspector.capture.observer import Observer
@@ -199,7 +199,7 @@ class Recorder:
                 self.timemachine.on_loss(loss, value if isinstance(value, float) else None)
             scalars["loss"] = value
         if scalars and self.observer.record(scalars) and not self._boundary_due:
-            self._go_quiet()
+            self._hand_over()
 
     @property
     def take(self) -> Callable[[Tensor | float | None, dict[str, Any]], bool]:
@@ -292,7 +292,13 @@ class Recorder:
         if measured.onset is not None:
             self._report(measured.step, measured.onset)
 
-    def on_quiet(self, first: int, columns: dict[str, Column]) -> None:
+    def on_steps(
+        self,
+        first: int,
+        columns: dict[str, Column],
+        parameters: Table | None,
+        modules: Table | None,
+    ) -> None:
         for name in _CONTEXT:
             if name in columns:
                 columns[name] = filled(columns[name], self._context.get(name, NOWHERE))
@@ -304,6 +310,9 @@ class Recorder:
         if samples is not None:
             columns["samples_per_s"] = samples / columns["step_time"]
         self.writer.extend("scalar", first, *self._scalars.rows(columns))
+        for group, table in (("parameter", parameters), ("module", modules)):
+            if table is not None and table.keys:
+                self.writer.extend(group, first, table.keys, table.values)
 
     def on_boundary(self) -> None:
         """Between two steps; a loop that conducts says by itself when it gets there."""
@@ -322,13 +331,13 @@ class Recorder:
         """A fault here is ours, and must not stop the script."""
         try:
             self._attend()
-            self._go_quiet()
+            self._hand_over()
         except Exception as error:
             self.on_failed("boundary", error)
 
-    def _go_quiet(self) -> None:
+    def _hand_over(self) -> None:
         """Leaves the coming steps to the capture, up to the next that has to be attended."""
-        if self.observer.full:
+        if not self.observer.ordinary:
             return
         pulse, steering = self.observer.clock.pulse, self.steering
         pulse.alarm = 0  # before looking: what comes later sets it again
@@ -341,7 +350,7 @@ class Recorder:
         if every := steering.controls.graph_every:
             until = min(until, (self.step // every + 1) * every)
         pulse.witness = None if self.timemachine.asleep else self.timemachine.on_loss
-        self.observer.go_quiet(until)
+        self.observer.hand_over(until)
 
     def on_described(self) -> None:
         """Stores what is known of modules and parameters."""

@@ -19,13 +19,14 @@ class Clock:
 
     Attributes:
         pulse: where both are kept: the extension's ``Stretch``, or a :class:`Pulse`.
+        last: the last boundary, on ``time.perf_counter_ns``; None before the first.
         meters: by probe, what gives the nanoseconds that ``pulse`` has been told of directly.
     """
 
     def __init__(self) -> None:
         self.pulse: Any = Pulse()
         self.meters: dict[str, Callable[[], int]] = {}
-        self._last: int | None = None
+        self.last: int | None = None
         self._due = 0.0
         self._by_probe: dict[str, int] = {}
         self._ended: dict[str, int] = {}
@@ -60,6 +61,10 @@ class Clock:
         taken = time.perf_counter_ns() - since_ns
         self._by_probe[probe] = self._by_probe.get(probe, 0) + taken
 
+    def drain(self) -> dict[str, int]:
+        """By probe, the nanoseconds that ``pulse`` was told of directly since this was asked."""
+        return {probe: taken for probe, meter in self.meters.items() if (taken := meter())}
+
     def shares_due(self) -> bool:
         """True four times a second: the shares of the probes do not change from step to step."""
         now = time.monotonic()
@@ -79,12 +84,12 @@ class Clock:
         The wall time of the first step is not known: None.
         """
         now = time.perf_counter_ns()
-        wall = None if self._last is None else (now - self._last) / 1e9
+        wall = None if self.last is None else (now - self.last) / 1e9
         pulse = self.pulse
         own = pulse.own / 1e9
-        for probe, taken in self.meters.items():
-            self._by_probe[probe] = self._by_probe.get(probe, 0) + taken()
-        self._last = now
+        for probe, taken in self.drain().items():
+            self._by_probe[probe] = self._by_probe.get(probe, 0) + taken
+        self.last = now
         pulse.own = 0
         self._ended, self._by_probe = self._by_probe, {}
         pulse.step += 1
@@ -92,8 +97,8 @@ class Clock:
 
     def resume(self, since_ns: int) -> None:
         """A stretch of quiet steps is over, whose last boundary was so long ago."""
-        self._last = time.perf_counter_ns() - since_ns
+        self.last = time.perf_counter_ns() - since_ns
 
     def restart(self) -> None:
         """Leaves a pause out of the next step's time."""
-        self._last = time.perf_counter_ns()
+        self.last = time.perf_counter_ns()

@@ -105,6 +105,8 @@ class Gradients:
 
     def append(self, pair: list[Scalar]) -> None:
         self.pairs.append(pair)
+        if self._tape is not None:
+            self._tape.open = 0
 
     @property
     def mark(self) -> tuple[int, int]:

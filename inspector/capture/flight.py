@@ -18,7 +18,7 @@ from inspector.capture.kernel import load
 from inspector.capture.measured import F32, Measured, ModuleColumns, Table, with_absent
 from inspector.capture.nonfinite import Onset, bad_loss, first_bad, first_nonfinite
 from inspector.capture.transfer import ABSENT, Scalar, Shipment
-from inspector.quantities import ABSENT_BITS, SeriesKey
+from inspector.quantities import SeriesKey
 
 _NO_PAIRS: Rows = np.empty((0, 2))
 
@@ -110,7 +110,7 @@ class Flight:
         kernel = load()
         assert kernel is not None and isinstance(self.scale, float)
         values, at, work = kernel.room(columns.size)
-        total, column, count = tape.reduce(self.scale, columns.size, work, at, ABSENT_BITS)
+        total, column, count = tape.reduce(self.scale, columns.size, work, at)
         self.bad_outputs = total
         if total > 0:
             self.first_bad = int(column), int(count)
@@ -150,7 +150,7 @@ class Flight:
             size = self.parameters.size
             values, at, _ = kernel.room(-size)
             cells = self.parameters.at[0]
-            totals = extension.reduce(cells, size, scale, received_scale, at, ABSENT_BITS)
+            totals = extension.reduce(cells, size, scale, received_scale, at)
         else:
             reduce = parameter_rows if kernel is None else kernel.parameters
             values, totals = reduce(self.parameters.table(), scale, received_scale)

@@ -43,6 +43,7 @@ class ForwardProbe:
         entries: the numbers of each measured call since the last step.
         output_gradients: column and norm of each output gradient since the last step.
         full: whether outputs are measured in this step.
+        tape: what the hooks in C write on; None without the extension.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class ForwardProbe:
     ) -> None:
         self.records: list[ModuleRecord] = []
         extension = native.load()
-        self._tape: Any = None
+        self.tape: Any = None
         if extension is not None:
-            self._tape = extension.Tape(weakref.ref(model), on_forward, on_gradient)
-        self.entries = Entries() if extension is None else TapedEntries(self._tape)
-        self.output_gradients = Gradients(self._tape)
+            self.tape = extension.Tape(weakref.ref(model), on_forward, on_gradient)
+        self.entries = Entries() if extension is None else TapedEntries(self.tape)
+        self.output_gradients = Gradients(self.tape)
         self.full = True
         self.remote = False
         self.blind = ""
@@ -94,9 +95,9 @@ class ForwardProbe:
                 continue
             hook = ModuleHook(self, record, is_root=module is model)
             hook.bounds = bounds_of(module)
-            if self._tape is not None:
+            if self.tape is not None:
                 extension = native.load()
-                hook.use(extension.Site(self._tape, hook.slow, self.on_output_gradient))
+                hook.use(extension.Site(self.tape, hook.slow, self.on_output_gradient))
             try:
                 toggle = attachment.forward_hook(module, hook)
             except RuntimeError:  # a ScriptModule refuses
@@ -239,8 +240,13 @@ class ForwardProbe:
         elif discard:
             self.entries.keep_to(self._mark[0])
             self.output_gradients.keep_to(self._mark[1])
-        if self._tape is not None:
-            self._tape.announced, self._tape.phase = 0, self._phase
+        if self.tape is not None:
+            self.tape.announced, self.tape.phase = 0, self._phase
+
+    def forget_pass(self) -> None:
+        """A backward pass has raised: the next one is announced again."""
+        if self.tape is not None:
+            self.tape.announced = 0
 
     def drop_finished_passes(self) -> None:
         """Forgets passes whose gradients were thrown away by ``zero_grad``."""
@@ -251,9 +257,14 @@ class ForwardProbe:
     @property
     def taped(self) -> Any:
         """The tape, if it alone holds the step's numbers, and there are any."""
-        tape = self._tape
+        tape = self.tape
         alone = tape is not None and not self.entries.listed and not self.output_gradients.pairs
         return tape if alone and tape.count else None
+
+    def resume(self, mark: int, norm_mark: int) -> None:
+        """The extension has ended backward passes by itself, the last one at these marks."""
+        self._phase = self.tape.phase
+        self._mark = (mark, (norm_mark, 0))
 
     def forget_mark(self) -> None:
         """The tape has been read."""
@@ -266,7 +277,7 @@ class ForwardProbe:
 
     def spent(self) -> tuple[int, int]:
         """Nanoseconds in the extension's forward and gradient hooks since the last call."""
-        tape = self._tape
+        tape = self.tape
         if tape is None:
             return 0, 0
         forward = tape.forward_ns + tape.forward_calls * DISPATCH_NS
@@ -276,16 +287,16 @@ class ForwardProbe:
 
     def expect(self, waiting: bool) -> None:
         """Whether ``on_forward`` is to be called before the next module is measured."""
-        if self._tape is not None:
-            self._tape.waiting = waiting
+        if self.tape is not None:
+            self.tape.waiting = waiting
 
     def _set_tape(self) -> None:
         """Which cases the extension may take by itself."""
-        if self._tape is None:
+        if self.tape is None:
             return
         sound = self.full and not self._discovering and "activations" not in self.broken
-        self._tape.open = sound and self.histograms is None and not self.entries.listed
-        self._tape.listening = self.full and "output gradients" not in self.broken
+        self.tape.open = sound and self.histograms is None and not self.entries.listed
+        self.tape.listening = self.full and "output gradients" not in self.broken
 
     def mark_broken(self, broken: set[str]) -> None:
         """These probes have failed and are off."""

@@ -56,9 +56,7 @@ class Kernel:
         self._norms = _many(functions.inspector_norms, 4)
         self._gradients = _many(functions.inspector_gradients, 6)
         self._keep = _many(functions.inspector_keep, 5)
-        self._compare = functions.inspector_compare
-        self._compare.argtypes = (_COUNT, *([_POINTER] * 5))
-        self._compare.restype = None
+        self._compare = _many(functions.inspector_compare, 6)
         self._modules = functions.inspector_modules
         self._modules.argtypes = (
             _POINTER, _COUNT, _POINTER, _COUNT, _REAL, _COUNT, _POINTER, _POINTER, ctypes.c_uint32,

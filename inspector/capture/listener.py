@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from inspector.capture.measured import Measured
+from inspector.capture.measured import Measured, Table
 from inspector.capture.quiet import Column
 
 
@@ -14,10 +14,16 @@ class Listener(Protocol):
     def on_measured(self, measured: Measured) -> None:
         """A step's numbers; on CUDA a step or two after :meth:`on_boundary` of that step."""
 
-    def on_quiet(self, first: int, columns: dict[str, Column]) -> None:
-        """Numbers of consecutive steps in which nothing else was measured, by name.
+    def on_steps(
+        self,
+        first: int,
+        columns: dict[str, Column],
+        parameters: Table | None,
+        modules: Table | None,
+    ) -> None:
+        """Consecutive steps: numbers by name, ``NOWHERE`` where a step has none.
 
-        Where a step has none, it is ``NOWHERE``.
+        The tables have a row for each step if these were measured fully.
         """
 
     def on_boundary(self) -> None:

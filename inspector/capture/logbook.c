@@ -11,6 +11,8 @@ typedef struct {
     int complete;
 } Page;
 
+#define OBJECTS(X) X(args) X(versions) X(random) X(loss_args) X(loss) X(output) X(gradient)
+
 typedef struct {
     PyObject_HEAD
     /* called for what is not ordinary, in the order of the methods; now() gives the step */
@@ -43,13 +45,8 @@ static int book_init(Logbook *self, PyObject *args, PyObject *kwargs) {
 }
 
 static void page_clear(Page *page) {
-    Py_CLEAR(page->args);
-    Py_CLEAR(page->versions);
-    Py_CLEAR(page->random);
-    Py_CLEAR(page->loss_args);
-    Py_CLEAR(page->loss);
-    Py_CLEAR(page->output);
-    Py_CLEAR(page->gradient);
+#define CLEAR(name) Py_CLEAR(page->name);
+    OBJECTS(CLEAR)
 }
 
 static int book_traverse(Logbook *self, visitproc visit, void *arg) {
@@ -58,13 +55,8 @@ static int book_traverse(Logbook *self, visitproc visit, void *arg) {
     Py_VISIT(self->pulse);
     for (int k = 0; k < PAGES; k++) {
         Page *page = self->pages + k;
-        Py_VISIT(page->args);
-        Py_VISIT(page->versions);
-        Py_VISIT(page->random);
-        Py_VISIT(page->loss_args);
-        Py_VISIT(page->loss);
-        Py_VISIT(page->output);
-        Py_VISIT(page->gradient);
+#define VISIT_OF(name) Py_VISIT(page->name);
+        OBJECTS(VISIT_OF)
     }
     return 0;
 }

@@ -35,7 +35,7 @@ MODULE_QUANTITIES = (
 
 @dataclass(slots=True)
 class Table:
-    """One row of a group: ``values`` (float32) of the series ``keys``.
+    """A row of a group, or a row for each of some steps: float32 of the series ``keys``.
 
     Where a quantity could not be had in this step, the value has the bits ``ABSENT_BITS``. The
     keys are the same tuple object in every step, as long as nothing joins. The memory of the
@@ -81,7 +81,11 @@ def parameter_keys(names: Sequence[str]) -> tuple[SeriesKey, ...]:
 
 
 class ModuleColumns:
-    """Which module series exist: every quantity, but saturation only where there are bounds."""
+    """Which module series exist: every quantity, but saturation only where there are bounds.
+
+    Attributes:
+        selected: their places among six statistics of every module.
+    """
 
     def __init__(self, paths: Sequence[str], bounded: Sequence[bool]) -> None:
         self.size = len(paths)
@@ -93,13 +97,13 @@ class ModuleColumns:
         ]
         self.keys = tuple(SeriesKey(q, "module", paths[i]) for q, i in picked)
         rows = [MODULE_QUANTITIES.index(q) * self.size + i for q, i in picked]
-        self._select = np.array(rows, dtype=np.intp)
+        self.selected = np.array(rows, dtype=np.int64)
 
     def select(self, values: F32) -> Table:
         """The series that exist, from six statistics of every module."""
         if len(self.keys) == len(values):
             return Table(self.keys, values)
-        return Table(self.keys, values[self._select])
+        return Table(self.keys, values[self.selected])
 
     def table(self, statistics: ModuleStatistics, gradient: np.ndarray) -> Table:
         """``gradient`` holds output-gradient norms, negative where there is none."""

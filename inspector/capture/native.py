@@ -15,10 +15,13 @@ from typing import Any
 import torch
 
 from inspector.capture import kernel
+from inspector.capture.clock import DISPATCH_NS
+from inspector.quantities import ABSENT_BITS
 
 _SOURCE = Path(__file__).with_name("native.c")
 _PARTS = [
-    _SOURCE.with_name(f"{part}.c") for part in ("kernel", "reading", "stretch", "tape", "logbook")
+    _SOURCE.with_name(f"{part}.c")
+    for part in ("kernel", "reading", "tape", "parameters", "full", "stretch", "logbook")
 ]
 
 
@@ -47,6 +50,8 @@ def load() -> Any:
             torch._C._current_graph_task_id,
             torch._C._functorch.peek_interpreter_stack,
             getattr(torch.Tensor, "__dlpack_c_exchange_api__", None),  # from PyTorch 2.11 on
+            ABSENT_BITS,
+            DISPATCH_NS,
         )
     except Exception:
         return None

@@ -26,6 +26,7 @@ from inspector.capture.attach import Attachment
 from inspector.capture.clock import Clock
 from inspector.capture.flight import Flight
 from inspector.capture.forward import ForwardProbe
+from inspector.capture.full_steps import FullSteps
 from inspector.capture.gathering import gather
 from inspector.capture.histograms import HistogramBatch
 from inspector.capture.landing import Landing
@@ -33,6 +34,7 @@ from inspector.capture.listener import Listener
 from inspector.capture.measured import Measured
 from inspector.capture.nonfinite import bad_loss
 from inspector.capture.parameters import ParameterSet, collect
+from inspector.capture.plain import Landed
 from inspector.capture.probes import Probes
 from inspector.capture.readings import rates, states, zero_grad
 from inspector.capture.schedule import Schedule
@@ -94,6 +96,8 @@ class Observer:
         )
         self._landing = Landing(self.forward, schedule, listener, self._fail)
         self._stretches = Stretches(self.clock, schedule, self._landing, listener)
+        self._full_steps: FullSteps | None = None
+        self._at_hand = False  # all numbers of the last full step were
         self._refresh_at = 1
         for position, optimizer in enumerate(optimizers):
             self._attach_optimizer(position, optimizer)
@@ -145,6 +149,7 @@ class Observer:
         self._probes = self._measured.each
         self._remote, self._lazy = self._measured.remote, self._measured.lazy
         self._references = tuple(parameters.tensors)
+        self._full_steps = None
 
     def close(self) -> None:
         """Removes everything; the numbers of finished steps are still handed over."""
@@ -157,7 +162,7 @@ class Observer:
         self._landing.release()
         self._landing.receive(waiting=True)
         self._probes = []
-        self._measured = None
+        self._measured = self._full_steps = None
         self._references = ()
         self.parameters = ParameterSet((), (), (), ())
 
@@ -193,6 +198,9 @@ class Observer:
 
     def _on_gradient(self) -> None:
         """The first gradient of a backward pass asks the engine to call at its end."""
+        if self._stretches.full is not None:
+            self._stretches.full.book.announce()
+            return
         if self._task is not None:
             return
         self._task = torch._C._current_graph_task_id()
@@ -203,6 +211,7 @@ class Observer:
 
     def _on_backward_end(self) -> None:
         started = time.perf_counter_ns()
+        self._leave_full()
         try:
             self._task = None
             if self.closed:
@@ -229,6 +238,7 @@ class Observer:
             return inherited(*args, **kwargs)
         if not self._zero_grad:
             return None
+        self._leave_full()
         self.clock.pulse.passes = 0
         probe = self._probes[position]
         if probe.passes and probe.unstepped and not probe.inside_step:
@@ -248,6 +258,7 @@ class Observer:
         if self._quiet and self._landing.held is None:
             return
         started = time.perf_counter_ns()
+        self._leave_full()
         try:
             self._landing.release()
             if "updates" in self._failed:
@@ -297,6 +308,7 @@ class Observer:
         if self._quiet:
             probe.after_step(False)
         ordinary = self._turns.batch is None
+        self._forget_failed_pass()
         assert self._measured is not None
         flight = gather(
             self.clock.step,
@@ -306,6 +318,7 @@ class Observer:
             full=self.full,
             histograms=self._turns.end(self._probes, self.parameters.names),
         )
+        self._at_hand = isinstance(flight, Landed)
         forward, gradient = self.forward.spent()
         self.clock.charge("forward", forward)
         self.clock.charge("gradients", gradient)
@@ -354,21 +367,56 @@ class Observer:
             self._landing.deliver(Measured(step, False, found), bad_loss(scalars.get("loss")))  # type: ignore[arg-type]
         self._schedule_step()
 
-    # ------------------------------------------------------------ stretches of quiet steps
+    # ------------------------------------------------------------ stretches of ordinary steps
 
-    def go_quiet(self, until: int) -> None:
-        """Leaves the steps before ``until`` to the extension, if nothing is to be done in them."""
+    @property
+    def ordinary(self) -> bool:
+        """Whether the extension can do all that is to be done in the coming steps."""
         landing = self._landing
-        if not self._quiet or landing.held is not None or landing.pending or self.closed:
+        if landing.held is not None or landing.pending or self.closed:
+            return False
+        if native.load() is None or self._failed or self.forward.blind:
+            return False
+        return self._quiet or (self.full and self._may_be_left())
+
+    def hand_over(self, until: int) -> None:
+        """Leaves the steps before ``until`` to the extension, if they are :attr:`ordinary`."""
+        if not self.ordinary:
             return
-        if native.load() is not None and not self._failed and not self.forward.blind:
-            self._stretches.enter(until, self._probes[0])
+        probe = self._probes[0]
+        if self._quiet:
+            self._stretches.enter(min(until, self.schedule.next_full(self.clock.step)), probe)
+            return
+        steps, measured, references = self._full_steps, self._measured, self._references
+        assert measured is not None
+        if steps is None or not steps.fits(measured, self.forward, references):
+            steps = FullSteps(measured, self.forward, references, self._on_backward_end)
+            self._full_steps = steps
+        self._stretches.enter(until, probe, steps)
 
     def _leave_stretch(self, *, refused: bool = False) -> None:
         """Takes over from the extension, if steps were left to it."""
-        if self._stretches.open:
+        if not self._stretches.open:
+            return
+        try:
             running = self._stretches.leave(self._probes[0], refused=refused)
-            self._scalars = {**running, **self._scalars}
+        except Exception as error:
+            self._fail("step", error)
+            return
+        self._scalars = {**running.scalars, **self._scalars}
+        if running.pass_began is not None:
+            self._task, self._gradients_then = 0, running.pass_began
+
+    def _leave_full(self) -> None:
+        """The step that runs is out of the ordinary."""
+        if self._stretches.full is not None:
+            self._leave_stretch()
+
+    def _forget_failed_pass(self) -> None:
+        """A backward pass that has raised never calls at its end."""
+        if self._task is not None and torch._C._current_graph_task_id() == -1:
+            self._task = None
+            self.forward.forget_pass()
 
     def _settle(self) -> None:
         """The finished step has got its numbers: the one that runs may be quiet after all."""
@@ -408,6 +456,8 @@ class Observer:
         """Whether a gradient is non-finite, right before the step; None where nobody looks now."""
         if self._failed or self._remote or not self.full or position >= len(self._probes):
             return None
+        if self._stretches.full is not None:
+            return self._stretches.full.book.receives_nonfinite()  # type: ignore[no-any-return]
         return self._probes[position].receives_nonfinite()
 
     @property
@@ -437,10 +487,25 @@ class Observer:
 
     def _may_be_quiet(self, step: int) -> bool:
         """Whether nothing has to be done around the coming optimizer step."""
+        return not self.full and self._landing.held is None and self._untouched(step)
+
+    def _may_be_left(self) -> bool:
+        """Whether the coming steps are measured fully, and as the last one."""
         return (
-            not self.full
-            and step > 2  # by then a GradScaler has been found
-            and self._landing.held is None
+            self.schedule.each
+            and self._at_hand
+            and self._untouched(self.clock.step)
+            and self._turns.batch is None
+            and not self._landing.nonfinite.ongoing
+            and not self._probes[0].late
+            and self._probes[0].updates.native
+            and len(self._references) <= _REFERENCES + 1  # gradients have been seen
+        )
+
+    def _untouched(self, step: int) -> bool:
+        """Whether nobody acts on the gradients, and everything is on the CPU."""
+        return (
+            step > 2  # by then a GradScaler has been found
             and self._scaler is None
             and self.clip == "off"
             and self.zero_grad
@@ -461,7 +526,9 @@ class Observer:
         with_gradient = [p for p in self.parameters.tensors if p.grad is not None]
         if with_gradient:
             stride = max(1, len(with_gradient) // _REFERENCES)
-            self._references = tuple(with_gradient[::stride][: _REFERENCES + 1])
+            references = tuple(with_gradient[::stride][: _REFERENCES + 1])
+            if [*map(id, references)] != [*map(id, self._references)]:
+                self._references = references
 
     def _fail(self, probe: str, error: Exception) -> None:
         """Switches a failing probe off; reports it once."""

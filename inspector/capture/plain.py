@@ -16,7 +16,7 @@ from inspector.capture.measured import Measured, ModuleColumns, Table
 from inspector.capture.nonfinite import Onset, bad_loss, first_bad, first_nonfinite
 from inspector.capture.parameters import ParameterSet
 from inspector.capture.transfer import ABSENT, Scalar
-from inspector.quantities import ABSENT_BITS, SeriesKey
+from inspector.quantities import SeriesKey
 
 _NOTHING = np.empty((0, 8))
 
@@ -51,9 +51,9 @@ class PlainStep:
             self._outputs = np.empty(6 * columns.size, np.float32)
             self._work = np.empty(16 * columns.size, np.float32)
             self._places = self._work.ctypes.data, self._outputs.ctypes.data
-        outputs = tape.reduce(1.0, columns.size, *self._places, ABSENT_BITS)
+        outputs = tape.reduce(1.0, columns.size, *self._places)
         unclipped, received, before, change, nonfinite = self._reduce(
-            cells.at[0], self._size, 1.0, 1.0, self._at, ABSENT_BITS
+            cells.at[0], self._size, 1.0, 1.0, self._at
         )
         modules = columns.select(self._outputs)
         measured = Measured(step, True, {}, Table(self._keys, self._values), modules)

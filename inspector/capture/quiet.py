@@ -1,7 +1,8 @@
-"""Quiet steps, of which only the script's own numbers are kept, written down by the extension.
+"""Steps that Python does not attend, written down by the extension.
 
 Between two boundaries that Python attends, ``stretch.c`` takes what is recorded and what the
-optimizer steps with; afterwards all these steps are handed over as columns.
+optimizer steps with; afterwards all these steps are handed over as columns. In quiet steps that
+is all; of fully measured ones there are tables beside it, see :mod:`full_steps`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,20 @@ timed.
 """
 
 Column = npt.NDArray[np.float64]
-_FIXED = ("loss", "step_time", "overhead", "backward_passes", "lr", "momentum", "weight_decay")
+_FIXED = (
+    "loss",
+    "step_time",
+    "overhead",
+    "backward_passes",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "total_grad_norm",
+    "clipped_grad_norm",
+    "clipped",
+    "total_update_ratio",
+    "nonfinite",
+)
 
 
 def filled(column: Column, before: float) -> Column:

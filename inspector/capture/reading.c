@@ -5,11 +5,13 @@
 /* What setup() was given: types and functions of PyTorch. */
 static PyObject *tensor_type, *parameter_type, *float32, *strided, *channels_last, *ordered_dict;
 static PyObject *grad_enabled, *task_id, *transformed, *minus_one, *minus_two;
+static unsigned int absent;    /* bits of a float32 that stands for no number */
+static long long dispatch_ns; /* PyTorch's own cost of calling a hook */
 
 #define NAMES(X) X(dtype) X(is_cpu) X(layout) X(is_contiguous) X(is_neg) X(data_ptr) X(numel) \
     X(grad_fn) X(_backward_hooks) X(_register_hook_dict) X(register_hook) X(training) X(grad) \
     X(memory_format) X(dim) X(_version) X(param_groups) X(lr) X(momentum) X(betas) X(weight_decay) \
-    X(zero_grad) X(params) X(requires_grad) X(receive)
+    X(zero_grad) X(params) X(requires_grad) X(receive) X(grad_scale) X(found_inf)
 #define DECLARE(name) static PyObject *s_##name;
 NAMES(DECLARE)
 
@@ -113,6 +115,25 @@ static int readable(PyObject *t, const float **x, int64_t *n) {
     *n = number(PyObject_CallMethodNoArgs(t, s_numel));
     *x = (const float *)(intptr_t)number(PyObject_CallMethodNoArgs(t, s_data_ptr));
     return *n == 0 || (*n > 0 && *x && *x != (const float *)-1);
+}
+
+/* Address and size of a float32 tensor on the CPU that shows one number n times, as the gradient
+   of a sum or a mean does; 0 for any other. */
+static int repeated(PyObject *t, const float **x, int64_t *n) {
+    Borrowed b;
+    if ((PyObject *)Py_TYPE(t) != tensor_type || !borrow) return 0;
+    if (borrow(t, &b) != 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (b.device_type != 1 || b.code != 2 || b.bits != 32 || b.lanes != 1 || !b.strides) return 0;
+    *n = 1;
+    for (int d = 0; d < b.ndim; d++) {
+        if (b.shape[d] > 1 && b.strides[d]) return 0;
+        *n *= b.shape[d];
+    }
+    *x = (const float *)((char *)b.data + b.byte_offset);
+    return *n > 0 && b.data;
 }
 
 /* Whether two tensors on the CPU hold the same bytes in the same order. */

@@ -15,6 +15,8 @@ BUDGET = 0.03
 _ELSEWHERE = 0.01
 """The part of it that histograms, copies of the state and examinations keep to by themselves."""
 
+Seconds = npt.NDArray[np.float64]
+
 _LADDER = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
 _WARM_UP = 3  # full steps before the first decision: the very first ones are slow
 _FIRM = 3  # reviews in a row that want the spacing wider, or narrower, before it changes again
@@ -63,6 +65,11 @@ class Schedule:
         self._next = step + self.spacing
         return True
 
+    @property
+    def each(self) -> bool:
+        """Whether all steps to come are measured fully, as far as is known."""
+        return (self.every or self.spacing) == 1 and not self._closer
+
     def next_full(self, step: int) -> int:
         """The first step from this one on that will be measured fully."""
         if self._closer:
@@ -92,14 +99,22 @@ class Schedule:
         else:
             self._learn(own, 1)
 
-    def note_quiet(self, walls: npt.NDArray[np.float64], own: float) -> None:
-        """Learns what some quiet steps took, in seconds, and our mean share of each."""
-        if self._full_steps <= 1 or not len(walls):
-            return
+    def note_quiet(self, walls: Seconds, own: Seconds) -> None:
+        """Learns what consecutive quiet steps took, and our share of each."""
+        if self._full_steps > 1:
+            self._note_bare(False, walls, own)
+            self._learn(float(own.mean()), len(walls))
+
+    def note_full(self, walls: Seconds, own: Seconds) -> None:
+        """Learns what consecutive full steps took, and our share of each."""
+        self._full_steps += len(walls)
+        self._note_bare(True, walls, own)
+        self._dear.extend(own[-9:].tolist())
+
+    def _note_bare(self, full: bool, walls: Seconds, own: Seconds) -> None:
         recent = walls[-41:]
-        self._walls[False].extend(recent.tolist())
-        self._bares.extend(np.maximum(recent - own, 1e-9).tolist())
-        self._learn(own, len(walls))
+        self._walls[full].extend(recent.tolist())
+        self._bares.extend(np.maximum(recent - own[-41:], 1e-9).tolist())
 
     def _learn(self, own: float, steps: int) -> None:
         """Follows the mean cost of quiet steps, whether told one by one or many together."""

@@ -33,6 +33,7 @@ class OptimizerProbe:
         found_inf: non-zero when a fused optimizer skips the step.
         sound: False after measuring gradients has failed.
         unstepped: gradients have come since the last step.
+        updates: measures what the step changes.
         inside_step: ``optimizer.step()`` is running, perhaps calling a closure.
     """
 
@@ -56,7 +57,7 @@ class OptimizerProbe:
         self.inside_step = False
         self._passes_before = 0
         self._usual = 1
-        self._update_probe = UpdateProbe(parameters)
+        self.updates = UpdateProbe(parameters)
         self._optimized = [p for group in optimizer.param_groups for p in group["params"]]
 
     def on_backward_end(self, full: bool, clip: Clip, threshold: float) -> None:
@@ -89,7 +90,7 @@ class OptimizerProbe:
             if full and (clip != "off" or not self._received):
                 self._measure_received()
         if full:
-            self._update_probe.before_step(self._cells)
+            self.updates.before_step(self._cells)
 
     def _measure_received(self) -> None:
         measure_received(self.parameters, self._cells)
@@ -112,7 +113,7 @@ class OptimizerProbe:
             self.passes = max(self.passes, self._passes_before + self._usual)
         self._passes_before = self.passes
         if full:
-            self._update_probe.after_step(self._cells)
+            self.updates.after_step(self._cells)
 
     @property
     def usual(self) -> int:
@@ -122,6 +123,18 @@ class OptimizerProbe:
     def count(self, passes: int) -> None:
         """So many backward passes have been since the last ``zero_grad()``."""
         self.passes = self._passes_before = passes
+
+    @property
+    def at(self) -> int:
+        """Address of the numbers of the step that runs."""
+        return self._cells.at[0]
+
+    def resume(self, book: Any) -> None:
+        """The extension has done the steps so far, and a part of this one."""
+        self.passes, self._passes_before = book.passes, book.passes_before
+        self.measured, self._received = bool(book.measured), bool(book.received)
+        self.unstepped = bool(book.unstepped)
+        self.updates.resume(bool(book.copied))
 
     def on_zero_grad(self) -> None:
         self.passes = self._passes_before = 0

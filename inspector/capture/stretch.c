@@ -1,18 +1,20 @@
-/* A stretch of quiet steps: from one boundary that Python attends to the next, each step's few
-   numbers are written down here, so that a step in which nothing else is to be done costs little
-   more than the calls. Included by native.c; observer.py says when a stretch may begin. */
+/* A stretch of steps that Python has nothing to do with: from one boundary that it attends to the
+   next, each step's few numbers are written down here, and those of modules and parameters by a
+   Full if there is one. Included by native.c; observer.py says when a stretch may begin. */
 
 #define EXTRAS 16
 #define ROOM 512
 #define NOWHERE (-1.7976931348623157e308) /* no number */
 
-enum { LOSS, WALL, OWN, PASSES, LR, MOMENTUM, DECAY, FIRST_EXTRA, WIDTH = FIRST_EXTRA + EXTRAS };
+enum { LOSS, WALL, OWN, PASSES, LR, MOMENTUM, DECAY, TOTAL, CLIPPED_TOTAL, CLIPPED, RATIO, BAD,
+       FIRST_EXTRA, WIDTH = FIRST_EXTRA + EXTRAS };
 
 typedef struct {
     PyObject_HEAD
     PyObject *before, *after, *sweep, *witness, *optimizer, *names[EXTRAS];
     double row[WIDTH], rows[ROOM][WIDTH];
     long long step, until, deadline, last, own, count, extras, passes, usual;
+    Full *full; /* measures the steps fully; NULL in quiet ones */
     int open, alarm, late;
 } Stretch;
 
@@ -40,6 +42,7 @@ static int stretch_traverse(Stretch *self, visitproc visit, void *arg) {
     Py_VISIT(self->after);
     Py_VISIT(self->sweep);
     Py_VISIT(self->witness);
+    Py_VISIT(self->full);
     return 0;
 }
 
@@ -49,6 +52,7 @@ static int stretch_clear(Stretch *self) {
     Py_CLEAR(self->after);
     Py_CLEAR(self->sweep);
     Py_CLEAR(self->witness);
+    Py_CLEAR(self->full);
     for (int k = 0; k < EXTRAS; k++) Py_CLEAR(self->names[k]);
     self->open = 0;
     return 0;
@@ -144,6 +148,18 @@ static int rates(PyObject *optimizer, double *row) {
     return found;
 }
 
+/* The totals of a fully measured step; whether it was an ordinary one. */
+static int measured(Stretch *self, double *row) {
+    double totals[5]; /* of gradients, as received, weights before, change; non-finite values */
+    if (!full_after(self->full, totals)) return 0;
+    if (totals[0] != -1) row[TOTAL] = totals[0];
+    if (totals[1] != -1) row[CLIPPED_TOTAL] = totals[1];
+    if (totals[0] != -1 && totals[1] != -1) row[CLIPPED] = totals[0] > totals[1] * (1 + 1e-5);
+    if (totals[2] > 0 && totals[3] != -1) row[RATIO] = totals[3] / totals[2];
+    row[BAD] = 0;
+    return 1;
+}
+
 /* after(optimizer, args, kwargs): the optimizer has stepped. */
 static PyObject *stretch_after(Stretch *self, PyObject *const *args, Py_ssize_t count) {
     if (!self->open || count < 1) return PyObject_Vectorcall(self->after, args, count, NULL);
@@ -152,13 +168,15 @@ static PyObject *stretch_after(Stretch *self, PyObject *const *args, Py_ssize_t 
     int known = self->late ? !self->count || self->rows[self->count - 1][LOSS] != NOWHERE
                            : isfinite(row[LOSS]) && row[LOSS] != NOWHERE;
     if (!known || self->alarm || self->step + 1 >= self->until || t >= self->deadline ||
-        self->count == ROOM || !rates(args[0], row))
+        self->count == ROOM || !rates(args[0], row) || (self->full && !measured(self, row))) {
+        row[LR] = row[MOMENTUM] = row[DECAY] = NOWHERE;
         return PyObject_Vectorcall(self->after, args, count, NULL);
-    row[PASSES] = (double)(self->passes += self->usual);
+    }
+    row[PASSES] = (double)(self->full ? self->full->passes : (self->passes += self->usual));
     row[WALL] = (t - self->last) * 1e-9;
     self->last = t;
     self->step++;
-    row[OWN] = (self->own + now() - t) * 1e-9;
+    row[OWN] = (self->own + (self->full ? full_own(self->full) : now() - t)) * 1e-9;
     self->own = 0;
     memcpy(self->rows[self->count++], row, sizeof self->row);
     blank(row);
@@ -167,13 +185,14 @@ static PyObject *stretch_after(Stretch *self, PyObject *const *args, Py_ssize_t 
 
 /* before(optimizer, args, kwargs): the optimizer is about to step. */
 static PyObject *stretch_before(Stretch *self, PyObject *const *args, Py_ssize_t count) {
-    if (self->open) Py_RETURN_NONE;
+    if (self->open && (!self->full || full_before(self->full, args, count))) Py_RETURN_NONE;
     return PyObject_Vectorcall(self->before, args, count, NULL);
 }
 
 /* sweep(...): zero_grad() of the optimizer's class. */
 static PyObject *stretch_sweep(Stretch *self, PyObject *args, PyObject *kwargs) {
-    if (!self->open) return PyObject_Call(self->sweep, args, kwargs);
+    if (!self->open || (self->full && !full_sweep(self->full)))
+        return PyObject_Call(self->sweep, args, kwargs);
     PyObject *optimizer = Py_NewRef(PyWeakref_GetObject(self->optimizer));
     self->passes = 0;
     if (optimizer == Py_None) return optimizer;
@@ -188,13 +207,17 @@ static PyObject *stretch_sweep(Stretch *self, PyObject *args, PyObject *kwargs) 
     return answer;
 }
 
-/* begin(until, nanoseconds): the coming steps are quiet, at most for so long. */
+/* begin(until, nanoseconds, last, full): the coming steps are quiet, or measured by ``full`` if that
+   is not None; at most for so long. The last boundary was at ``last``. */
 static PyObject *stretch_begin(Stretch *self, PyObject *args) {
     long long until, most;
-    if (!PyArg_ParseTuple(args, "LL", &until, &most)) return NULL;
+    PyObject *full;
+    if (!PyArg_ParseTuple(args, "LLLO", &until, &most, &self->last, &full)) return NULL;
+    if (full != Py_None && Py_TYPE(full) != &FullType)
+        return PyErr_Format(PyExc_TypeError, "not a Full");
+    Py_XSETREF(self->full, full == Py_None ? NULL : (Full *)Py_NewRef(full));
     self->until = until;
-    self->last = now();
-    self->deadline = self->last + most;
+    self->deadline = now() + most;
     self->open = 1;
     Py_RETURN_NONE;
 }
@@ -210,6 +233,7 @@ static PyObject *stretch_end(Stretch *self, PyObject *none) {
     PyObject *taken = Py_BuildValue(
         "y#y#NL", (char *)self->rows, (Py_ssize_t)(self->count * sizeof self->row),
         (char *)self->row, (Py_ssize_t)sizeof self->row, names, now() - self->last);
+    Py_CLEAR(self->full);
     self->open = 0;
     self->count = 0;
     blank(self->row);

@@ -1,32 +1,54 @@
-"""Entering and leaving a stretch of quiet steps; see ``stretch.c`` and :mod:`quiet`."""
+"""Entering and leaving a stretch of steps that Python does not attend; see ``stretch.c``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+
 from inspector.capture.clock import Clock
 from inspector.capture.flight import Flight
+from inspector.capture.full_steps import FullSteps
 from inspector.capture.landing import Landing
 from inspector.capture.listener import Listener
-from inspector.capture.measured import Measured
+from inspector.capture.measured import Measured, Table
 from inspector.capture.nonfinite import bad_loss
-from inspector.capture.quiet import CALLS_NS, MOST_NS, Taken
+from inspector.capture.plain import Landed
+from inspector.capture.quiet import CALLS_NS, MOST_NS, NOWHERE, Taken
 from inspector.capture.schedule import Schedule
 from inspector.capture.stepping import OptimizerProbe
 
 _REFUSALS = 3  # of numbers that the extension cannot take, after which it is not asked again
+_BARREN = 3  # stretches of full steps in a row without one step
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is known of the step that runs.
+
+    Attributes:
+        scalars: what the script has recorded.
+        pass_began: the states of the gradients as a backward pass began, if one has not ended.
+    """
+
+    scalars: dict[str, float]
+    pass_began: tuple[int | None, ...] | None
 
 
 class Stretches:
-    """Lets the extension write down quiet steps, and hands over what it has.
+    """Lets the extension write down steps, and hands over what it has.
 
     Attributes:
         after_step: the script records a step's numbers after the step.
+        full: what measures the steps of the open stretch fully; None in quiet ones.
     """
 
     def __init__(
         self, clock: Clock, schedule: Schedule, landing: Landing, listener: Listener
     ) -> None:
         self.after_step = False
-        self._refused = 0
+        self.full: FullSteps | None = None
+        self._refused = self._barren = 0
         self._clock = clock
         self._schedule = schedule
         self._landing = landing
@@ -36,49 +58,107 @@ class Stretches:
     def open(self) -> bool:
         return bool(self._clock.pulse.open)
 
-    def enter(self, until: int, probe: OptimizerProbe) -> None:
-        """Leaves the steps before ``until`` to the extension."""
+    def enter(self, until: int, probe: OptimizerProbe, full: FullSteps | None = None) -> None:
+        """Leaves the steps before ``until`` to the extension: quiet ones, or full ones."""
         pulse = self._clock.pulse
-        until = min(until, self._schedule.next_full(pulse.step))
         if pulse.open or self._refused > _REFUSALS or until - pulse.step < 2:
             return
+        if full is not None:
+            if self._barren >= _BARREN:
+                return
+            full.begin()
+        self.full = full
         pulse.passes, pulse.usual = probe.passes, probe.usual
         pulse.late = self.after_step
-        pulse.begin(until, MOST_NS)
+        pulse.begin(until, MOST_NS, self._clock.last, None if full is None else full.book)
 
-    def leave(self, probe: OptimizerProbe, *, refused: bool = False) -> dict[str, float]:
-        """Takes over; gives what was recorded of the step that runs.
+    def leave(self, probe: OptimizerProbe, *, refused: bool = False) -> Running:
+        """Takes over.
 
         ``refused`` says that the script records something that the extension cannot take: then
         the last step is held for it, if it waits for its numbers.
         """
         self._refused += refused
-        pulse = self._clock.pulse
+        pulse, full = self._clock.pulse, self.full
         late, taken = pulse.late, Taken(pulse)
         self._clock.resume(taken.since_ns)
-        probe.count(pulse.passes)
+        parameters = modules = began = None
+        spent: dict[str, int] = {}
+        if full is None:
+            probe.count(pulse.passes)
+        else:
+            parameters, modules, spent, then = full.end()
+            began = then if full.book.asked else None
+            pulse.own += full.book.own
+            self._barren = 0 if taken.count else self._barren + 1
+            self.full = None
+        self._show_shares(taken, spent)
+        rows = _Rows(taken, parameters, modules)
         count = taken.count
         if late and refused and count and "loss" not in taken.row(count - 1):
             count -= 1
-            held = Flight(taken.first + count, False, False)
-            for name, value in taken.row(count).items():
-                held.put(name, value)
-            self._landing.hold(held)
+            self._landing.hold(rows.waiting(count))
         if count:
-            own = float(taken.own[:count].mean()) + CALLS_NS / 1e9
-            self._schedule.note_quiet(taken.columns["step_time"][:count], own)
-            self._hand_over(taken, count)
-        return taken.running
+            own = taken.own[:count] + CALLS_NS / 1e9
+            note = self._schedule.note_quiet if full is None else self._schedule.note_full
+            note(taken.columns["step_time"][:count], own)
+            self._hand_over(rows, count)
+        return Running(taken.running, began)
 
-    def _hand_over(self, taken: Taken, count: int) -> None:
+    def _show_shares(self, taken: Taken, spent: dict[str, int]) -> None:
+        """Puts what each probe has taken beside the last step, as a share of all of them."""
+        spent = {**spent, **self._clock.drain()}
+        seconds = float(taken.columns["step_time"].sum())
+        if not taken.count or not spent or not self._clock.shares_due():
+            return
+        for name, taken_ns in spent.items():
+            column = np.full(taken.count, NOWHERE)
+            column[-1] = taken_ns / 1e9 / seconds
+            taken.columns[f"overhead_{name}"] = column
+
+    def _hand_over(self, rows: _Rows, count: int) -> None:
         """All steps as columns; those whose loss is not finite one by one."""
         start = 0
+        taken = rows.taken
         for bad in (*taken.bad_losses(), count):
             stop = min(bad, count)
             if start < stop:
-                self._listener.on_quiet(taken.first + start, taken.part(start, stop))
+                columns, tables = taken.part(start, stop), rows.tables(start, stop)
+                self._listener.on_steps(taken.first + start, columns, *tables)
             if bad < count:
-                row = taken.row(bad)
-                measured = Measured(taken.first + bad, False, row)
-                self._landing.deliver(measured, bad_loss(row.get("loss")))
+                measured = rows.measured(bad)
+                self._landing.deliver(measured, bad_loss(measured.scalars.get("loss")))
             start = bad + 1
+
+
+class _Rows:
+    """What a stretch has written down, with the tables of full steps."""
+
+    def __init__(self, taken: Taken, parameters: Table | None, modules: Table | None) -> None:
+        self.taken = taken
+        self._tables = parameters, modules
+
+    def tables(self, start: int, stop: int) -> list[Table | None]:
+        """Those of parameters and modules, of some of the steps."""
+        return [
+            None if table is None else Table(table.keys, table.values[start:stop])
+            for table in self._tables
+        ]
+
+    def measured(self, at: int) -> Measured:
+        """One step."""
+        parameters, modules = (
+            None if table is None else Table(table.keys, table.values[at]) for table in self._tables
+        )
+        full = parameters is not None
+        return Measured(self.taken.first + at, full, self.taken.row(at), parameters, modules)
+
+    def waiting(self, at: int) -> Flight | Landed:
+        """One step, for which more numbers are to come."""
+        measured = self.measured(at)
+        if measured.full:
+            return Landed(measured, None)
+        flight = Flight(measured.step, False, False)
+        for name, value in measured.scalars.items():
+            flight.put(name, value)
+        return flight

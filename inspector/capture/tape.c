@@ -10,7 +10,10 @@ typedef struct {
     long long forward_ns, gradient_ns, forward_calls, gradient_calls, phase;
     int open, listening, waiting, announced;
     PyObject *model, *on_forward, *on_gradient;
+    PyObject *full; /* the Full that does the steps by itself at present, or NULL */
 } Tape;
+
+static void announce(PyObject *full);
 
 static int tape_init(Tape *self, PyObject *args, PyObject *kwargs) {
     (void)kwargs;
@@ -26,6 +29,7 @@ static int tape_traverse(Tape *self, visitproc visit, void *arg) {
     Py_VISIT(self->model);
     Py_VISIT(self->on_forward);
     Py_VISIT(self->on_gradient);
+    Py_VISIT(self->full);
     return 0;
 }
 
@@ -33,6 +37,7 @@ static int tape_clear(Tape *self) {
     Py_CLEAR(self->model);
     Py_CLEAR(self->on_forward);
     Py_CLEAR(self->on_gradient);
+    Py_CLEAR(self->full);
     return 0;
 }
 
@@ -94,15 +99,14 @@ static PyObject *tape_add(Tape *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* reduce(scale, modules, work, out, absent): joins the rows of each module as
+/* reduce(scale, modules, work, out): joins the rows of each module as
    inspector_modules() does, and forgets them. Answers the non-finite total, and column and count
    of the first row that has some. */
 static PyObject *tape_reduce(Tape *self, PyObject *args) {
     double scale, column = -1, found = 0;
     long long modules;
     unsigned long long work, out;
-    unsigned int absent;
-    if (!PyArg_ParseTuple(args, "dLKKI", &scale, &modules, &work, &out, &absent)) return NULL;
+    if (!PyArg_ParseTuple(args, "dLKK", &scale, &modules, &work, &out)) return NULL;
     double total = inspector_modules(self->rows, self->count, self->norms, self->norm_count,
                                      scale, modules, (double *)(intptr_t)work,
                                      (float *)(intptr_t)out, absent);
@@ -208,18 +212,22 @@ static PyObject *site_receive(Site *self, PyObject *gradient) {
     if (is_object(PyObject_CallNoArgs(grad_enabled), Py_True) || /* create_graph differentiates */
         !is_object(PyObject_CallNoArgs(transformed), Py_None))
         Py_RETURN_NONE;
-    if (!tape->announced) {
+    if (!tape->announced && tape->full) {
+        announce(tape->full);
+        tape->announced = 1;
+    } else if (!tape->announced) {
         PyObject *answer = PyObject_CallNoArgs(tape->on_gradient);
         if (!answer) return NULL;
         Py_DECREF(answer);
         tape->announced = 1;
     }
     if (tape->listening && self->column >= 0) {
-        if (readable(gradient, &x, &n)) {
+        int dense = readable(gradient, &x, &n);
+        if (dense || repeated(gradient, &x, &n)) {
             double *pair = next(&tape->norms, &tape->norm_count, &tape->norm_room, 2);
             if (!pair) return PyErr_NoMemory();
             pair[0] = (double)self->column;
-            pair[1] = inspector_norm(x, n);
+            pair[1] = dense ? inspector_norm(x, n) : fabs((double)*x) * sqrt((double)n);
         } else {
             PyObject *answer =
                 PyObject_CallFunction(self->slow_gradient, "LO", self->column, gradient);

@@ -34,7 +34,7 @@ class UpdateProbe:
         """Copies the parameters; measures their norms."""
         if self._native is not None:
             sizes = self._sizes.address
-            if self._native.keep(self._parameters, sizes, self._copied(), cells.at[BEFORE], 0):
+            if self._native.keep(self._parameters, sizes, self._copied(), cells.at[BEFORE]):
                 cells.written(BEFORE)
                 self._begun = "native"
                 return
@@ -53,6 +53,20 @@ class UpdateProbe:
             if self._copies:
                 torch._foreach_copy_(self._copies, self._parameters)
             self._put(cells, BEFORE, norms(self._copies))
+
+    @property
+    def native(self) -> bool:
+        """Whether the extension can do all of this, as far as is known."""
+        return self._native is not None
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Addresses of the numbers of elements, and of the room for the copies."""
+        return self._sizes.address, self._copied()
+
+    def resume(self, copied: bool) -> None:
+        """The extension has done the steps so far, and has ``copied`` the parameters in this."""
+        self._begun = "native" if copied else ""
 
     def after_step(self, cells: ParameterCells) -> None:
         """Measures the change; nothing when :meth:`before_step` was not called for this step."""

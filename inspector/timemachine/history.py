@@ -32,6 +32,7 @@ class History:
         due: the step before which the next copy is to be made.
         slots: the copies, at most two; none where memory does not allow one.
         calls: step and calls of the last steps, newest last.
+        batch_bytes: what the calls may take.
         shortage: why there are fewer than two copies; empty when there are two.
     """
 
@@ -41,7 +42,7 @@ class History:
         self.calls: deque[tuple[int, list[Call]]] = deque()
         self.shortage = ""
         self._bytes = 0
-        self._batch_bytes = batch_bytes
+        self.batch_bytes = batch_bytes
         self._state_bytes = state_bytes
         self._room: int | None = None
         self.due = 0
@@ -55,7 +56,7 @@ class History:
             self._bytes += call.nbytes
         kept = self.calls
         kept.append((step, calls))
-        while len(kept) > _STEPS or (self._bytes > self._batch_bytes and kept):
+        while len(kept) > _STEPS or (self._bytes > self.batch_bytes and kept):
             for call in kept.popleft()[1]:
                 self._bytes -= call.nbytes
 

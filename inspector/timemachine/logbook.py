@@ -10,7 +10,6 @@ import torch
 from inspector.capture import native
 from inspector.timemachine.calls import OUTPUT, Call
 
-_BYTES = 256 << 20
 _REFUSALS = 4  # in a row, after which this loop's steps count as out of the ordinary
 
 
@@ -20,6 +19,9 @@ class Logbook:
     Attributes:
         book: the extension's part, whose methods are hooks; each turns to the Python function of
             the same name for what is not ordinary.
+
+    Args:
+        limit: bytes that the pages may take.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Logbook:
         receive: Callable[..., None],
         before: Callable[..., None],
         now: Callable[[], int],
+        limit: int,
     ) -> None:
         self._refused = 0
         self.book: Any = native.load().Logbook(
@@ -46,7 +49,7 @@ class Logbook:
             torch._C._is_any_autocast_enabled,
             None,
             OUTPUT,
-            _BYTES,
+            limit,
         )
 
     def begin(self, due: int, exact: bool, forget: Callable[[], None]) -> bool:

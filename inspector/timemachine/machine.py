@@ -164,6 +164,7 @@ class TimeMachine:
                 receive=self._gradient.slow,
                 before=before[0],
                 now=lambda: self.now(),
+                limit=self.history.batch_bytes,
             )
             book = self._logbook.book
             enter.run, leave.run, criterion.run = book.enter, book.leave, book.criterion

@@ -41,8 +41,10 @@ class Listening:
         self.failures.append((probe, error))
 
 
-def observe(case: Case, *, every: int = 1, **options: Any) -> tuple[Observer, Listening]:
-    listening = Listening()
+def observe(
+    case: Case, *, every: int = 1, listening: Listening | None = None, **options: Any
+) -> tuple[Observer, Listening]:
+    listening = listening or Listening()
     observer = Observer(case.model, case.optimizers, listening, schedule=Schedule(every), **options)
     return observer, listening
 

@@ -1,0 +1,390 @@
+"""Fully measured steps that Python does not attend say the same as those that it attends."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from listening import Listening, observe
+from test_unchanged import assert_same, belongings, tensors
+from torch import Tensor, nn
+from zoo import ZOO, Case, mlp
+
+import inspector
+from inspector.capture import native
+from inspector.capture.measured import Measured, Table
+from inspector.capture.observer import Observer
+from inspector.capture.quiet import NOWHERE, Column
+from inspector.commands import Command
+from inspector.events import NonFinite, StepSkipped
+
+pytestmark = pytest.mark.skipif(native.load() is None, reason="no C compiler here")
+STEPS = 14
+TIMES = ("step_time", "overhead")
+# Loops with something in them that the extension leaves to Python.
+ATTENDED = {
+    "amp_fused", "amp_plain", "attention", "autocast", "bfloat16", "compiled_after_watching",
+    "compiled_and_called_before_watching", "compiled_in_place", "complex_parameters", "float16",
+    "float64", "gan", "gan_critic_only", "integer_and_float8_parameters", "lbfgs",
+    "partly_on_meta", "scripted", "sparse_gradients",
+}  # fmt: skip
+
+
+class Leaving(Listening):
+    """Leaves to the extension whatever it takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unattended = 0
+        self.observer: Observer | None = None
+
+    def on_steps(self, first: int, columns: dict[str, Column], *tables: Table | None) -> None:
+        for at in range(len(columns["loss"])):
+            numbers = {name: float(column[at]) for name, column in columns.items()}
+            given = {name: value for name, value in numbers.items() if value != NOWHERE}
+            rows = [None if t is None else Table(t.keys, t.values[at].copy()) for t in tables]
+            self.rows.append(Measured(first + at, True, given, *rows))
+            self.unattended += tables[0] is not None
+
+    def on_boundary(self) -> None:
+        if self.observer is not None:
+            self.observer.hand_over(10**9)
+
+
+def run(case: Case, *, leave: bool, steps: int = STEPS, before: Any = None) -> Leaving:
+    """Trains, and records each loss after its step; ``before`` is called with each step."""
+    listening = Leaving()
+    observer, _ = observe(case, listening=listening, scaler=case.scaler)
+    listening.observer = observer if leave else None
+    for step in range(steps):
+        if before is not None:
+            before(step)
+        loss = case.iterate().detach()
+        if not observer.clock.pulse.take(loss, {}) and observer.record({"loss": loss}):
+            listening.on_boundary()
+    observer.close()
+    assert [str(error) for _, error in listening.failures] == []
+    return listening
+
+
+def numbers(row: Measured) -> tuple[Any, ...]:
+    """All that is said of a step, comparable to the last bit; without the times."""
+    scalars = {
+        name: str(np.float32(value))  # all NaN are alike
+        for name, value in row.scalars.items()
+        if not name.startswith(TIMES)
+    }
+    tables = [
+        None if table is None else [str(value) for value in table.values] + [str(table.present)]
+        for table in (row.parameters, row.modules)
+    ]
+    return row.step, scalars, tables, row.onset, row.skipped
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_the_same_numbers(name: str) -> None:
+    if "scripted" in name:  # its first runs in a process differ: the JIT is still profiling
+        run(ZOO[name](), leave=False)
+    torch.manual_seed(1)
+    attended = run(case := ZOO[name](), leave=False)
+    torch.manual_seed(1)
+    left = run(other := ZOO[name](), leave=True)
+    assert [numbers(row) for row in left.rows] == [numbers(row) for row in attended.rows]
+    assert (left.unattended == 0) == (name in ATTENDED)
+    assert left.skips == attended.skips
+    assert_same(tensors(case.model.state_dict()), tensors(other.model.state_dict()))
+    assert belongings(case) == belongings(other)
+
+
+def loop(
+    change: Callable[[int, nn.Module, torch.optim.Optimizer], None] | None = None,
+    meddle: Callable[[int, nn.Module], None] | None = None,
+    **given: Any,
+) -> Case:
+    """An ordinary loop; ``change`` runs before a step's forward, ``meddle`` before its update."""
+    torch.manual_seed(0)
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    steps = iter(range(10_000))
+
+    def iterate() -> Tensor:
+        step = next(steps)
+        if change is not None:
+            change(step, model, optimizer)
+        optimizer.zero_grad(**given)
+        loss = model(torch.randn(8, 6)).square().mean()
+        loss.backward()
+        if meddle is not None:
+            meddle(step, model)
+        optimizer.step()
+        return loss
+
+    return Case(model, [optimizer], iterate)
+
+
+def same(build: Callable[[], Case], least: int) -> Leaving:
+    """Runs the loop attended and left alone, with the same numbers; ``least`` steps were left."""
+    attended, left = run(build(), leave=False), run(build(), leave=True)
+    assert [numbers(row) for row in left.rows] == [numbers(row) for row in attended.rows]
+    assert left.skips == attended.skips
+    assert left.unattended >= least
+    return left
+
+
+def test_clipping_by_the_script_is_seen_in_both_norms() -> None:
+    def clip(step: int, model: nn.Module) -> None:
+        if step % 2:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.001)
+        else:  # a way that leaves no trace but the values
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.grad.data.mul_(0.5)
+
+    rows = same(lambda: loop(meddle=clip), 10).rows
+    assert all(row.scalars["clipped"] == 1.0 for row in rows)
+    halved = rows[-2].scalars
+    assert halved["clipped_grad_norm"] == pytest.approx(halved["total_grad_norm"] / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_backward_passes_are_counted(set_to_none: bool) -> None:
+    def more(step: int, model: nn.Module) -> None:
+        for _ in range(step % 3):
+            model(torch.randn(8, 6)).mean().backward()
+
+    rows = same(lambda: loop(meddle=more, set_to_none=set_to_none), 10).rows
+    assert [row.scalars["backward_passes"] for row in rows] == [1 + s % 3 for s in range(STEPS)]
+
+
+def test_gradients_thrown_away_are_a_skipped_step() -> None:
+    def discard(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        if step == 8:
+            (model(torch.randn(8, 6)).mean() * torch.nan).backward()
+            optimizer.zero_grad()
+
+    left = same(lambda: loop(discard), 8)
+    assert len(left.skips) == 1
+
+
+def test_a_pass_that_reaches_no_parameter_is_no_part_of_the_step() -> None:
+    def saliency(_step: int, model: nn.Module) -> None:
+        x = torch.randn(2, 6, requires_grad=True)
+        torch.autograd.grad(model(x).sum(), x)
+
+    same(lambda: loop(meddle=saliency), 10)
+
+
+def test_a_backward_pass_that_raises_spoils_one_step_at_most() -> None:
+    def fail(step: int, model: nn.Module, _optimizer: torch.optim.Optimizer) -> None:
+        if step == 7:
+            output = model(torch.randn(8, 6))
+            hidden = model[0](torch.randn(8, 6))
+            hidden.register_hook(lambda _gradient: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                (output.sum() + model[1:](hidden).sum()).backward()
+
+    for leave in (False, True):
+        rows = run(loop(fail), leave=leave, steps=20).rows
+        late = [row.step for row in rows if "gradients_late" in row.scalars]
+        assert set(late) <= {7}
+        assert all(row.scalars["total_grad_norm"] > 0 for row in rows)
+        assert [row.step for row in rows] == list(range(20))
+
+
+def test_parameters_that_come_and_go() -> None:
+    def swap(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        if step == 6:
+            state = {name: value.clone() for name, value in model.state_dict().items()}
+            model.load_state_dict(state, assign=True)
+            optimizer.param_groups[0]["params"] = list(model.parameters())
+        if step == 9:
+            model[0].weight.requires_grad_(False)
+
+    same(lambda: loop(swap), 3)
+
+
+def test_a_weight_edited_between_steps_is_measured_as_it_is() -> None:
+    def wgan(_step: int, model: nn.Module, _optimizer: torch.optim.Optimizer) -> None:
+        for parameter in model.parameters():
+            parameter.data.clamp_(-0.01, 0.01)
+
+    rows = same(lambda: loop(wgan), 10).rows
+    table = rows[-1].parameters
+    assert table is not None
+    norm = next(
+        float(value)
+        for key, value in zip(table.keys, table.values, strict=True)
+        if (key.quantity, key.subject) == ("weight_norm", "0.weight")
+    )
+    assert norm < 0.02 * 60**0.5
+
+
+@pytest.mark.parametrize("where", ["activation", "gradient", "parameter", "loss"])
+def test_what_is_not_finite_is_named_in_its_step(where: str) -> None:
+    def spoil(step: int, model: nn.Module, _optimizer: torch.optim.Optimizer) -> None:
+        if step == 8 and where == "activation":
+            model[2].bias.data[3] = torch.nan
+        if step == 8 and where == "loss":
+            model[4].bias.data.fill_(3e20)  # its square overflows, and nothing before it
+
+    def poison(step: int, model: nn.Module) -> None:
+        if step == 8 and where == "gradient":
+            model(torch.randn(2, 6)).square().sum().mul(torch.inf).backward()
+        if step == 8 and where == "parameter":
+            model[0].weight.grad.data[0, 0] = torch.inf
+
+    rows = same(lambda: loop(spoil, poison), 5).rows
+    onset = next(row for row in rows if row.onset is not None)
+    assert onset.onset is not None
+    assert (onset.step, onset.onset.where) == (8, where)
+
+
+def test_controls_end_a_stretch() -> None:
+    case = loop()
+    listening = Leaving()
+    observer, _ = observe(case, listening=listening)
+    listening.observer = observer
+    for step in range(30):
+        if step == 8:
+            observer.clip, observer.clip_threshold = "norm", 0.001
+        if step == 12:
+            observer.clip = "off"
+        if step == 16:
+            observer.zero_grad = False
+        if step == 20:
+            observer.zero_grad = True
+        if step == 24:
+            observer.set_every(2)
+        loss = case.iterate().detach()
+        if not observer.clock.pulse.take(loss, {}) and observer.record({"loss": loss}):
+            listening.on_boundary()
+    observer.close()
+    rows = listening.rows
+    assert listening.unattended >= 6
+    assert [row.step for row in rows if row.scalars.get("clipped")] == [8, 9, 10, 11]
+    passes = [row.scalars["backward_passes"] for row in rows]
+    assert passes[:25] == [1.0] * 16 + [2.0, 3.0, 4.0, 5.0] + [1.0] * 5
+    assert [row.step for row in rows if row.full] == [*range(24), 24, 26, 28]
+
+
+def test_closing_in_the_middle_of_a_backward_pass() -> None:
+    case = loop()
+    listening = Leaving()
+    observer, _ = observe(case, listening=listening)
+    listening.observer = observer
+    for _ in range(6):
+        loss = case.iterate().detach()
+        if not observer.clock.pulse.take(loss, {}) and observer.record({"loss": loss}):
+            listening.on_boundary()
+    assert observer.clock.pulse.open
+    hidden = case.model[0](torch.randn(4, 6))
+    hidden.register_hook(lambda _gradient: observer.close())
+    case.model[1:](hidden).sum().backward()
+    case.iterate()
+    assert [row.step for row in listening.rows] == list(range(6))
+    assert listening.failures == []
+
+
+def test_nothing_is_kept_alive_and_memory_does_not_grow() -> None:
+    case = loop()
+    listening = Leaving()
+    observer, _ = observe(case, listening=listening)
+    listening.observer = observer
+    counts = []
+    for step in range(1500):
+        loss = case.iterate().detach()
+        if not observer.clock.pulse.take(loss, {}) and observer.record({"loss": loss}):
+            listening.on_boundary()
+        if step % 500 == 499:
+            listening.rows.clear()
+            gc.collect()
+            counts.append(sum(isinstance(thing, Tensor) for thing in gc.get_objects()))
+    assert counts[0] == counts[1] == counts[2]
+    references = [weakref.ref(case.model), weakref.ref(case.optimizers[0])]
+    del case, loss
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
+
+
+def test_a_run_has_every_number_in_its_step(tmp_path: Path) -> None:
+    """Before the step is recorded, as most scripts do, and with the time machine armed."""
+    found = []
+    for leave in (False, True):
+        torch.manual_seed(0)
+        model = mlp()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        loss_fn = nn.MSELoss()
+        name = "left" if leave else "attended"
+        watch = inspector.watch(
+            model, optimizer, run_dir=tmp_path, name=name, every=1, loss_fn=loss_fn
+        )
+        stretches = watch._recorder.observer._stretches
+        if not leave:
+            stretches._barren = 99
+        unattended = 0
+        for step in range(90):
+            optimizer.zero_grad()
+            loss = loss_fn(model(torch.randn(8, 6)), torch.zeros(8, 3))
+            watch.record(loss=loss, epoch=step // 10, samples=8)
+            loss.backward()
+            optimizer.step()
+            unattended += stretches.full is not None
+        watch.close()
+        assert unattended > 30 if leave else not unattended
+        with inspector.open_run(tmp_path / name) as recorded:
+            names = ("total_grad_norm", "total_update_ratio", "clipped", "nonfinite", "epoch", "lr")
+            found.append(
+                {
+                    (quantity, subject): (list(series.steps), list(series.values))
+                    for quantity, subject in [
+                        *((name, "") for name in (*names, "loss")),
+                        *((q, "2.weight") for q in ("grad_norm", "update_ratio", "weight_norm")),
+                        *((q, "3") for q in ("activation_std", "activation_saturated")),
+                        ("output_grad_norm", "1"),
+                    ]
+                    for series in [recorded.series(quantity, subject)]
+                }
+            )
+            assert list(recorded.series("overhead").steps) == list(range(1, 90))
+            assert all(0 < share < 1 for share in list(recorded.series("overhead").values)[16:])
+    assert found[0] == found[1]
+    assert {key: steps for key, (steps, _) in found[0].items() if steps != list(range(90))} == {}
+
+
+def test_a_held_update_and_a_command_in_a_stretch(tmp_path: Path) -> None:
+    """The policy pauses nobody here: ``skip`` withholds the one bad update."""
+    torch.manual_seed(0)
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    loss_fn = nn.MSELoss()
+    watch = inspector.watch(model, optimizer, run_dir=tmp_path, name="r", every=1, loss_fn=loss_fn)
+    recorder = watch._recorder
+    watch.apply(Command(name="set", control="on_nonfinite", value="skip"))
+    open_before = False
+    for step in range(60):
+        x = torch.randn(8, 6)
+        if step == 40:
+            open_before = recorder.observer._stretches.full is not None
+            x[3, 2] = torch.nan
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), torch.zeros(8, 3))
+        watch.record(loss=loss)
+        loss.backward()
+        optimizer.step()
+    watch.close()
+    assert open_before
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    with inspector.open_run(tmp_path / "r") as run:
+        told = [e.step for e in run.events() if isinstance(e.event, NonFinite)]
+        assert told == [40]
+        assert not any(isinstance(e.event, StepSkipped) for e in run.events())
+        assert list(run.series("loss").steps) == list(range(60))
+        ratio = run.series("update_ratio", "0.weight")
+        assert list(ratio.steps) == list(range(60))
+        assert ratio.values[40] == 0.0
