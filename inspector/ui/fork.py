@@ -12,7 +12,7 @@ from inspector.commands import SCHEDULES, Controls
 from inspector.errors import InspectorError
 from inspector.store.housekeeping import TRASH, trash_run
 from inspector.store.reader import Run
-from inspector.ui import context, runs
+from inspector.ui import context, runs, starting
 from inspector.ui.checks import checks_panel
 from inspector.ui.commanding import send
 from inspector.ui.context import escape
@@ -128,7 +128,7 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
     for name, step in steps.items():
         places[name] = f"{'checkpoint' if name.isdecimal() else name} · step {step:,}"
     now = in_force(run.config, run.events())
-    going = st.session_state.pop(f"{key}/going", None)  # a second click must not make a second run
+    going = starting.going(key)
     with st.form(key, border=False, enter_to_submit=False):
         place, lr, clip, schedule, more = st.columns([1.3, 1, 1, 1, 1])
         at = place.selectbox(
@@ -154,29 +154,28 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
         with st.container(horizontal=True):
             forked = st.form_submit_button(
                 "Fork", type="primary", icon=":material/fork_right:", key=f"{key}/fork",
-                disabled=going is not None,
+                disabled=going,
                 help="A second run on the same batches and random numbers, with the settings "
                 "above; the first stays as it is.",
             )  # fmt: skip
             resumed = st.form_submit_button(
                 "Resume", icon=":material/resume:", key=f"{key}/resume",
-                disabled=going is not None,
+                disabled=going,
                 help="A run that goes on exactly as this one would have, whatever is set above.",
             )  # fmt: skip
-    if going is not None:
-        chosen, wanted = going
-        _start(run.name, chosen, wanted, key)
+    if going:
+        _follow(run.name, key)
     elif said := st.session_state.pop(f"{key}/refused", ""):
         st.error(escape(said), icon=":material/block:")
-    if not (forked or resumed) or at is None or refused:
+    if going or not (forked or resumed) or at is None or refused:
         return
     beat = run.heartbeat
     reached = beat.step if at == _NOW and beat else steps.get(at, int(at) if at.isdecimal() else 0)
     if not extent and beat and beat.total_steps is not None and reached >= beat.total_steps:
         extent = reached
     length = {"steps": int(reached + extent)} if extent else {}
-    st.session_state[f"{key}/going"] = at, {**(changes if forked else {}), **length}
-    st.rerun()
+    _begin(run.name, at, {**(changes if forked else {}), **length}, key)
+    st.rerun()  # draws the buttons as they are meanwhile
 
 
 def _in_memory(run: Run, chosen: str | None, steps: Mapping[str, int]) -> dict[str, str]:
@@ -218,18 +217,17 @@ def _settings(
     return changes
 
 
-def _start(run: str, at: str, changes: dict[str, Any], key: str) -> None:
+def _begin(run: str, at: str, changes: dict[str, Any], key: str) -> None:
     from inspector.training.forking import fork  # imports torch: only when something is trained
 
+    folder = context.runs_dir()
+    starting.begin(key, (at, changes), lambda told: fork(run, at, folder, changes, progress=told))
+
+
+def _follow(run: str, key: str) -> None:
+    """Goes to the comparison with the new run as soon as that is there."""
     try:
-        with st.status("Taking up the checkpoint …") as status:
-            name = fork(
-                run,
-                at,
-                context.runs_dir(),
-                changes,
-                progress=lambda text, _share: status.update(label=text),
-            )
+        name = starting.follow(key, "Taking up the checkpoint …")
     except InspectorError as error:
         st.session_state[f"{key}/refused"] = str(error)
         st.rerun()

@@ -8,9 +8,12 @@ import streamlit as st
 
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
+from inspector.ui import starting
 from inspector.ui.context import escape, runs_dir, select
 
 _STOP_SECONDS = 30.0
+_BUTTON = "start"
+_TITLE = "Building the model and trying one batch …"
 
 
 def start_and_watch(config: RunConfig | dict[str, Any]) -> None:
@@ -22,22 +25,32 @@ def start_and_watch(config: RunConfig | dict[str, Any]) -> None:
 
     try:
         made = config if isinstance(config, RunConfig) else RunConfig.from_dict(config)
-        with st.status("Building the model and trying one batch …") as status:
-            bar = st.empty()
-
-            def progress(text: str, share: float) -> None:
-                status.update(label=text)
-                bar.progress(min(max(share, 0.0), 1.0))
-
-            if runner.current() is not None:
-                status.update(label="Stopping the run that is going …")
-                runner.stop()
-                runner.join(_STOP_SECONDS)
-            name = runner.start(made, runs_dir(), progress=progress)
     except InspectorError as error:
         st.error(escape(str(error)), icon=":material/block:")
         return
-    watch(name)
+    folder = runs_dir()
+
+    def start(told: starting.Told) -> str:
+        if runner.current() is not None:
+            told("Stopping the run that is going …", 0.0)
+            runner.stop()
+            runner.join(_STOP_SECONDS)
+        told(_TITLE, 0.0)
+        return runner.start(made, folder, progress=told)
+
+    starting.begin(_BUTTON, made, start)
+    watch_started()
+
+
+def watch_started() -> None:
+    """Goes to the run that is being started, if one is, as soon as it is there."""
+    try:
+        name = starting.follow(_BUTTON, _TITLE)
+    except InspectorError as error:
+        st.error(escape(str(error)), icon=":material/block:")
+        return
+    if name:
+        watch(name)
 
 
 def watch(name: str) -> NoReturn:

@@ -42,9 +42,10 @@ def start_page() -> None:
             if not pressed:
                 st.rerun()
         checks_panel(config, "start")
-    if pressed:
-        with said:
+    with said:
+        if pressed:
             _start(changed)
+        runs.watch_started()  # another click than the one on Start may have come in between
     st.subheader("Presets")
     for group in dict.fromkeys(preset.group for preset in PRESETS):
         presets = [preset for preset in PRESETS if preset.group == group]
