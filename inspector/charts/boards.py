@@ -58,7 +58,7 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
         number("memory"),
         number("gpu_memory"),
         *(
-            lines(*drawn, id=f"own/{title}", title=title)
+            lines(*drawn, id=f"own/{title}", title=_title(title, drawn))
             for title, drawn in list(families.items())[:_MOST_OWN]
         ),
     )
@@ -101,6 +101,12 @@ def _families(keys: Iterable[SeriesKey]) -> dict[str, tuple[Line, ...]]:
         title, label = _family(name)
         found.setdefault(title, []).append(Line(name, label=label))
     return {title: tuple(sorted(drawn, key=_place)) for title, drawn in found.items()}
+
+
+def _title(family: str, drawn: tuple[Line, ...]) -> str:
+    """A line that is alone has no label beside it: the title says of which part it is."""
+    (label, *others) = (line.label for line in drawn)
+    return f"{family}, {label}" if not others and label in _PARTS.values() else family
 
 
 def _family(name: str) -> tuple[str, str]:

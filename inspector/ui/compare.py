@@ -167,7 +167,7 @@ def _overlays(runs: list[Run], quantities: list[str], axis: Axis) -> None:
         compare_board([*overlays, *gaps], axis=axis, marks=marks, key="compare/board")
     for name, missing in without.items():
         why = " against epochs" if axis == "epoch" else ""
-        st.caption(context.escape(f"{name} has no {', '.join(missing)}{why}."))
+        st.caption(context.escape(f"{name} has no {' and no '.join(missing)}{why}."))
 
 
 def _forks(

@@ -85,3 +85,11 @@ def test_rates_of_groups_share_the_chart_and_a_loss_scale_has_one() -> None:
     assert drawn == ["lr", "lr/group 1"]
     assert "Loss scale" in charts
     assert "Loss scale" not in {chart.title for chart in boards.overview()}
+
+
+def test_a_metric_of_one_part_alone_says_of_which() -> None:
+    keys = [SeriesKey(name) for name in ("val_f1", "val_mae", "test_mae", "reward")]
+    titles = [chart.title for chart in boards.overview(keys)]
+    assert "f1, validation" in titles
+    assert "mae" in titles
+    assert "reward" in titles
