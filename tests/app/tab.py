@@ -158,9 +158,12 @@ class Tab:
         box.wait_for()
 
         def take() -> None:
-            box.click(timeout=AT_ONCE)
-            box.fill(option)
-            listed.click(timeout=AT_ONCE)
+            try:
+                box.click(timeout=AT_ONCE)
+                box.fill(option)
+                listed.click(timeout=AT_ONCE)
+            finally:
+                box.blur()  # what was typed and not chosen goes
 
         def taken() -> bool:
             return box.input_value() == option and box.get_attribute("aria-expanded") == "false"

@@ -153,7 +153,11 @@ def test_a_wrong_file_is_not_kept(site: tuple[Path, str], kept: Path) -> None:
     assert list(kept.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"not an idx file", idx(np.zeros((3, 2)))[:-12]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not an idx file", idx(np.zeros((3, 2)))[:-12]],
+    ids=["empty", "another file", "cut short"],
+)
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "images"
     path.write_bytes(content)
