@@ -91,7 +91,7 @@ def _with_tasks(name: str) -> str:
 def settings_fields(config: RunConfig, version: int) -> dict[str, Any]:
     """What the form changes of a configuration."""
     key = f"own-settings/{version}"
-    first, second, third = st.columns(3, gap="medium")
+    first, second, third = st.columns([1, 1, 1.2], gap="medium")
     with first:
         weights = path_field(
             "Start from weights",
