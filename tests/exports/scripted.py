@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from script_process import run_script
 
 import inspector
 from inspector.config import RunConfig
@@ -47,15 +45,8 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 def execute(folder: Path, script: str = "train.py") -> dict[str, torch.Tensor]:
     """Runs the script where this package cannot be imported."""
-    blocked = folder / "sitecustomize.py"
-    blocked.write_text(
-        "import sys\nsys.modules['inspector'] = None\nsys.modules['sample_models'] = None\n"
-    )
-    done = subprocess.run(
-        [sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=240,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    code, said = run_script(folder / script, seconds=240)
+    assert code == 0, said
     return dict(torch.load(folder / "final.pt", weights_only=True))
 
 
