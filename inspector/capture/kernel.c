@@ -344,3 +344,29 @@ void inspector_parameters(const double *cells, int64_t p, double scale, double r
         if (before == -1 || change == -1 || before == 0) memcpy(out + 5 * p + k, &absent, 4);
     }
 }
+
+#define PARTS 32
+#define PART 2048
+
+static uint64_t mixed(uint64_t sum, uint64_t with) {
+    sum = (sum ^ with) * 0x9e3779b97f4a7c15u;
+    return sum ^ sum >> 29;
+}
+
+/* A checksum that tells batches apart: of all bytes, or of parts from all over them. */
+uint64_t inspector_checksum(const unsigned char *bytes, int64_t n) {
+    uint64_t sums[4] = {1, 2, 3, 4}, words[4] = {0};
+    int64_t parts = n > PARTS * PART ? PARTS : 1, length = parts > 1 ? PART : n;
+    for (int64_t p = 0; p < parts; p++) {
+        const unsigned char *from = bytes + (parts > 1 ? (n - PART) / (PARTS - 1) * p : 0);
+        int64_t i = 0;
+        for (; i + 32 <= length; i += 32) {
+            memcpy(words, from + i, 32);
+            for (int k = 0; k < 4; k++) sums[k] = mixed(sums[k], words[k]);
+        }
+        memset(words, 0, sizeof words);
+        memcpy(words, from + i, length - i);
+        for (int k = 0; k < 4; k++) sums[k] = mixed(sums[k], words[k]);
+    }
+    return mixed(mixed(sums[0], sums[1]), mixed(sums[2], sums[3])) ^ (uint64_t)n;
+}

@@ -326,7 +326,8 @@ class StructureProbe:
             return None
         finally:
             taken = time.perf_counter_ns() - started
-            self._late_cost += taken if self._ended > _AT_ANY_COST else 0
+            if self._examining and self._ended > _AT_ANY_COST:
+                self._late_cost += taken
             self.charge(taken)
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from inspector.capture.examine_data import DataFacts, _fingerprint
 from inspector.capture.structure import StructureProbe, is_examined
 
 
@@ -281,3 +282,33 @@ def test_bursts_grow_rare() -> None:
     examined = [step for step in range(20_000) if is_examined(step)]
     assert examined[:16] == list(range(16))
     assert len([step for step in examined if step >= 10_000]) < 100
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool]
+)
+@pytest.mark.parametrize("shape", [(3,), (8, 5), (64, 1, 28, 28), (256, 300)])
+def test_batches_are_told_apart(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Alone copies are the same batch: not one with a sample changed, nor one in another order."""
+    torch.manual_seed(0)
+    values = torch.randn(shape)
+    batch = values > 0 if dtype is torch.bool else (values * 3).to(dtype)
+    batch.view(-1)[0], batch.view(-1)[-1] = 1, 0
+    mark = _fingerprint(batch)
+    assert _fingerprint(batch.clone()) == mark
+    assert _fingerprint(batch.flip(0).contiguous()) != mark
+    assert _fingerprint(torch.cat((batch[:-1], torch.ones_like(batch[:1])))) != mark
+    assert _fingerprint(batch[:-1]) != mark
+
+
+def test_the_order_of_batches_is_followed_until_it_is_known() -> None:
+    facts = DataFacts(None)
+    batches = [torch.randn(4, 3) for _ in range(5)]
+    step = 0
+    while facts.wants_order and step < 1000:
+        facts.batch(batches[step % 5], step)
+        step += 1
+    order = facts.document()["order"]
+    assert 200 < step < 300
+    assert order["batches_seen"] == 5
+    assert order["in_first_order"] == order["repeated"] == step - 5
