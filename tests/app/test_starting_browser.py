@@ -44,6 +44,7 @@ def test_a_double_click_makes_one_run(tab: Tab, app: App) -> None:
     tab.button("Stop").wait_for()
     tab.rest()
     assert len(names(app) - before) == 1
+    tab.stop()  # other files find the app without a run that goes on
 
 
 def test_the_strip_says_that_the_model_is_being_compiled(tab: Tab, app: App) -> None:
