@@ -20,15 +20,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inspector.capture.backward_snapshot import BackwardSnapshot
 from inspector.capture.measured import Measured, Table
 from inspector.capture.memory import device_bytes, resident_bytes
 from inspector.capture.nonfinite import Onset
 from inspector.capture.observer import Observer
 from inspector.capture.quiet import NOWHERE, Column, filled
 from inspector.capture.schedule import Schedule
-from inspector.capture.snapshot import GraphSnapshot
 from inspector.capture.steering import Steering
+from inspector.capture.step_snapshots import StepSnapshots
 from inspector.capture.structure import StructureProbe
 from inspector.capture.transfer import Scalar
 from inspector.commands import Command, Controls
@@ -142,8 +141,7 @@ class Recorder:
         self._arrived = threading.Event()
         self._done = threading.Event()
         self.writer = Writer(run_path, rank=rank, meta={"device": str(self._device)})
-        self._graphs = GraphSnapshot(model)
-        self._backward = BackwardSnapshot(model)
+        self._snapshots = StepSnapshots(model, self)
         self._structure = StructureProbe(
             model, optimizers, loss_fn=loss_fn, loader=loader, now=lambda: self.step - first_step
         )
@@ -182,10 +180,8 @@ class Recorder:
 
     def record(self, loss: Scalar | None, scalars: dict[str, Scalar]) -> None:
         """Adds numbers to the step; takes the loss's graph when one was asked for."""
-        if isinstance(loss, Tensor) and self._backward.armed:
-            self._guarded(lambda: self._backward.take(loss, self.step))
-        if isinstance(loss, Tensor) and self._graphs.armed:
-            self._take_graph(loss)
+        if isinstance(loss, Tensor) and self._snapshots.armed:
+            self._snapshots.take(loss, self.step, lambda: self.observer.backward_passes)
         for name in _CONTEXT:
             if name in scalars:
                 self._context[name] = float(scalars.pop(name))
@@ -252,8 +248,7 @@ class Recorder:
         self._store_structure()  # as it is in training
         self.steering.restore()
         self._structure.close()
-        self._graphs.disarm()
-        self._backward.disarm()
+        self._snapshots.disarm()
         if last is not None:
             self.event(last)
         self._beat("finished")
@@ -342,7 +337,7 @@ class Recorder:
         pulse, steering = self.observer.clock.pulse, self.steering
         pulse.alarm = 0  # before looking: what comes later sets it again
         awaited = self._commanded or steering.pace.engaged or steering.graph_wanted
-        if awaited or self._graphs.armed or self._backward.armed or self.closed:
+        if awaited or self._snapshots.armed or self.closed:
             return
         until = self._first_step + self._structure.quiet_until(self.step - self._first_step)
         if (due := self._interventions.due) is not None:
@@ -377,6 +372,17 @@ class Recorder:
         trace = "".join(traceback.format_exception(error))
         message = f"{type(error).__name__}: {error}"
         self.event(ProbeFailed(probe=probe, error=message, traceback=trace))
+
+    def on_graph(self, document: dict[str, Any], dot: str | None) -> None:
+        step = int(document.get("step", self.step))
+        if dot is not None:
+            (self._run_path / BLOBS / f"graph-{step}.torchviz.dot").write_text(dot, "utf-8")
+        self.writer.document("graph", step, document)
+        self.event(GraphCaptured(nodes=len(document["nodes"])))
+
+    def on_backward(self, document: dict[str, Any]) -> None:
+        self.writer.document("backward", document["step"], document)
+        self.event(BackwardCaptured(nodes=len(document["visits"]), nonfinite=document["nonfinite"]))
 
     # ------------------------------------------------------------ rows and events
 
@@ -416,9 +422,8 @@ class Recorder:
         steering = self.steering
         if self._structure.on_step(self.step - 1 - self._first_step):
             self._store_structure()
-        if self._commanded or steering.pace.engaged or self._graphs.armed or self._backward.armed:
-            self._finish_graph()
-            self._guarded(self._finish_backward)
+        if self._commanded or steering.pace.engaged or self._snapshots.armed:
+            self._snapshots.finish()
             if steering.pace.step_done():
                 steering.pause("steps_done")
             self._take_commands()
@@ -432,10 +437,10 @@ class Recorder:
         every = steering.controls.graph_every
         if (wanted := steering.backward_wanted) is not None:
             steering.backward_wanted = None
-            self._guarded(lambda: self._backward.arm(wanted))
+            self._snapshots.arm_backward(wanted)
         if steering.graph_wanted or (every and self.step % every == 0):
             steering.graph_wanted = False
-            self._arm_graph()
+            self._snapshots.arm_graph()
         self._live_on()
 
     @property
@@ -530,55 +535,6 @@ class Recorder:
         """The step that runs, after which every boundary is attended."""
         self.observer.clock.pulse.alarm = 1
         return self.step
-
-    # ------------------------------------------------------------ the autograd graph
-
-    def _arm_graph(self) -> None:
-        try:
-            self._graphs.arm()
-        except Exception as error:
-            self.on_failed("autograd graph", error)
-
-    def _take_graph(self, loss: Tensor) -> None:
-        try:
-            self._graphs.take(loss, self.step, self.observer.backward_passes)
-        except Exception as error:
-            self._graphs.disarm()
-            self.on_failed("autograd graph", error)
-
-    def _finish_graph(self) -> None:
-        if not self._graphs.armed:
-            return
-        try:
-            taken = self._graphs.finish()
-        except Exception as error:
-            self._graphs.disarm()
-            self.on_failed("autograd graph", error)
-            return
-        if taken is None:
-            return
-        document, dot = taken
-        step = int(document.get("step", self.step))
-        if dot is not None:
-            (self._run_path / BLOBS / f"graph-{step}.torchviz.dot").write_text(dot, "utf-8")
-        self.writer.document("graph", step, document)
-        self.event(GraphCaptured(nodes=len(document["nodes"])))
-
-    # ------------------------------------------------------------ the backward pass
-
-    def _finish_backward(self) -> None:
-        document = self._backward.finish()
-        if document is None:
-            return
-        self.writer.document("backward", document["step"], document)
-        self.event(BackwardCaptured(nodes=len(document["visits"]), nonfinite=document["nonfinite"]))
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception as error:
-            self._backward.disarm()
-            self.on_failed("backward pass", error)
 
 
 def _as_dict(controls: Controls) -> dict[str, Any]:
