@@ -45,8 +45,8 @@ static int book_init(Logbook *self, PyObject *args, PyObject *kwargs) {
 }
 
 static void page_clear(Page *page) {
-#define CLEAR(name) Py_CLEAR(page->name);
-    OBJECTS(CLEAR)
+#define CLEAR_OF(name) Py_CLEAR(page->name);
+    OBJECTS(CLEAR_OF)
 }
 
 static int book_traverse(Logbook *self, visitproc visit, void *arg) {
@@ -265,8 +265,6 @@ static PyObject *book_criterion(Logbook *self, PyObject *const *args, Py_ssize_t
 /* on_loss(loss, value): what the script records. */
 static PyObject *book_on_loss(Logbook *self, PyObject *const *args, Py_ssize_t count) {
     if (self->open && count) {
-        const float *x;
-        int64_t n;
         if (self->current < 0) Py_RETURN_NONE; /* it belongs to a step that is over */
         Page *page = self->pages + self->current;
         if (PyFloat_CheckExact(args[0])) {
@@ -275,8 +273,7 @@ static PyObject *book_on_loss(Logbook *self, PyObject *const *args, Py_ssize_t c
             Py_RETURN_NONE;
         }
         page->complete = page->loss && PyWeakref_GetObject(page->loss) == args[0];
-        if (page->complete == self->exact && readable(args[0], &x, &n) && n == 1) {
-            self->loss = *x;
+        if (page->complete == self->exact && item(args[0], &self->loss)) {
             self->known = 1;
             Py_RETURN_NONE;
         }

@@ -32,6 +32,12 @@ typedef struct {
     int (*borrow)(void *tensor, Borrowed *out);
 } Exchange;
 
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define UPPER 0
+#else
+#define UPPER 2
+#endif
+
 static int (*borrow)(void *tensor, Borrowed *out);
 
 static int64_t now(void) {
@@ -134,6 +140,38 @@ static int repeated(PyObject *t, const float **x, int64_t *n) {
     }
     *x = (const float *)((char *)b.data + b.byte_offset);
     return *n > 0 && b.data;
+}
+
+/* The value of a real tensor of one element on the CPU; 0 for any other. */
+static int item(PyObject *t, double *found) {
+    Borrowed b;
+    if ((PyObject *)Py_TYPE(t) != tensor_type) return 0;
+    if (!borrow) {
+        const float *x;
+        int64_t n;
+        if (!readable(t, &x, &n) || n != 1) return 0;
+        *found = *x;
+        return 1;
+    }
+    if (borrow(t, &b) != 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    for (int d = 0; d < b.ndim; d++)
+        if (b.shape[d] != 1) return 0;
+    if (b.device_type != 1 || b.lanes != 1 || !b.data) return 0;
+    const char *at = (char *)b.data + b.byte_offset;
+    float single = 0;
+    if (b.code == 2 && b.bits == 64)
+        memcpy(found, at, 8);
+    else if (b.code == 2 && b.bits == 32)
+        memcpy(&single, at, 4);
+    else if (b.code == 4 && b.bits == 16) /* bfloat16: the upper half of a float */
+        memcpy((char *)&single + UPPER, at, 2);
+    else
+        return 0;
+    if (b.bits < 64) *found = single;
+    return is_object(PyObject_CallMethodNoArgs(t, s_is_neg), Py_False);
 }
 
 /* A checksum of a dense tensor on the CPU; 0 of any other. */

@@ -64,17 +64,13 @@ static void stretch_free(Stretch *self) {
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
-/* A number whose value is at hand: float, int, or a float32 tensor of one element on the CPU. */
+/* A number whose value is at hand: float, int, or a tensor of one element on the CPU. */
 static int plain(PyObject *value, double *found) {
-    const float *x;
-    int64_t n;
     if (PyFloat_CheckExact(value)) {
         *found = PyFloat_AS_DOUBLE(value);
     } else if (PyLong_CheckExact(value)) {
         *found = PyLong_AsDouble(value);
-    } else if (readable(value, &x, &n) && n == 1) {
-        *found = *x;
-    } else {
+    } else if (!item(value, found)) {
         return 0;
     }
     if (PyErr_Occurred()) {

@@ -19,21 +19,22 @@ STEPS = 90
 
 
 @pytest.mark.parametrize("after_step", [False, True])
-@pytest.mark.parametrize("numbers", ["floats", "tensors", "arrays"])
+@pytest.mark.parametrize("numbers", ["floats", "float32", "float64", "bfloat16", "arrays"])
 def test_every_number_is_in_its_step(tmp_path: Path, after_step: bool, numbers: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 7, 0.5)
     losses, rates, stretches = [], [], 0
+    dtype = torch.bfloat16 if numbers == "bfloat16" else torch.float32
     with inspector.watch(model, optimizer, run_dir=tmp_path, name="quiet", every=10_000) as watch:
         pulse = watch._recorder.observer.clock.pulse
         for step in range(STEPS):
             optimizer.zero_grad()
             loss = model(torch.randn(4, 6)).square().mean()
             squared: object = float(step * step)
-            if numbers == "tensors":
-                squared = torch.tensor(float(step * step))
+            if "float" in numbers and numbers != "floats":
+                squared = -torch.tensor(-float(step * step), dtype=getattr(torch, numbers))
             elif numbers == "arrays":
                 squared = torch.tensor(float(step * step), dtype=torch.float64).numpy()[()]
             epoch = {"epoch": step // 10} if step % 10 == 0 else {}
@@ -55,7 +56,7 @@ def test_every_number_is_in_its_step(tmp_path: Path, after_step: bool, numbers: 
         for name, right in (
             ("loss", losses),
             ("lr", rates),
-            ("squared", [float(step * step) for step in whole]),
+            ("squared", [float(torch.tensor(float(step * step), dtype=dtype)) for step in whole]),
             ("momentum", [0.9] * STEPS),
             ("backward_passes", [1.0] * STEPS),
             ("epoch", [float(step // 10) for step in whole]),
