@@ -93,7 +93,7 @@ def test_what_nobody_waited_for_leads_nowhere_later(
 
 def page() -> None:
     import time
-    from typing import Any
+    from typing import Any  # noqa: F401
 
     import streamlit as st
 
