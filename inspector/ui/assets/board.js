@@ -344,6 +344,7 @@ export class Board {
     card.element.hidden = !points.size
     if (!points.size) return
     const { reading, unit } = card.spec
+    if (reading === "clock" && !this.state) return // without it, nobody knows whether to read the clock
     const read = {
       newest: () => points.planes[0][points.size - 1],
       mean: () => recentMean(points, SHOWN),
