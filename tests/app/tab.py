@@ -116,7 +116,13 @@ class Tab:
 
     def click(self, target: Locator, seen: Seen, *, lost: float = LOST) -> None:
         """Clicks on something until its effect shows."""
-        self.act(lambda: target.click(timeout=AT_ONCE), seen, f"a click on {target}", lost=lost)
+        target.wait_for()
+
+        def click() -> None:
+            if target.is_visible():  # what the first click took away may come back as another
+                target.click(timeout=AT_ONCE)
+
+        self.act(click, seen, f"a click on {target}", lost=lost)
 
     def button(self, name: Name) -> Locator:
         """The first button of that name (a text: exactly that name)."""

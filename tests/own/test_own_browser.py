@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import inspector
 from inspector.store.reader import list_runs
 from tests.app.server import App
-from tests.app.tab import Tab
+from tests.app.tab import PATIENCE, Tab
 
 pytestmark = pytest.mark.browser
 MODEL = '''from torch import nn
@@ -174,8 +174,12 @@ def test_it_is_exported_and_taken_up_again(tab: Tab, app: App, folder: Path) -> 
 
 def exported(tab: Tab, part: str, wanted: str, target: Path) -> Path:
     tab.turn_to(part)
-    ready = tab.page.locator(f"[class*='-{wanted}-download'] button")
-    tab.click(tab.page.locator(f"[class*='-{wanted}-prepare'] button"), ready)
+    prepare, cancel, ready = (
+        tab.page.locator(f"[class*='-{wanted}-{step}'] button")
+        for step in ("prepare", "cancel", "download")
+    )
+    tab.click(prepare, cancel.or_(ready))
+    tab.until(ready, f"{wanted} prepared", 3 * PATIENCE)
     return tab.download(ready, target)
 
 
