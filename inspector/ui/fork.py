@@ -165,6 +165,8 @@ def _form(run: Run, found: list[Checkpoint], *, live: bool) -> None:
             )  # fmt: skip
     if going:
         _follow(run.name, key)
+    elif made := starting.just_made(key):
+        _compare(run.name, made)
     elif said := st.session_state.pop(f"{key}/refused", ""):
         st.error(escape(said), icon=":material/block:")
     if going or not (forked or resumed) or at is None or refused:
@@ -231,6 +233,10 @@ def _follow(run: str, key: str) -> None:
     except InspectorError as error:
         st.session_state[f"{key}/refused"] = str(error)
         st.rerun()
+    _compare(run, name)
+
+
+def _compare(run: str, name: str) -> None:
     pages = st.session_state["pages"]
     if "compare" not in pages:
         runs.watch(name)

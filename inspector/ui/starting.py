@@ -36,7 +36,7 @@ class Starting:
         self.name = ""
         self.trouble: Exception | None = None
         self.over_at = 0.0
-        self.taken = False
+        self.taken_at = 0.0
         self._done = threading.Event()
         threading.Thread(
             target=self._run, args=(start,), name="inspector-starting", daemon=True
@@ -76,7 +76,7 @@ def begin(of: str, what: object, start: Callable[[Told], str]) -> None:
         if not job.over:
             return
         if time.monotonic() - job.over_at < _LATE_SECONDS:
-            job.taken = False
+            job.taken_at = 0.0
             return
     if job is not None and not job.over:
         _show(job, "Waiting for the run that is being started …")
@@ -100,15 +100,27 @@ def follow(of: str, title: str) -> str:
     if job is None:
         return ""
     _show(job, title)
-    job.taken = True
+    job.taken_at = time.monotonic()
     if job.trouble is not None:
         raise job.trouble
     return job.name
 
 
+def just_made(of: str) -> str:
+    """Name of the run to which this button has led a moment ago, else empty.
+
+    A second click on a button that is not drawn as pressable any more starts nothing, but draws
+    its page anew in place of the one that was being gone to.
+    """
+    job: Starting | None = st.session_state.get(_PLACE)
+    if job is None or job.of != of or not job.taken_at:
+        return ""
+    return job.name if time.monotonic() - job.taken_at < _LATE_SECONDS else ""
+
+
 def _current(of: str) -> Starting | None:
     job: Starting | None = st.session_state.get(_PLACE)
-    if job is None or job.of != of or job.taken:
+    if job is None or job.of != of or job.taken_at:
         return None
     if job.over and time.monotonic() - job.over_at > _STALE_SECONDS:
         return None  # whoever began it has long been elsewhere

@@ -44,6 +44,7 @@ def test_a_second_click_joins_the_first(starts: Starts) -> None:
     assert starting.follow("start", "…") == "run-1"
     assert not starting.going("start")
     assert starting.follow("start", "…") == ""
+    assert starting.just_made("start") == "run-1" and not starting.just_made("fork/run")
 
 
 def test_a_click_that_comes_late_leads_to_the_same_run(
