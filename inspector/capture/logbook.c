@@ -20,6 +20,7 @@ typedef struct {
     PyObject *now, *state, *any_autocast, *full, *output_mark;
     Stretch *pulse; /* counts the steps, and what they cost us; NULL without one */
     Page pages[PAGES];
+    Page glance; /* at the batch of the step that runs, while the machine rests */
     long long first, count, bytes, limit, due, spent;
     double loss;
     int open, current, known, exact, resting;
@@ -66,6 +67,7 @@ static int book_clear(Logbook *self) {
     self->current = -1;
     self->count = self->bytes = 0;
     for (int k = 0; k < PAGES; k++) page_clear(self->pages + k);
+    page_clear(&self->glance);
 #define CLEAR(name) Py_CLEAR(self->name);
     CALLS(CLEAR)
     Py_CLEAR(self->pulse);
@@ -127,6 +129,17 @@ static void forget_first(Logbook *self) {
     self->count--;
 }
 
+/* What the model is called with; 0 where that is not one plain tensor. */
+static int write_down(Page *page, PyObject *args, long long step) {
+    page->step = step;
+    page->nbytes = page->complete = 0;
+    page->args = Py_NewRef(args);
+    page->versions = PyList_New(0);
+    if (page->versions && note(page, PyTuple_GET_ITEM(args, 0))) return 1;
+    page_clear(page);
+    return 0;
+}
+
 static int turn_page(Logbook *self, PyObject *args, long long step) {
     Page *before = self->current < 0 ? NULL : self->pages + self->current;
     PyObject *random = random_state(self, before);
@@ -144,15 +157,8 @@ static int turn_page(Logbook *self, PyObject *args, long long step) {
     }
     int at = (int)((self->first + self->count) % PAGES);
     Page *page = self->pages + at;
-    page->step = step;
-    page->nbytes = page->complete = 0;
     page->random = random;
-    page->args = Py_NewRef(args);
-    page->versions = PyList_New(0);
-    if (!page->versions || !note(page, PyTuple_GET_ITEM(args, 0))) {
-        page_clear(page);
-        return 0;
-    }
+    if (!write_down(page, args, step)) return 0;
     self->bytes += page->nbytes;
     self->count++;
     self->current = at;
@@ -160,23 +166,40 @@ static int turn_page(Logbook *self, PyObject *args, long long step) {
     return 1;
 }
 
+/* Whether the model is called with one object. */
+static int alone(PyObject *args, PyObject *kwargs) {
+    return PyTuple_CheckExact(args) && PyTuple_GET_SIZE(args) == 1 && PyDict_CheckExact(kwargs) &&
+           !PyDict_GET_SIZE(kwargs);
+}
+
+static long long step_of(Logbook *self) {
+    return self->pulse ? self->pulse->step : number(PyObject_CallNoArgs(self->now));
+}
+
 /* enter(model, args, kwargs): the model is about to be called. */
 static PyObject *book_enter(Logbook *self, PyObject *const *args, Py_ssize_t count) {
-    if (!self->enter || count != 3 || self->resting) Py_RETURN_NONE;
+    if (!self->enter || count != 3) Py_RETURN_NONE;
     if (!is_object(PyObject_GetAttr(args[0], s_training), Py_True) ||
         !is_object(PyObject_CallNoArgs(grad_enabled), Py_True) ||
         !is_object(PyObject_CallNoArgs(transformed), Py_None) ||
         number(PyObject_CallNoArgs(task_id)) != -1)
         Py_RETURN_NONE;
+    if (self->resting) {
+        int64_t began = now();
+        page_clear(&self->glance);
+        long long step = step_of(self);
+        if (alone(args[1], args[2])) write_down(&self->glance, args[1], step);
+        PyErr_Clear();
+        spend(self, began);
+        if (step >= self->due) return otherwise(self->enter, args, count);
+        Py_RETURN_NONE;
+    }
     if (self->open) {
         int64_t began = now();
-        long long step =
-            self->pulse ? self->pulse->step : number(PyObject_CallNoArgs(self->now));
+        long long step = step_of(self);
         int plain = step < self->due &&
                     (self->current < 0 || self->pages[self->current].step != step) &&
-                    PyTuple_CheckExact(args[1]) && PyTuple_GET_SIZE(args[1]) == 1 &&
-                    PyDict_CheckExact(args[2]) && !PyDict_GET_SIZE(args[2]) &&
-                    is_object(PyObject_CallNoArgs(self->any_autocast), Py_False);
+                    alone(args[1], args[2]) && is_object(PyObject_CallNoArgs(self->any_autocast), Py_False);
         if (plain && turn_page(self, args[1], step)) {
             spend(self, began);
             Py_RETURN_NONE;
@@ -236,20 +259,22 @@ static PyObject *given_to_loss(Logbook *self, Page *page, PyObject *args) {
 
 /* criterion(args, kwargs, result): the loss module was called. */
 static PyObject *book_criterion(Logbook *self, PyObject *const *args, Py_ssize_t count) {
-    if (!self->criterion || count != 3 || self->resting) Py_RETURN_NONE;
+    if (!self->criterion || count != 3) Py_RETURN_NONE;
+    if (self->resting && !self->glance.args) Py_RETURN_NONE;
     if (!is_object(PyObject_CallNoArgs(grad_enabled), Py_True) ||
         !is_object(PyObject_CallNoArgs(transformed), Py_None) ||
         number(PyObject_CallNoArgs(task_id)) != -1)
         Py_RETURN_NONE;
-    if (self->open && self->current >= 0 && PyTuple_CheckExact(args[0]) &&
-        PyDict_CheckExact(args[1]) && !PyDict_GET_SIZE(args[1]) &&
-        (PyObject *)Py_TYPE(args[2]) == tensor_type) {
+    Page *page = self->resting                      ? &self->glance
+                 : self->open && self->current >= 0 ? self->pages + self->current
+                                                    : NULL;
+    if (page && PyTuple_CheckExact(args[0]) && PyDict_CheckExact(args[1]) &&
+        !PyDict_GET_SIZE(args[1]) && (PyObject *)Py_TYPE(args[2]) == tensor_type) {
         int64_t began = now();
-        Page *page = self->pages + self->current;
         long long bytes = page->nbytes;
         PyObject *kept = given_to_loss(self, page, args[0]);
         PyObject *loss = kept ? PyWeakref_NewRef(args[2], NULL) : NULL;
-        self->bytes += page->nbytes - bytes;
+        if (!self->resting) self->bytes += page->nbytes - bytes;
         if (loss) {
             Py_XSETREF(page->loss_args, kept);
             Py_XSETREF(page->loss, loss);
@@ -259,6 +284,7 @@ static PyObject *book_criterion(Logbook *self, PyObject *const *args, Py_ssize_t
         Py_XDECREF(kept);
         PyErr_Clear();
     }
+    if (self->resting) Py_RETURN_NONE;
     return otherwise(self->criterion, args, count);
 }
 
@@ -283,8 +309,8 @@ static PyObject *book_on_loss(Logbook *self, PyObject *const *args, Py_ssize_t c
 
 /* before(optimizer, args, kwargs): it is about to step. */
 static PyObject *book_before(Logbook *self, PyObject *const *args, Py_ssize_t count) {
-    if (self->resting) Py_RETURN_NONE;
-    if (self->open && self->current >= 0 && self->known && isfinite(self->loss) && count) {
+    int ordinary = self->open && self->current >= 0 && self->known && isfinite(self->loss);
+    if ((ordinary || self->resting) && count) {
         int64_t began = now();
         int finite = is_object(finite_gradients(NULL, args[0]), Py_True);
         spend(self, began);
@@ -308,6 +334,21 @@ static PyObject *book_begin(Logbook *self, PyObject *args) {
 
 static PyObject *or_none(PyObject *value) { return value ? value : Py_None; }
 
+static PyObject *page_tuple(const Page *p) {
+    return Py_BuildValue("LLOOOOOOOi", p->step, p->nbytes, or_none(p->args), or_none(p->versions),
+                         or_none(p->random), or_none(p->loss_args), or_none(p->loss),
+                         or_none(p->output), or_none(p->gradient), p->complete);
+}
+
+/* wake(): ends the rest; gives what the glance at the running step has seen, or None. */
+static PyObject *book_wake(Logbook *self, PyObject *none) {
+    (void)none;
+    PyObject *seen = self->glance.args ? page_tuple(&self->glance) : Py_NewRef(Py_None);
+    page_clear(&self->glance);
+    self->resting = 0;
+    return seen;
+}
+
 /* take(): closes the book; gives its pages, whether the last one's step still runs, and the loss
    or None. */
 static PyObject *book_take(Logbook *self, PyObject *none) {
@@ -315,11 +356,7 @@ static PyObject *book_take(Logbook *self, PyObject *none) {
     int running = self->current >= 0;
     PyObject *pages = PyList_New(self->count);
     for (int k = 0; pages && k < self->count; k++) {
-        Page *p = self->pages + (self->first + k) % PAGES;
-        PyObject *page = Py_BuildValue(
-            "LLOOOOOOOi", p->step, p->nbytes, or_none(p->args), or_none(p->versions),
-            or_none(p->random), or_none(p->loss_args), or_none(p->loss), or_none(p->output),
-            or_none(p->gradient), p->complete);
+        PyObject *page = page_tuple(self->pages + (self->first + k) % PAGES);
         if (!page)
             Py_CLEAR(pages);
         else
@@ -350,6 +387,7 @@ static PyMethodDef book_methods[] = {
     {"before", (PyCFunction)(void (*)(void))book_before, METH_FASTCALL, NULL},
     {"follow", (PyCFunction)book_follow, METH_O, NULL},
     {"begin", (PyCFunction)book_begin, METH_VARARGS, NULL},
+    {"wake", (PyCFunction)book_wake, METH_NOARGS, NULL},
     {"take", (PyCFunction)book_take, METH_NOARGS, NULL},
     {"close", (PyCFunction)book_close, METH_NOARGS, NULL},
     {NULL}};
@@ -358,6 +396,7 @@ static PyMemberDef book_members[] = {
     {"open", T_INT, offsetof(Logbook, open), READONLY, NULL},
     {"count", T_LONGLONG, offsetof(Logbook, count), READONLY, NULL},
     {"resting", T_INT, offsetof(Logbook, resting), 0, NULL},
+    {"exact", T_INT, offsetof(Logbook, exact), 0, NULL},
     {"due", T_LONGLONG, offsetof(Logbook, due), 0, NULL},
     {"spent", T_LONGLONG, offsetof(Logbook, spent), 0, NULL},
     {"full", T_OBJECT_EX, offsetof(Logbook, full), 0, NULL},

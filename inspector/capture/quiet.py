@@ -53,11 +53,11 @@ def filled(column: Column, before: float) -> Column:
 class Pulse:
     """What the extension's ``Stretch`` is without the extension: the count of the steps."""
 
-    __slots__ = ("alarm", "late", "open", "own", "passes", "step", "usual", "witness")
+    __slots__ = ("alarm", "calm", "late", "open", "own", "passes", "step", "usual", "witness")
 
     def __init__(self) -> None:
         self.step = self.own = self.passes = self.usual = 0
-        self.open = self.alarm = self.late = 0
+        self.open = self.alarm = self.late = self.calm = 0
         self.witness: Any = None
 
     def take(self, _loss: Any, _others: dict[str, Any]) -> bool:

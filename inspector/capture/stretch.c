@@ -16,6 +16,7 @@ typedef struct {
     long long step, until, deadline, last, own, count, extras, passes, usual;
     Full *full; /* measures the steps fully; NULL in quiet ones */
     int open, alarm, late;
+    int calm; /* the witness wants to know of losses that are not finite only */
 } Stretch;
 
 static void blank(double *row) {
@@ -108,7 +109,7 @@ static PyObject *stretch_take(Stretch *self, PyObject *const *args, Py_ssize_t c
     }
     for (int k = 0; k < size; k++) row[columns[k]] = found[k];
     if (row != self->row && !isfinite(row[LOSS])) self->alarm = 1;
-    if (self->witness != Py_None && args[0] != Py_None) {
+    if (self->witness != Py_None && args[0] != Py_None && !(self->calm && isfinite(row[LOSS]))) {
         PyObject *seen = PyFloat_FromDouble(row[LOSS]);
         PyObject *answer =
             seen ? PyObject_CallFunctionObjArgs(self->witness, args[0], seen, NULL) : NULL;
@@ -253,6 +254,7 @@ static PyMemberDef stretch_members[] = {
     {"open", T_INT, offsetof(Stretch, open), READONLY, NULL},
     {"alarm", T_INT, offsetof(Stretch, alarm), 0, NULL},
     {"late", T_INT, offsetof(Stretch, late), 0, NULL},
+    {"calm", T_INT, offsetof(Stretch, calm), 0, NULL},
     {"witness", T_OBJECT_EX, offsetof(Stretch, witness), 0, NULL},
     {NULL}};
 

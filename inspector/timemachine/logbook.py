@@ -9,6 +9,7 @@ import torch
 
 from inspector.capture import native
 from inspector.timemachine.calls import OUTPUT, Call
+from inspector.timemachine.state import random_state
 
 _REFUSALS = 4  # in a row, after which this loop's steps count as out of the ordinary
 
@@ -72,6 +73,18 @@ class Logbook:
         self._refused = self._refused + 1 if len(pages) < 2 else 0
         return [_call(page) for page in pages], running, loss
 
+    def rest(self, resting: bool, exact: bool) -> tuple[int, Call] | None:
+        """Begins or ends the machine's rest, in which the book glances at one step at a time.
+
+        Gives step and call that were glanced at last, where that is known.
+
+        Args:
+            exact: the loss can be called again.
+        """
+        page = self.book.wake()
+        self.book.resting, self.book.exact = resting, exact
+        return None if page is None else _call(page)
+
     def spent(self) -> int:
         """Nanoseconds since the last time this was asked for."""
         taken: int = self.book.spent
@@ -81,7 +94,7 @@ class Logbook:
 
 def _call(page: tuple[Any, ...]) -> tuple[int, Call]:
     step, nbytes, args, versions, random, loss_args, loss, output, gradient, complete = page
-    call = Call(random)
+    call = Call(random or random_state())
     call.args, call.versions, call.nbytes = args, versions, nbytes
     call.loss_args, call.loss, call.output = loss_args, loss, output
     call.gradient, call.complete = gradient, bool(complete)

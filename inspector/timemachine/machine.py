@@ -134,6 +134,7 @@ class TimeMachine:
         self._enter: ToggledHook | None = None
         self._leave: ToggledHook | None = None
         self._resting = False
+        self._glanced: tuple[int, Call] | None = None
         self._spent = 0
         self.known_bad: Callable[[int], bool | None] = lambda _position: None
         self._loss: float | Tensor | None = None
@@ -194,24 +195,38 @@ class TimeMachine:
         self._loss_fn = None
 
     def rest(self, resting: bool) -> None:
-        """Lets the coming steps pass without keeping or checking anything, or wakes up again.
+        """Lets the coming steps pass with a glance at the batch and the gradients, or wakes up.
 
-        For steps so short that this would cost more than watching may.
+        For steps so short that more would cost more than watching may. Copies are made as ever.
         """
         if resting is self._resting or self.closed:
             return
         self._take_over()
-        if resting and (self._ill or (self._calls and self._calls[-1].loss_args is not None)):
+        if resting and (self._ill or (self._logbook is None and self.exact)):
             return
         self._resting = resting
         if self._logbook is not None:
-            self._logbook.book.resting = resting
+            self._glanced = self._logbook.rest(resting, self.exact)
         if self._enter is not None:
-            self._enter.switch(not resting)
+            self._enter.switch(not resting or self._logbook is not None)
         if self._leave is not None:
             self._leave.switch(not resting and not self.exact)
         if resting:
             self._entered, self._loss = None, None
+
+    def startle(self, loss: Any, value: float | None = None) -> None:
+        """In a step that was to pass unseen, the loss is not finite."""
+        if self._resting and not self.closed:
+            self.guarded(self._wake)
+            self.on_loss(loss, value)
+
+    def _wake(self) -> None:
+        """Goes on from what was glanced at: weights and batch of this step are still there."""
+        self.rest(False)
+        if self._glanced is not None and self._glanced[0] == self.now():
+            self._step, call = self._glanced
+            self._calls = [call]
+        self._glanced = None
 
     @property
     def asleep(self) -> bool:
@@ -260,7 +275,7 @@ class TimeMachine:
         Args:
             beside: gives what the loop needs beside it to go on from there.
         """
-        if self._resting or self.closed or self._ill or self.now() < self.history.due:
+        if self.closed or self._ill or self.now() < self.history.due:
             return
         if (model := self._model()) is not None:
             self.guarded(self._copy, model, self.now(), beside)
@@ -275,8 +290,12 @@ class TimeMachine:
 
     def enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The model is about to be called in training."""
-        self._take_over()
         step = self.now()
+        if self._resting:
+            if step >= self.history.due:
+                self._copy(model, step)
+            return
+        self._take_over()
         if step != self._step:
             self._turn(model, step)
         if len(self._calls) >= _CALLS:
@@ -365,8 +384,10 @@ class TimeMachine:
     # ------------------------------------------------------------ around optimizer.step()
 
     def _before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self.closed or self._resting:
+        if self.closed or (self._resting and self._logbook is None):
             return
+        if self._resting:  # the book has found a gradient that is not finite
+            self.guarded(self._wake)
         self._take_over()
         loss = self._loss
         if type(loss) is float and isfinite(loss) and not self._large:

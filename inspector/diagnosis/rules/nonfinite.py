@@ -18,9 +18,21 @@ from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
-from inspector.events import NonFinite, StepSkipped
+from inspector.events import NonFinite, Origin, StepSkipped
 
 CODE = "nonfinite"
+_FROM_OPERATION = (
+    "NaN arises from log or sqrt of a negative number, 0/0 or inf − inf; infinity from "
+    "overflow or division by zero. "
+)
+_FROM_DATA = (
+    "The value came with the data: a missing number, a division by a deviation of zero in "
+    "normalising, or a damaged file. Mend or leave out these samples where they are loaded. "
+)
+_SPREADS = (
+    "One NaN in a gradient makes every parameter NaN at the next step, and nothing recovers "
+    "from that."
+)
 
 
 @register(CODE)
@@ -36,6 +48,9 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
     event = events[0][1] if events else None
     lasting = loss_step is not None or in_data > 0 or in_targets > 0 or _gradients_lost(run)
     place = _place(event, in_data, in_targets)
+    born = next((e for at, e in run.events_of(Origin) if at == first and e.phase == "data"), None)
+    if born is not None:
+        place = born.op + _samples(born)
     yield Finding(
         code=CODE,
         level="critical" if lasting else "note",
@@ -58,14 +73,18 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
                 else None,
             ),
         ),
-        explanation=(
-            "NaN arises from log or sqrt of a negative number, 0/0 or inf − inf; infinity from "
-            "overflow or division by zero. One NaN in a gradient makes every parameter NaN at "
-            "the next step, and nothing recovers from that."
-        ),
+        explanation=(_FROM_OPERATION if born is None else _FROM_DATA) + _SPREADS,
         reference="SageMaker Debugger ExplodingTensor; DeepLocalize (Wardat et al. 2021)",
         remedies=tuple(r for r in remedies(CODE) if not (event and event.op and r.control)),
     )
+
+
+def _samples(born: Origin) -> str:
+    """Which of the batch, as far as the replay has told."""
+    if not born.samples:
+        return ""
+    shown = ", ".join(map(str, born.samples[:5])) + ", …" * (len(born.samples) > 5)
+    return f" (sample{'s' * (len(born.samples) > 1)} {shown})"
 
 
 def _gradients_lost(run: Observations) -> bool:

@@ -1,0 +1,150 @@
+"""Steps too short for the armed machine: a glance is enough to say where a NaN comes from."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import inspector
+from inspector.capture import native
+from inspector.capture import observer as capture
+from inspector.diagnosis import diagnose
+from inspector.events import NonFinite, Origin
+
+pytestmark = pytest.mark.skipif(native.load() is None, reason="no C compiler here")
+BAD = 173
+
+
+class Root(nn.Module):
+    factor = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sqrt(x.abs() * self.factor)
+
+
+@pytest.fixture(autouse=True)
+def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step counts as a short one, soon."""
+    monkeypatch.setattr(capture, "_SHORT", 10.0)
+    monkeypatch.setattr(capture, "_SETTLED", 20)
+
+
+def train(tmp_path: Path | None, kind: str) -> Any:
+    """Rests at the bad step; gives the model, and whether the machine was at rest."""
+    torch.manual_seed(0)
+    root = Root()
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), root, nn.Linear(8, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    loss_fn = nn.CrossEntropyLoss()
+    watch = None
+    if tmp_path is not None:
+        watch = inspector.watch(model, optimizer, run_dir=tmp_path, name="run", loss_fn=loss_fn)
+    rested = False
+    for step in range(BAD + 17):
+        x, y = torch.randn(12, 6), torch.randint(0, 3, (12,))
+        root.factor = 1.0
+        if step == BAD:
+            rested = watch is not None and watch.timemachine.asleep
+            if kind == "data":
+                x[5, 2] = torch.nan
+            root.factor = {"forward": -1.0, "backward": 0.0}.get(kind, 1.0)
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        if watch is not None:
+            watch.record(loss=loss)
+        loss.backward()
+        optimizer.step()
+    if watch is not None:
+        watch.close()
+    return model, rested
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase", "op", "module"),
+    [
+        ("data", "data", "the batch's input", None),
+        ("forward", "forward", "sqrt", "2"),
+        ("backward", "backward", "SqrtBackward0", "2"),
+    ],
+)
+def test_the_origin_is_named_in_its_step(
+    tmp_path: Path, kind: str, phase: str, op: str, module: str | None
+) -> None:
+    model, rested = train(tmp_path, kind)
+    assert rested
+    with inspector.open_run(tmp_path / "run") as run:
+        origins = [(e.step, e.event) for e in run.events() if isinstance(e.event, Origin)]
+        told = [e.step for e in run.events() if isinstance(e.event, NonFinite)]
+        (finding,) = [f for f in diagnose(run) if f.code == "nonfinite"]
+    step, origin = origins[0]
+    assert (step, origin.phase, origin.op) == (BAD, phase, op)
+    assert told[0] == BAD
+    assert finding.step == BAD
+    if module is None:
+        assert origin.samples == [5]
+        assert "the batch's input (sample 5)" in finding.title
+    else:
+        assert origin.module == finding.module == module
+        assert "torch.sqrt(x.abs() * self.factor)" in origin.code
+    bare, _ = train(None, kind)  # the policy is to go on: nothing is held, nothing changed
+    for name, value in bare.state_dict().items():
+        assert torch.equal(value.nan_to_num(7.0), model.state_dict()[name].nan_to_num(7.0)), name
+
+
+def test_what_is_glanced_at_keeps_no_graph_alive(tmp_path: Path) -> None:
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loss_fn = nn.MSELoss()
+    watch = inspector.watch(model, optimizer, run_dir=tmp_path, name="run", loss_fn=loss_fn)
+    for step in range(120):
+        optimizer.zero_grad()
+        output = model(torch.randn(3, 4))
+        loss = loss_fn(output, torch.zeros(3, 2))
+        watch.record(loss=loss)
+        loss.backward()
+        optimizer.step()
+        if step > 100:
+            kept = weakref.ref(output)
+            del output, loss
+            assert kept() is None
+    assert watch.timemachine.asleep
+    batch = torch.randn(3, 4)
+    held = weakref.ref(batch)
+    loss_fn(model(batch), torch.zeros(3, 2)).backward()
+    del batch
+    watch.close()
+    gc.collect()
+    assert held() is None
+
+
+def test_calls_that_cannot_be_glanced_at_are_left_alone(tmp_path: Path) -> None:
+    """Keyword arguments: nothing can be run again, and the run says so."""
+
+    class Named(nn.Linear):
+        def forward(self, *, x: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x)
+
+    model = Named(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loss_fn = nn.MSELoss()
+    watch = inspector.watch(model, optimizer, run_dir=tmp_path, name="run", loss_fn=loss_fn)
+    for step in range(BAD + 4):
+        x = torch.randn(3, 4)
+        if step == BAD:
+            assert watch.timemachine.asleep
+            x[0, 0] = torch.inf
+        optimizer.zero_grad()
+        loss = loss_fn(model(x=x), torch.zeros(3, 2))
+        watch.record(loss=loss)
+        loss.backward()
+        optimizer.step()
+    watch.close()
+    with inspector.open_run(tmp_path / "run") as run:
+        told = [e.step for e in run.events() if isinstance(e.event, NonFinite)]
+    assert told[0] == BAD
