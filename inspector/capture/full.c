@@ -12,6 +12,7 @@ typedef struct {
     PyObject_HEAD
     Tape *tape;
     PyObject *parameters, *references, *queue, *end; /* end(): Python's end of a backward pass */
+    PyObject *owners; /* of the memory at the addresses below */
     int64_t *sizes, *selected;
     double *cells, *work;
     float *copies, *outputs, *rows;
@@ -23,22 +24,23 @@ typedef struct {
 
 static Py_ssize_t size_of(Full *self) { return PyTuple_GET_SIZE(self->parameters); }
 
-/* Full(tape, parameters, references, queue, end, (sizes, copies, cells, work, outputs, selected),
-   modules, kept, room): addresses, the number of measured modules, of their series that are
-   kept, and of steps for which there is room. */
+/* Full(tape, parameters, references, queue, end, owners, (sizes, copies, cells, work, outputs,
+   selected), modules, kept, room): addresses and what owns the memory there, the number of
+   measured modules, of their series that are kept, and of steps for which there is room. */
 static int full_init(Full *self, PyObject *args, PyObject *kwargs) {
     (void)kwargs;
-    PyObject *tape, *parameters, *references, *queue, *end;
+    PyObject *tape, *parameters, *references, *queue, *end, *owners;
     unsigned long long at[6];
-    if (!PyArg_ParseTuple(args, "O!O!O!OO(KKKKKK)LLL", &TapeType, &tape, &PyTuple_Type, &parameters,
-                          &PyTuple_Type, &references, &queue, &end, at, at + 1, at + 2, at + 3,
-                          at + 4, at + 5, &self->modules, &self->kept, &self->room))
+    if (!PyArg_ParseTuple(args, "O!O!O!OOO(KKKKKK)LLL", &TapeType, &tape, &PyTuple_Type, &parameters,
+                          &PyTuple_Type, &references, &queue, &end, &owners, at, at + 1, at + 2,
+                          at + 3, at + 4, at + 5, &self->modules, &self->kept, &self->room))
         return -1;
     Py_XSETREF(self->tape, (Tape *)Py_NewRef(tape));
     Py_XSETREF(self->parameters, Py_NewRef(parameters));
     Py_XSETREF(self->references, Py_NewRef(references));
     Py_XSETREF(self->queue, Py_NewRef(queue));
     Py_XSETREF(self->end, Py_NewRef(end));
+    Py_XSETREF(self->owners, Py_NewRef(owners));
     self->sizes = (int64_t *)(intptr_t)at[0];
     self->copies = (float *)(intptr_t)at[1];
     self->cells = (double *)(intptr_t)at[2];
@@ -58,6 +60,7 @@ static int full_traverse(Full *self, visitproc visit, void *arg) {
     Py_VISIT(self->references);
     Py_VISIT(self->queue);
     Py_VISIT(self->end);
+    Py_VISIT(self->owners);
     return 0;
 }
 
@@ -67,6 +70,7 @@ static int full_clear(Full *self) {
     Py_CLEAR(self->references);
     Py_CLEAR(self->queue);
     Py_CLEAR(self->end);
+    Py_CLEAR(self->owners);
     return 0;
 }
 
@@ -135,7 +139,7 @@ static PyObject *full_end_backward(Full *self, PyObject *none) {
                  : !tape->open) /* what is to be dropped is not all on the tape */
         return PyObject_CallNoArgs(self->end);
     if (received) {
-        if (fresh) self->passes = 0;
+        if (fresh) self->passes = self->passes_before = 0;
         self->passes++;
         self->measured = self->unstepped = 1;
         self->mark = tape->count;

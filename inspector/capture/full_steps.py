@@ -48,6 +48,7 @@ class FullSteps:
             references,
             Variable._execution_engine.queue_callback,
             end_backward,
+            (self._probe, self._work, self._outputs, columns),
             (
                 *self._probe.updates.room,
                 0,
@@ -65,6 +66,11 @@ class FullSteps:
         mine = self._made_for
         return mine[0] is probes and mine[1] is forward.columns and mine[2] is references
 
+    @property
+    def begun(self) -> bool:
+        """Whether the step that runs has had a forward pass."""
+        return bool(self._forward.tape.count)
+
     def begin(self) -> None:
         """Python leaves the coming steps to the extension."""
         self.book.begin(self._probe.at, self._probe.passes)
@@ -79,6 +85,7 @@ class FullSteps:
         book = self.book
         rows, spent, then = book.end()
         self._probe.resume(book)
+        self._probe.inside_step = bool(book.copied)
         self._forward.resume(book.mark, book.norm_mark)
         parameters, modules = self._keys
         table: F32 = np.frombuffer(rows, np.float32).reshape(-1, len(parameters) + len(modules))

@@ -241,18 +241,22 @@ class Observer:
         self._leave_full()
         self.clock.pulse.passes = 0
         probe = self._probes[position]
+        reason = ""
         if probe.passes and probe.unstepped and not probe.inside_step:
-            self._note_skip(probe)
+            reason = self._why_skipped(probe)
             if len(self._probes) == 1:
                 self.forward.drop_finished_passes()
         probe.on_zero_grad()
+        if reason:  # a boundary: the coming steps may be left to the extension
+            self._listener.on_skipped(reason)
         return inherited(*args, **kwargs)
 
-    def _note_skip(self, probe: OptimizerProbe) -> None:
+    def _why_skipped(self, probe: OptimizerProbe) -> str:
         if self._scaler is not None:
-            self._listener.on_skipped("GradScaler found non-finite gradients")
-        elif any(isinstance(c, float) and c > 0 for c in probe.nonfinite_now()):
-            self._listener.on_skipped("the gradients were non-finite, and zero_grad came instead")
+            return "GradScaler found non-finite gradients"
+        if any(isinstance(c, float) and c > 0 for c in probe.nonfinite_now()):
+            return "the gradients were non-finite, and zero_grad came instead"
+        return ""
 
     def _on_before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._quiet and self._landing.held is None:
@@ -282,6 +286,7 @@ class Observer:
         started = time.perf_counter_ns()
         self._leave_stretch()
         try:
+            self._landing.release()
             if not self._quiet and "updates" not in self._failed:
                 self._probes[position].after_step(self.full)
         except Exception as error:
@@ -373,7 +378,7 @@ class Observer:
     def ordinary(self) -> bool:
         """Whether the extension can do all that is to be done in the coming steps."""
         landing = self._landing
-        if landing.held is not None or landing.pending or self.closed:
+        if landing.held is not None or landing.pending or self._scalars or self.closed:
             return False
         if native.load() is None or self._failed or self.forward.blind:
             return False

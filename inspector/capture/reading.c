@@ -53,6 +53,14 @@ static int is_object(PyObject *found, PyObject *wanted) {
     return found == wanted;
 }
 
+/* Whether the script goes on after a call of ours: an error in it is told and is none of the
+   script's, what interrupts the script is. */
+static int survived(PyObject *answer) {
+    if (!answer && PyErr_ExceptionMatches(PyExc_Exception)) PyErr_WriteUnraisable(NULL);
+    Py_XDECREF(answer);
+    return answer || !PyErr_Occurred();
+}
+
 static int64_t number(PyObject *found) {
     int64_t value = found ? PyLong_AsLongLong(found) : -1;
     Py_XDECREF(found);

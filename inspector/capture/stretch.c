@@ -96,7 +96,8 @@ static PyObject *stretch_take(Stretch *self, PyObject *const *args, Py_ssize_t c
     int columns[1 + EXTRAS], size = 0;
     PyObject *name, *value;
     Py_ssize_t at = 0;
-    if (self->late && self->count && self->rows[self->count - 1][LOSS] == NOWHERE)
+    if (self->late && self->count && self->rows[self->count - 1][LOSS] == NOWHERE &&
+        !(self->full && self->full->tape->count)) /* a forward pass begins the next step */
         row = self->rows[self->count - 1];
     if (args[0] != Py_None) {
         if (!plain(args[0], found)) Py_RETURN_FALSE;
@@ -108,14 +109,14 @@ static PyObject *stretch_take(Stretch *self, PyObject *const *args, Py_ssize_t c
         columns[size++] = FIRST_EXTRA + column;
     }
     for (int k = 0; k < size; k++) row[columns[k]] = found[k];
-    if (row != self->row && !isfinite(row[LOSS])) self->alarm = 1;
+    if (!isfinite(row[LOSS])) self->alarm = 1;
     if (self->witness != Py_None && args[0] != Py_None && !(self->calm && isfinite(row[LOSS]))) {
-        PyObject *seen = PyFloat_FromDouble(row[LOSS]);
+        PyObject *seen = PyFloat_FromDouble(row[LOSS]), *witness = Py_NewRef(self->witness);
         PyObject *answer =
-            seen ? PyObject_CallFunctionObjArgs(self->witness, args[0], seen, NULL) : NULL;
+            seen ? PyObject_CallFunctionObjArgs(witness, args[0], seen, NULL) : NULL;
+        Py_DECREF(witness);
         Py_XDECREF(seen);
-        if (!answer) return NULL;
-        Py_DECREF(answer);
+        if (!survived(answer)) return NULL;
     }
     Py_RETURN_TRUE;
 }
@@ -148,7 +149,10 @@ static int rates(PyObject *optimizer, double *row) {
 /* The totals of a fully measured step; whether it was an ordinary one. */
 static int measured(Stretch *self, double *row) {
     double totals[5]; /* of gradients, as received, weights before, change; non-finite values */
-    if (!full_after(self->full, totals)) return 0;
+    Full *full = (Full *)Py_NewRef(self->full); /* whatever runs meanwhile */
+    int done = full_after(full, totals);
+    Py_DECREF(full);
+    if (!done || !self->open) return 0;
     if (totals[0] != -1) row[TOTAL] = totals[0];
     if (totals[1] != -1) row[CLIPPED_TOTAL] = totals[1];
     if (totals[0] != -1 && totals[1] != -1) row[CLIPPED] = totals[0] > totals[1] * (1 + 1e-5);
@@ -182,7 +186,10 @@ static PyObject *stretch_after(Stretch *self, PyObject *const *args, Py_ssize_t 
 
 /* before(optimizer, args, kwargs): the optimizer is about to step. */
 static PyObject *stretch_before(Stretch *self, PyObject *const *args, Py_ssize_t count) {
-    if (self->open && (!self->full || full_before(self->full, args, count))) Py_RETURN_NONE;
+    PyObject *full = Py_XNewRef((PyObject *)self->full); /* whatever runs meanwhile */
+    int done = self->open && (!full || full_before((Full *)full, args, count));
+    Py_XDECREF(full);
+    if (done) Py_RETURN_NONE;
     return PyObject_Vectorcall(self->before, args, count, NULL);
 }
 

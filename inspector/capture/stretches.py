@@ -75,12 +75,12 @@ class Stretches:
     def leave(self, probe: OptimizerProbe, *, refused: bool = False) -> Running:
         """Takes over.
 
-        ``refused`` says that the script records something that the extension cannot take: then
-        the last step is held for it, if it waits for its numbers.
+        The last step is held if it still waits for its numbers. ``refused`` says that the script
+        records something that the extension cannot take.
         """
         self._refused += refused
         pulse, full = self._clock.pulse, self.full
-        late, taken = pulse.late, Taken(pulse)
+        late, taken = pulse.late and not (full is not None and full.begun), Taken(pulse)
         self._clock.resume(taken.since_ns)
         parameters = modules = began = None
         spent: dict[str, int] = {}
@@ -95,7 +95,7 @@ class Stretches:
         self._show_shares(taken, spent)
         rows = _Rows(taken, parameters, modules)
         count = taken.count
-        if late and refused and count and "loss" not in taken.row(count - 1):
+        if late and count and "loss" not in taken.row(count - 1):
             count -= 1
             self._landing.hold(rows.waiting(count))
         if count:

@@ -213,12 +213,12 @@ static PyObject *site_receive(Site *self, PyObject *gradient) {
         !is_object(PyObject_CallNoArgs(transformed), Py_None))
         Py_RETURN_NONE;
     if (!tape->announced && tape->full) {
-        announce(tape->full);
+        PyObject *full = Py_NewRef(tape->full); /* whatever runs meanwhile */
+        announce(full);
+        Py_DECREF(full);
         tape->announced = 1;
     } else if (!tape->announced) {
-        PyObject *answer = PyObject_CallNoArgs(tape->on_gradient);
-        if (!answer) return NULL;
-        Py_DECREF(answer);
+        if (!survived(PyObject_CallNoArgs(tape->on_gradient))) return NULL;
         tape->announced = 1;
     }
     if (tape->listening && self->column >= 0) {
@@ -231,8 +231,7 @@ static PyObject *site_receive(Site *self, PyObject *gradient) {
         } else {
             PyObject *answer =
                 PyObject_CallFunction(self->slow_gradient, "LO", self->column, gradient);
-            if (!answer) return NULL;
-            Py_DECREF(answer);
+            if (!survived(answer)) return NULL;
         }
     }
     tape->gradient_ns += now() - began;
@@ -282,10 +281,9 @@ static int heard(PyObject *tensor) {
     return found;
 }
 
-static int ordinary(Tape *tape, PyObject *output) {
+static int ordinary(Tape *tape, PyObject *output, int again) {
     return (PyObject *)Py_TYPE(output) == tensor_type &&
-           number(PyObject_CallNoArgs(task_id)) == -1 && /* not recomputed by a checkpoint */
-           is_object(PyObject_CallNoArgs(transformed), Py_None) && training(tape);
+           is_object(PyObject_CallNoArgs(transformed), Py_None) && (again || training(tape));
 }
 
 /* measure(args, output): the module was called. What is not ordinary goes to Python. */
@@ -297,26 +295,28 @@ static PyObject *site_measure(Site *self, PyObject *const *args, Py_ssize_t coun
     const float *x = NULL;
     int64_t n = 0;
     PyObject *output = args[1];
-    if (!self->known || !tape->open || !ordinary(tape, output) ||
-        (self->column >= 0 && (!readable(output, &x, &n) || !n)))
+    int again = number(PyObject_CallNoArgs(task_id)) != -1; /* recomputed by a checkpoint */
+    int counts = self->column >= 0 && !(again && self->phase == tape->phase);
+    if (!self->known || !tape->open || !ordinary(tape, output, again) ||
+        (counts && (!readable(output, &x, &n) || !n)))
         return PyObject_Vectorcall(self->slow, args, 2, NULL);
-    if (tape->waiting) {
-        tape->waiting = 0;
-        PyObject *answer = PyObject_CallNoArgs(tape->on_forward);
-        if (!answer) return NULL;
-        Py_DECREF(answer);
+    if (!again) {
+        if (tape->waiting) {
+            tape->waiting = 0;
+            if (!survived(PyObject_CallNoArgs(tape->on_forward))) return NULL;
+        }
+        self->phase = tape->phase;
     }
-    self->phase = tape->phase;
-    if (self->column >= 0) {
+    if (counts) {
         double *row = next(&tape->rows, &tape->count, &tape->room, 8);
         if (!row) return PyErr_NoMemory();
         inspector_output(x, n, self->low, self->high, self->bounded, (double)self->column, row);
     }
     if (self->column >= 0 || !heard(output)) {
         PyObject *hook = PyCFunction_New(&receive, (PyObject *)self);
-        int heeded = listen(output, hook, minus_one);
+        PyObject *heeded = listen(output, hook, minus_one) < 0 ? NULL : Py_NewRef(Py_None);
         Py_XDECREF(hook);
-        if (heeded < 0) return NULL;
+        if (!survived(heeded)) return NULL;
     }
     tape->forward_ns += now() - began;
     tape->forward_calls++;

@@ -45,7 +45,7 @@ class Leaving(Listening):
         self.observer: Observer | None = None
 
     def on_steps(self, first: int, columns: dict[str, Column], *tables: Table | None) -> None:
-        for at in range(len(columns["loss"])):
+        for at in range(len(next(iter(columns.values())))):
             numbers = {name: float(column[at]) for name, column in columns.items()}
             given = {name: value for name, value in numbers.items() if value != NOWHERE}
             rows = [None if t is None else Table(t.keys, t.values[at].copy()) for t in tables]
@@ -289,6 +289,146 @@ def test_closing_in_the_middle_of_a_backward_pass() -> None:
     case.iterate()
     assert [row.step for row in listening.rows] == list(range(6))
     assert listening.failures == []
+
+
+def record(observer: Observer, listening: Leaving, scalars: dict[str, Any]) -> None:
+    """As a script records it: the loss and what is beside it."""
+    others = {name: value for name, value in scalars.items() if name != "loss"}
+    if not observer.clock.pulse.take(scalars.get("loss"), others) and observer.record(scalars):
+        listening.on_boundary()
+
+
+def watched(case: Case, *, leave: bool) -> tuple[Observer, Leaving]:
+    listening = Leaving()
+    observer, _ = observe(case, listening=listening)
+    listening.observer = observer if leave else None
+    return observer, listening
+
+
+def test_outputs_made_again_by_a_checkpoint_are_measured_once() -> None:
+    """A forward pass with another batch inside the backward pass tells the two apart."""
+
+    def nest(_step: int, model: nn.Module) -> None:
+        def again(_gradient: Tensor) -> None:
+            with torch.enable_grad():
+                model(torch.randn(3, 6))
+
+        hidden = model[0](torch.randn(8, 6))
+        hidden.register_hook(again)
+        model[1:](hidden).square().mean().backward()
+
+    same(lambda: loop(meddle=nest), 10)
+
+
+def test_a_step_without_a_loss_does_not_get_the_next_one() -> None:
+    """Losses are recorded after the step, then before it, and once not at all."""
+    for leave in (False, True):
+        case = loop()
+        observer, listening = watched(case, leave=leave)
+        numbers = [float(k) for k in range(20)]
+        for step in range(20):
+            optimizer, model = case.optimizers[0], case.model
+            loss = model(torch.randn(8, 6)).square().mean()
+            if step > 5 and step != 10:
+                record(observer, listening, {"loss": numbers[step]})
+            loss.backward()
+            optimizer.step()
+            if step < 5:
+                record(observer, listening, {"loss": numbers[step]})
+            optimizer.zero_grad()
+        observer.close()
+        losses = [row.scalars.get("loss") for row in listening.rows]
+        assert losses == [None if k in (5, 10) else number for k, number in enumerate(numbers)]
+        assert (listening.unattended > 0) == leave
+
+
+@pytest.mark.parametrize("act", ["clip", "zero_grad", "set_every", "refresh"])
+def test_a_control_between_a_step_and_its_loss(act: str) -> None:
+    case = loop()
+    observer, listening = watched(case, leave=True)
+    for step in range(16):
+        case.iterate()
+        if step == 8:
+            assert observer.clock.pulse.open
+            if act == "clip":
+                observer.clip = "off"
+            elif act == "zero_grad":
+                observer.zero_grad = True
+            elif act == "set_every":
+                observer.set_every(1)
+            else:
+                observer.refresh()
+        record(observer, listening, {"loss": float(step)})
+    observer.close()
+    assert [row.scalars.get("loss") for row in listening.rows] == [float(k) for k in range(16)]
+
+
+def test_passes_of_a_loop_that_empties_the_gradients_of_the_model() -> None:
+    case = loop()
+    model, optimizer = case.model, case.optimizers[0]
+    observer, listening = watched(case, leave=True)
+    for step in range(12):
+        model.zero_grad()
+        loss = model(torch.randn(8, 6)).square().mean()
+        record(observer, listening, {"loss": loss.detach()})
+        loss.backward()
+        if step == 9:
+            assert observer.clock.pulse.open
+            observer.refresh()
+        optimizer.step()
+        assert observer._probes[0].usual == 1
+    observer.close()
+    assert {row.scalars["backward_passes"] for row in listening.rows} == {1.0}
+
+
+def test_a_skipped_step_at_which_the_steps_are_left_again() -> None:
+    """A recorder takes a skipped step for a boundary; its loss is not that of a later step."""
+
+    class Handing(Leaving):
+        def on_skipped(self, reason: str) -> None:
+            super().on_skipped(reason)
+            self.on_boundary()
+
+    for leave in (False, True):
+        case = loop(set_to_none=False)
+        listening = Handing()
+        observer, _ = observe(case, listening=listening)
+        listening.observer = observer if leave else None
+        model, optimizer = case.model, case.optimizers[0]
+        for step in range(14):
+            if step == 8:
+                loss = model(torch.randn(8, 6)).mean() * torch.nan
+                record(observer, listening, {"loss": loss.detach()})
+                loss.backward()
+                optimizer.zero_grad(set_to_none=False)
+            loss = model(torch.randn(8, 6)).square().mean()
+            record(observer, listening, {"loss": loss.detach()})
+            loss.backward()
+            if step == 11:
+                observer.refresh()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+        observer.close()
+        assert len(listening.skips) == 1
+        assert {row.scalars["backward_passes"] for row in listening.rows} == {1.0}
+        assert all(row.onset is None for row in listening.rows)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_error_of_ours_is_none_of_the_scripts() -> None:
+    class Broken(Leaving):
+        def on_measured(self, measured: Measured) -> None:
+            if measured.step == 6:
+                raise OSError("no space left")
+            super().on_measured(measured)
+
+    case = loop()
+    listening = Broken()
+    observer, _ = observe(case, listening=listening)
+    for _ in range(10):  # what is held is handed over in the next forward pass
+        case.iterate()
+    observer.close()
+    assert [row.step for row in listening.rows] == [0, 1, 2, 3, 4, 5, 7, 8, 9]
 
 
 def test_nothing_is_kept_alive_and_memory_does_not_grow() -> None:
