@@ -438,7 +438,7 @@ class Recorder:
                 self._hold()
         self._interventions.at_boundary()
         calm = self.observer.at_ease and steering.controls.on_nonfinite == "continue"
-        self.timemachine.rest(calm)
+        self.timemachine.rest(calm, glancing=not self.observer.hurried)
         every = steering.controls.graph_every
         if (wanted := steering.backward_wanted) is not None:
             steering.backward_wanted = None

@@ -23,7 +23,8 @@ typedef struct {
     Page glance; /* at the batch of the step that runs, while the machine rests */
     long long first, count, bytes, limit, due, spent;
     double loss;
-    int open, current, known, exact, resting;
+    int open, current, known, exact;
+    int resting, glancing; /* at rest, each step may still be glanced at */
 } Logbook;
 
 #define CALLS(X) X(enter) X(leave) X(criterion) X(on_loss) X(receive) X(before) X(now) X(state) \
@@ -310,6 +311,7 @@ static PyObject *book_on_loss(Logbook *self, PyObject *const *args, Py_ssize_t c
 /* before(optimizer, args, kwargs): it is about to step. */
 static PyObject *book_before(Logbook *self, PyObject *const *args, Py_ssize_t count) {
     int ordinary = self->open && self->current >= 0 && self->known && isfinite(self->loss);
+    if (self->resting && !self->glancing) Py_RETURN_NONE;
     if ((ordinary || self->resting) && count) {
         int64_t began = now();
         int finite = is_object(finite_gradients(NULL, args[0]), Py_True);
@@ -397,6 +399,7 @@ static PyMemberDef book_members[] = {
     {"count", T_LONGLONG, offsetof(Logbook, count), READONLY, NULL},
     {"resting", T_INT, offsetof(Logbook, resting), 0, NULL},
     {"exact", T_INT, offsetof(Logbook, exact), 0, NULL},
+    {"glancing", T_INT, offsetof(Logbook, glancing), 0, NULL},
     {"due", T_LONGLONG, offsetof(Logbook, due), 0, NULL},
     {"spent", T_LONGLONG, offsetof(Logbook, spent), 0, NULL},
     {"full", T_OBJECT_EX, offsetof(Logbook, full), 0, NULL},

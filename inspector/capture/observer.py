@@ -48,6 +48,7 @@ _REFRESH_STEPS = 50
 _REFERENCES = 8
 _SETTLED = 200
 _SHORT = 0.0015  # seconds of a step in which the time machine is more than a percent
+_HURRIED = 0.0007  # seconds of a step in which even a glance at the batch is
 
 
 class Observer:
@@ -456,6 +457,12 @@ class Observer:
             and bare is not None
             and bare < _SHORT
         )
+
+    @property
+    def hurried(self) -> bool:
+        """Whether steps are so short that nothing can be spared for them."""
+        bare = self.schedule.bare
+        return bare is not None and bare < _HURRIED
 
     def gradients_known_bad(self, position: int) -> bool | None:
         """Whether a gradient is non-finite, right before the step; None where nobody looks now."""

@@ -73,8 +73,8 @@ class Logbook:
         self._refused = self._refused + 1 if len(pages) < 2 else 0
         return [_call(page) for page in pages], running, loss
 
-    def rest(self, resting: bool, exact: bool) -> tuple[int, Call] | None:
-        """Begins or ends the machine's rest, in which the book glances at one step at a time.
+    def rest(self, resting: bool, glancing: bool, exact: bool) -> tuple[int, Call] | None:
+        """Begins or ends the machine's rest, in which the book may glance at each step.
 
         Gives step and call that were glanced at last, where that is known.
 
@@ -82,7 +82,7 @@ class Logbook:
             exact: the loss can be called again.
         """
         page = self.book.wake()
-        self.book.resting, self.book.exact = resting, exact
+        self.book.resting, self.book.glancing, self.book.exact = resting, glancing, exact
         return None if page is None else _call(page)
 
     def spent(self) -> int:

@@ -133,7 +133,7 @@ class TimeMachine:
         self._autocasts = tuple({"cpu", *(p.device.type for p in model.parameters())} - {"meta"})
         self._enter: ToggledHook | None = None
         self._leave: ToggledHook | None = None
-        self._resting = False
+        self._resting = self._glancing = False
         self._glanced: tuple[int, Call] | None = None
         self._spent = 0
         self.known_bad: Callable[[int], bool | None] = lambda _position: None
@@ -194,21 +194,24 @@ class TimeMachine:
         self.history.clear()
         self._loss_fn = None
 
-    def rest(self, resting: bool) -> None:
-        """Lets the coming steps pass with a glance at the batch and the gradients, or wakes up.
+    def rest(self, resting: bool, *, glancing: bool = False) -> None:
+        """Lets the coming steps pass, or wakes up.
 
-        For steps so short that more would cost more than watching may. Copies are made as ever.
+        For steps so short that more would cost more than watching may. ``glancing``, and where the
+        loss can be called again, the machine still notes the batch, asks whether gradients are
+        finite, and copies the state.
         """
-        if resting is self._resting or self.closed:
+        glancing = resting and (glancing or self.exact) and self._logbook is not None
+        if self.closed or (resting, glancing) == (self._resting, self._glancing):
             return
         self._take_over()
-        if resting and (self._ill or (self._logbook is None and self.exact)):
+        if resting and (self._ill or (self.exact and not glancing)):
             return
-        self._resting = resting
+        self._resting, self._glancing = resting, glancing
         if self._logbook is not None:
-            self._glanced = self._logbook.rest(resting, self.exact)
+            self._glanced = self._logbook.rest(resting, glancing, self.exact)
         if self._enter is not None:
-            self._enter.switch(not resting or self._logbook is not None)
+            self._enter.switch(not resting or glancing)
         if self._leave is not None:
             self._leave.switch(not resting and not self.exact)
         if resting:
@@ -216,7 +219,7 @@ class TimeMachine:
 
     def startle(self, loss: Any, value: float | None = None) -> None:
         """In a step that was to pass unseen, the loss is not finite."""
-        if self._resting and not self.closed:
+        if self._glancing and not self.closed:
             self.guarded(self._wake)
             self.on_loss(loss, value)
 
@@ -384,7 +387,7 @@ class TimeMachine:
     # ------------------------------------------------------------ around optimizer.step()
 
     def _before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self.closed or (self._resting and self._logbook is None):
+        if self.closed or (self._resting and not self._glancing):
             return
         if self._resting:  # the book has found a gradient that is not finite
             self.guarded(self._wake)

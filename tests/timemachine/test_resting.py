@@ -32,6 +32,7 @@ class Root(nn.Module):
 def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step counts as a short one, soon."""
     monkeypatch.setattr(capture, "_SHORT", 10.0)
+    monkeypatch.setattr(capture, "_HURRIED", 0.0)
     monkeypatch.setattr(capture, "_SETTLED", 20)
 
 
