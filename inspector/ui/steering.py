@@ -115,6 +115,12 @@ class Panel:
             return
         self.put(widget, control, value)
 
+    def run_steps(self, widget: str) -> None:
+        """Callback: trains as many steps as the field says now, which may not be drawn yet."""
+        count = st.session_state.get(self.key(widget))
+        if count is not None and not refusal("Steps", count, least=1):
+            self.press("run_steps", int(count))
+
     def say(self, widget: str) -> None:
         """Why what was entered last cannot be used, below the widget until something else is."""
         say(st.session_state.get(f"{self.key(widget)}/refused", ""))
@@ -226,8 +232,8 @@ def _buttons(panel: Panel) -> None:
         st.button(
             "steps",
             key=panel.key("many"),
-            on_click=panel.press,
-            args=("run_steps", int(count)),
+            on_click=panel.run_steps,
+            args=("count",),
             disabled=bool(sentence),
             help="Trains this many steps, then pauses.",
         )
