@@ -48,7 +48,7 @@ _REFRESH_STEPS = 50
 _REFERENCES = 8
 _SETTLED = 200
 _SHORT = 0.0015  # seconds of a step in which the time machine is more than a percent
-_HURRIED = 0.0007  # seconds of a step in which even a glance at the batch is
+_HURRIED = 0.001  # seconds of a step in which even a glance at the batch is
 
 
 class Observer:
