@@ -183,6 +183,7 @@ class Recorder:
         """Adds numbers to the step; takes the loss's graph when one was asked for."""
         if isinstance(loss, Tensor) and self._snapshots.armed:
             self._snapshots.take(loss, self.step, lambda: self.observer.backward_passes)
+        self.observer.attend()  # steps that are over have their own context
         for name in _CONTEXT:
             if name in scalars:
                 self._context[name] = float(scalars.pop(name))

@@ -82,6 +82,7 @@ def tab(chromium: Any, app: App) -> Iterator[Tab]:
     """A tab of its own profile, in which the app has been opened by its link."""
     from tests.app.tab import open_tab
 
+    app.still()
     opened = open_tab(chromium, app.base)
     opened.visit(app.link)
     yield opened

@@ -161,20 +161,34 @@ class Observer:
         self._attachment.remove()
         self.forward.silence()
         self._landing.release()
+        self._send_rest()
         self._landing.receive(waiting=True)
         self._probes = []
         self._measured = self._full_steps = None
         self._references = ()
         self.parameters = ParameterSet((), (), (), ())
 
+    def _send_rest(self) -> None:
+        """What was recorded since the last step, of one that has not come to its end."""
+        if self._scalars:
+            flight = Flight(self.clock.step, False, self._remote)
+            for name, value in self._scalars.items():
+                flight.put(name, value)
+            self._scalars = {}
+            self._landing.send(flight)
+
     # ------------------------------------------------------------ numbers from the script
+
+    def attend(self) -> None:
+        """The script records something that the extension has not taken."""
+        self._leave_stretch(refused=True)
 
     def record(self, scalars: dict[str, Scalar]) -> bool:
         """Adds to the step that runs, or to the one just finished if nothing came since.
 
         True when that one was waited for, and is complete now.
         """
-        self._leave_stretch(refused=True)
+        self.attend()
         kept: dict[str, Scalar] = {}
         for name, value in scalars.items():
             if isinstance(value, Tensor):
@@ -184,7 +198,8 @@ class Observer:
             else:
                 kept[name] = value
         flight = self._landing.held
-        self._stretches.after_step = flight is not None
+        if "loss" in kept:
+            self._stretches.after_step = flight is not None
         if flight is None:
             self._scalars.update(kept)
             return False
@@ -307,7 +322,7 @@ class Observer:
     # ------------------------------------------------------------ the end of a step
 
     def _finish_step(self, optimizer: Any) -> None:
-        if self._quiet and self._scalars and not self._landing.pending:
+        if self._quiet and self._scalars and not self._landing.pending and not self._incomplete:
             self._finish_quietly(optimizer)
             return
         probe = self._probes[0]
@@ -339,14 +354,21 @@ class Observer:
                     flight.put(f"overhead_{name}", seconds / wall)
         if self.full and self.forward.end_discovery():
             self._listener.on_described()
-        if self._scalars:
-            for name, value in self._scalars.items():
-                flight.put(name, value)
-            self._scalars = {}
-            self._landing.send(flight)
-        else:
+        incomplete = self._incomplete
+        for name, value in self._scalars.items():
+            flight.put(name, value)
+        self._scalars = {}
+        if incomplete:
             self._landing.hold(flight)
+        else:
+            self._landing.send(flight)
         self._schedule_step()
+
+    @property
+    def _incomplete(self) -> bool:
+        """Whether the step's numbers are still to come, as far as the last steps tell."""
+        late = self._stretches.after_step and "loss" not in self._scalars
+        return late or not self._scalars
 
     def _finish_quietly(self, optimizer: Any) -> None:
         """The end of a step without anything but the script's own numbers."""

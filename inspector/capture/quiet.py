@@ -72,6 +72,7 @@ class Taken:
         first: the first step.
         count: how many steps.
         columns: numbers by name, ``NOWHERE`` where a step has none. ``overhead`` is a share.
+        walls, own: seconds of each step, and of our share of it.
         running: the numbers of the step that runs.
         since_ns: time since the last boundary.
     """
@@ -82,14 +83,15 @@ class Taken:
         table = np.frombuffer(rows).reshape(-1, len(current) // 8)
         self.count = len(table)
         self.first = int(stretch.step) - self.count
-        self.columns: dict[str, Column] = {}
-        for at, name in enumerate(names):  # a script may record what has a place of its own
-            column, fixed = table[:, at], self.columns.get(name)
-            given = column if fixed is None else np.where(column != NOWHERE, column, fixed)
-            self.columns[name] = given
-        self.own = self.columns["overhead"]
+        self.columns = {name: table[:, at] for at, name in enumerate(_FIXED)}
+        self.walls, self.own = self.columns["step_time"], self.columns["overhead"]
         with np.errstate(all="ignore"):
-            self.columns["overhead"] = (self.own + CALLS_NS / 1e9) / self.columns["step_time"]
+            self.columns["overhead"] = (self.own + CALLS_NS / 1e9) / self.walls
+        for at, name in enumerate(names[len(_FIXED) :], len(_FIXED)):
+            column, fixed = table[:, at], self.columns.get(name)
+            if fixed is not None:  # a script may record what has a place of its own
+                column = np.where(column != NOWHERE, column, fixed)
+            self.columns[name] = column
         values = np.frombuffer(current)
         self.running = {
             name: float(values[at]) for at, name in enumerate(names) if values[at] != NOWHERE

@@ -19,7 +19,7 @@ from inspector.capture.schedule import Schedule
 from inspector.capture.stepping import OptimizerProbe
 
 _REFUSALS = 3  # of numbers that the extension cannot take, after which it is not asked again
-_BARREN = 3  # stretches of full steps in a row without one step
+_LONGEST_PAUSE = 1024  # steps after stretches of full steps that had none
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Stretches:
     ) -> None:
         self.after_step = False
         self.full: FullSteps | None = None
-        self._refused = self._barren = 0
+        self._refused = self._pause = self._again_at = 0
         self._clock = clock
         self._schedule = schedule
         self._landing = landing
@@ -64,7 +64,7 @@ class Stretches:
         if pulse.open or self._refused > _REFUSALS or until - pulse.step < 2:
             return
         if full is not None:
-            if self._barren >= _BARREN:
+            if pulse.step < self._again_at:
                 return
             full.begin()
         self.full = full
@@ -90,7 +90,8 @@ class Stretches:
             parameters, modules, spent, then = full.end()
             began = then if full.book.asked else None
             pulse.own += full.book.own
-            self._barren = 0 if taken.count else self._barren + 1
+            self._pause = 0 if taken.count else min(4 * self._pause + 1, _LONGEST_PAUSE)
+            self._again_at = pulse.step + self._pause
             self.full = None
         self._show_shares(taken, spent)
         rows = _Rows(taken, parameters, modules)
@@ -101,14 +102,14 @@ class Stretches:
         if count:
             own = taken.own[:count] + CALLS_NS / 1e9
             note = self._schedule.note_quiet if full is None else self._schedule.note_full
-            note(taken.columns["step_time"][:count], own)
+            note(taken.walls[:count], own)
             self._hand_over(rows, count)
         return Running(taken.running, began)
 
     def _show_shares(self, taken: Taken, spent: dict[str, int]) -> None:
         """Puts what each probe has taken beside the last step, as a share of all of them."""
         spent = {**spent, **self._clock.drain()}
-        seconds = float(taken.columns["step_time"].sum())
+        seconds = float(taken.walls.sum())
         if not taken.count or not spent or not self._clock.shares_due():
             return
         for name, taken_ns in spent.items():

@@ -7,11 +7,13 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from inspector.commands import Command
 from inspector.store.control import ControlWriter
 from inspector.store.layout import CONTROL_FILE
+from inspector.store.reader import list_runs
 from tests.page_server import free_port
 
 
@@ -69,6 +71,17 @@ class App:
     def full_speed(self, run: str) -> None:
         """Takes the presets' slow motion off a run whose end or accident is waited for."""
         self.set(run, "max_steps_per_s", None)
+
+    def still(self) -> None:
+        """Stops what trains: one process trains one run at a time, and refuses a second."""
+        alive = ("running", "paused")
+        for run in [run for run in list_runs(self.runs_dir) if run.status in alive]:
+            with contextlib.closing(ControlWriter(self.runs_dir / run.name)) as writer:
+                writer.send(Command(name="stop"))
+        for _ in range(150):  # what a test has only written heeds no command
+            if not any(run.status in alive for run in list_runs(self.runs_dir)):
+                return
+            time.sleep(0.1)
 
     def close(self) -> None:
         self.process.terminate()

@@ -35,6 +35,7 @@ def test_a_double_click_makes_one_run(tab: Tab, app: App) -> None:
     tab.until(lambda: tab.is_at("/compare"))
     tab.page.get_by_text("forked-once-fork").first.wait_for()
     tab.rest()
+    app.still()
     before = names(app)
     assert {name for name in before if name.startswith("forked-once-")} == {"forked-once-fork"}
     tab.page.goto(tab.base)

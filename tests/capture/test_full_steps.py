@@ -466,7 +466,7 @@ def test_a_run_has_every_number_in_its_step(tmp_path: Path) -> None:
         )
         stretches = watch._recorder.observer._stretches
         if not leave:
-            stretches._barren = 99
+            stretches._again_at = 10**9
         unattended = 0
         for step in range(90):
             optimizer.zero_grad()
@@ -492,7 +492,7 @@ def test_a_run_has_every_number_in_its_step(tmp_path: Path) -> None:
                 }
             )
             assert list(recorded.series("overhead").steps) == list(range(1, 90))
-            assert all(0 < share < 1 for share in list(recorded.series("overhead").values)[16:])
+            assert all(share > 0 for share in recorded.series("overhead").values)
     assert found[0] == found[1]
     assert {key: steps for key, (steps, _) in found[0].items() if steps != list(range(90))} == {}
 

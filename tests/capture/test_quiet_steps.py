@@ -144,3 +144,59 @@ def test_controls_reach_a_stretch(tmp_path: Path) -> None:
         )
         assert passes[39] == 1
         assert passes[44] == 6
+
+
+@pytest.mark.parametrize("every", [1, 3, 10_000])
+def test_more_numbers_after_a_step_do_not_move_its_loss(tmp_path: Path, every: int) -> None:
+    """Losses come after their steps; at the end of each epoch of ten steps there is one more."""
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, name="run", every=every) as watch:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3)).mean().backward()
+            optimizer.step()
+            watch.record(loss=float(step), epoch=step // 10)
+            if step % 10 == 9:
+                watch.record(accuracy=step / 100)
+    with inspector.open_run(tmp_path / "run") as run:
+        for name, values in (
+            ("loss", [float(step) for step in range(STEPS)]),
+            ("epoch", [float(step // 10) for step in range(STEPS)]),
+        ):
+            series = run.series(name)
+            assert list(series.steps)[:STEPS] == list(range(STEPS)), name
+            assert list(series.values)[:STEPS] == values, name
+        told = run.series("accuracy")
+        assert list(told.values) == pytest.approx([step / 100 for step in range(9, STEPS, 10)])
+        assert all(int(at) - 10 * k in (9, 10) for k, at in enumerate(told.steps))
+
+
+@pytest.mark.parametrize("every", [1, 10_000])
+def test_an_epoch_begins_with_its_first_step(tmp_path: Path, every: int) -> None:
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, name="run", every=every) as watch:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            loss = model(torch.ones(2, 3)).mean()
+            strange = {"odd": np.float64(step)} if step % 7 == 0 else {}  # not for the extension
+            watch.record(loss=loss, **strange, **({"epoch": step // 7} if step % 7 == 0 else {}))
+            loss.backward()
+            optimizer.step()
+    with inspector.open_run(tmp_path / "run") as run:
+        assert list(run.series("epoch").values) == [float(step // 7) for step in range(STEPS)]
+
+
+def test_a_scalar_named_like_ours_does_not_mislead_the_schedule(tmp_path: Path) -> None:
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, name="run", every=30) as watch:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            loss = model(torch.ones(2, 3)).mean()
+            watch.record(loss=loss, step_time=3600.0, overhead=0.9)
+            loss.backward()
+            optimizer.step()
+        bare = watch._recorder.observer.schedule.bare
+    assert bare is not None and bare < 60
