@@ -15,7 +15,7 @@ import numpy.typing as npt
 NOWHERE = -1.7976931348623157e308
 """Stands in a column for a number that a step does not have."""
 
-MOST_NS = 150_000_000
+MOST_NS = 250_000_000
 """Nanoseconds after which Python looks after things again: rows are stored, commands heard."""
 
 CALLS_NS = 4_500
