@@ -6,7 +6,6 @@ looks for commands. A fault of ours never reaches the training script.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import traceback
@@ -193,11 +192,7 @@ class Recorder:
                 if loss.is_cpu and not self.observer.forward.blind:
                     value = loss.item()
                 self._structure.on_loss(loss)
-            known = value if isinstance(value, float) else None
-            if not self.timemachine.asleep:
-                self.timemachine.on_loss(loss, known)
-            elif known is not None and not math.isfinite(known):
-                self.timemachine.startle(loss, known)
+            self.timemachine.witness(loss, value if isinstance(value, float) else None)
             scalars["loss"] = value
         if scalars and self.observer.record(scalars) and not self._boundary_due:
             self._hand_over()
@@ -350,7 +345,7 @@ class Recorder:
         if every := steering.controls.graph_every:
             until = min(until, (self.step // every + 1) * every)
         pulse.calm = self.timemachine.asleep
-        pulse.witness = self.timemachine.startle if pulse.calm else self.timemachine.on_loss
+        pulse.witness = self.timemachine.witness
         self.observer.hand_over(until)
 
     def on_described(self) -> None:

@@ -24,16 +24,16 @@ typedef struct {
 
 static Py_ssize_t size_of(Full *self) { return PyTuple_GET_SIZE(self->parameters); }
 
-/* Full(tape, parameters, references, queue, end, owners, (sizes, copies, cells, work, outputs,
-   selected), modules, kept, room): addresses and what owns the memory there, the number of
+/* Full(tape, parameters, references, queue, end, owners, (sizes, copies, work, outputs, selected),
+   modules, kept, room): addresses and what owns the memory there, the number of
    measured modules, of their series that are kept, and of steps for which there is room. */
 static int full_init(Full *self, PyObject *args, PyObject *kwargs) {
     (void)kwargs;
     PyObject *tape, *parameters, *references, *queue, *end, *owners;
-    unsigned long long at[6];
-    if (!PyArg_ParseTuple(args, "O!O!O!OOO(KKKKKK)LLL", &TapeType, &tape, &PyTuple_Type, &parameters,
+    unsigned long long at[5];
+    if (!PyArg_ParseTuple(args, "O!O!O!OOO(KKKKK)LLL", &TapeType, &tape, &PyTuple_Type, &parameters,
                           &PyTuple_Type, &references, &queue, &end, &owners, at, at + 1, at + 2,
-                          at + 3, at + 4, at + 5, &self->modules, &self->kept, &self->room))
+                          at + 3, at + 4, &self->modules, &self->kept, &self->room))
         return -1;
     Py_XSETREF(self->tape, (Tape *)Py_NewRef(tape));
     Py_XSETREF(self->parameters, Py_NewRef(parameters));
@@ -43,10 +43,9 @@ static int full_init(Full *self, PyObject *args, PyObject *kwargs) {
     Py_XSETREF(self->owners, Py_NewRef(owners));
     self->sizes = (int64_t *)(intptr_t)at[0];
     self->copies = (float *)(intptr_t)at[1];
-    self->cells = (double *)(intptr_t)at[2];
-    self->work = (double *)(intptr_t)at[3];
-    self->outputs = (float *)(intptr_t)at[4];
-    self->selected = (int64_t *)(intptr_t)at[5];
+    self->work = (double *)(intptr_t)at[2];
+    self->outputs = (float *)(intptr_t)at[3];
+    self->selected = (int64_t *)(intptr_t)at[4];
     self->width = 6 * size_of(self) + self->kept;
     free(self->rows);
     self->rows = malloc(sizeof(float) * self->width * self->room);
@@ -54,23 +53,19 @@ static int full_init(Full *self, PyObject *args, PyObject *kwargs) {
     return self->rows ? 0 : -1;
 }
 
+#define OWNS(X) X(tape) X(parameters) X(references) X(queue) X(end) X(owners)
+
 static int full_traverse(Full *self, visitproc visit, void *arg) {
-    Py_VISIT(self->tape);
-    Py_VISIT(self->parameters);
-    Py_VISIT(self->references);
-    Py_VISIT(self->queue);
-    Py_VISIT(self->end);
-    Py_VISIT(self->owners);
+#define VISIT(name) Py_VISIT(self->name);
+    OWNS(VISIT)
+#undef VISIT
     return 0;
 }
 
 static int full_clear(Full *self) {
-    Py_CLEAR(self->tape);
-    Py_CLEAR(self->parameters);
-    Py_CLEAR(self->references);
-    Py_CLEAR(self->queue);
-    Py_CLEAR(self->end);
-    Py_CLEAR(self->owners);
+#define CLEAR(name) Py_CLEAR(self->name);
+    OWNS(CLEAR)
+#undef CLEAR
     return 0;
 }
 
@@ -213,7 +208,7 @@ static int full_after(Full *self, double *totals) {
     if (bad || totals[4] || !isfinite(totals[3])) return 0;
     row += 6 * size;
     for (long long k = 0; k < self->kept; k++)
-        row[k] = self->outputs[self->selected ? self->selected[k] : k];
+        row[k] = self->outputs[self->selected[k]];
     self->count++;
     charge(self, BY_FORWARD, tape->forward_ns + tape->forward_calls * dispatch_ns);
     charge(self, BY_GRADIENTS, tape->gradient_ns + tape->gradient_calls * dispatch_ns);

@@ -51,7 +51,6 @@ class FullSteps:
             (self._probe, self._work, self._outputs, columns),
             (
                 *self._probe.updates.room,
-                0,
                 self._work.ctypes.data,
                 self._outputs.ctypes.data,
                 columns.selected.ctypes.data,

@@ -71,6 +71,12 @@ static int64_t number(PyObject *found) {
     return value;
 }
 
+static int64_t elements(const Borrowed *t) {
+    int64_t n = 1;
+    for (int d = 0; d < t->ndim; d++) n *= t->shape[d];
+    return n;
+}
+
 /* Whether strides, in elements, describe one block of memory without gaps or overlaps. */
 static int dense(const Borrowed *t) {
     int64_t wanted = 1;
@@ -86,22 +92,27 @@ static int dense(const Borrowed *t) {
                 found = 1;
             }
     }
-    int64_t n = 1;
-    for (int d = 0; d < t->ndim; d++) n *= t->shape[d];
-    return wanted == n;
+    return wanted == elements(t);
 }
 
-/* Address and size by PyTorch's own C interface for the exchange of tensors (DLPack). */
-static int borrowed(PyObject *t, const float **x, int64_t *n) {
-    Borrowed b;
-    if (borrow(t, &b) != 0) {
+/* What a tensor on the CPU lends by PyTorch's own C interface for the exchange of tensors (DLPack),
+   with the address of its first number as data; 0 for any other. */
+static int lent(PyObject *t, Borrowed *b) {
+    if (!borrow || borrow(t, b) != 0) {
         PyErr_Clear();
         return 0;
     }
-    if (b.device_type != 1 || b.code != 2 || b.bits != 32 || b.lanes != 1) return 0;
-    *n = 1;
-    for (int d = 0; d < b.ndim; d++) *n *= b.shape[d];
-    *x = (const float *)((char *)b.data + b.byte_offset);
+    if (b->data) b->data = (char *)b->data + b->byte_offset;
+    return b->device_type == 1;
+}
+
+static int is_single(const Borrowed *t) { return t->code == 2 && t->bits == 32 && t->lanes == 1; }
+
+static int borrowed(PyObject *t, const float **x, int64_t *n) {
+    Borrowed b;
+    if (!lent(t, &b) || !is_single(&b)) return 0;
+    *n = elements(&b);
+    *x = b.data;
     if (*n > 1) return dense(&b) && b.data;
     /* Negation that waits lives in strided views only, which are dense with one number. */
     return *n == 0 || is_object(PyObject_CallMethodNoArgs(t, s_is_neg), Py_False);
@@ -135,19 +146,13 @@ static int readable(PyObject *t, const float **x, int64_t *n) {
    of a sum or a mean does; 0 for any other. */
 static int repeated(PyObject *t, const float **x, int64_t *n) {
     Borrowed b;
-    if ((PyObject *)Py_TYPE(t) != tensor_type || !borrow) return 0;
-    if (borrow(t, &b) != 0) {
-        PyErr_Clear();
-        return 0;
-    }
-    if (b.device_type != 1 || b.code != 2 || b.bits != 32 || b.lanes != 1 || !b.strides) return 0;
-    *n = 1;
-    for (int d = 0; d < b.ndim; d++) {
+    if ((PyObject *)Py_TYPE(t) != tensor_type || !lent(t, &b)) return 0;
+    if (!is_single(&b) || !b.strides || !b.data) return 0;
+    for (int d = 0; d < b.ndim; d++)
         if (b.shape[d] > 1 && b.strides[d]) return 0;
-        *n *= b.shape[d];
-    }
-    *x = (const float *)((char *)b.data + b.byte_offset);
-    return *n > 0 && b.data;
+    *n = elements(&b);
+    *x = b.data;
+    return *n > 0;
 }
 
 /* The value of a real tensor of one element on the CPU; 0 for any other. */
@@ -161,21 +166,14 @@ static int item(PyObject *t, double *found) {
         *found = *x;
         return 1;
     }
-    if (borrow(t, &b) != 0) {
-        PyErr_Clear();
-        return 0;
-    }
-    for (int d = 0; d < b.ndim; d++)
-        if (b.shape[d] != 1) return 0;
-    if (b.device_type != 1 || b.lanes != 1 || !b.data) return 0;
-    const char *at = (char *)b.data + b.byte_offset;
+    if (!lent(t, &b) || elements(&b) != 1 || b.lanes != 1 || !b.data) return 0;
     float single = 0;
     if (b.code == 2 && b.bits == 64)
-        memcpy(found, at, 8);
-    else if (b.code == 2 && b.bits == 32)
-        memcpy(&single, at, 4);
+        memcpy(found, b.data, 8);
+    else if (is_single(&b))
+        memcpy(&single, b.data, 4);
     else if (b.code == 4 && b.bits == 16) /* bfloat16: the upper half of a float */
-        memcpy((char *)&single + UPPER, at, 2);
+        memcpy((char *)&single + UPPER, b.data, 2);
     else
         return 0;
     if (b.bits < 64) *found = single;
@@ -185,27 +183,19 @@ static int item(PyObject *t, double *found) {
 /* A checksum of a dense tensor on the CPU; 0 of any other. */
 static uint64_t checksum_of(PyObject *t) {
     Borrowed b;
-    if (!borrow || (PyObject *)Py_TYPE(t) != tensor_type || borrow(t, &b)) {
-        PyErr_Clear();
-        return 0;
-    }
-    if (b.device_type != 1 || !b.data || !dense(&b)) return 0;
-    int64_t n = b.bits * b.lanes / 8;
-    for (int d = 0; d < b.ndim; d++) n *= b.shape[d];
-    return inspector_checksum((unsigned char *)b.data + b.byte_offset, n);
+    if ((PyObject *)Py_TYPE(t) != tensor_type || !lent(t, &b)) return 0;
+    if (!b.data || !dense(&b)) return 0;
+    return inspector_checksum(b.data, elements(&b) * b.bits * b.lanes / 8);
 }
 
 /* Whether two tensors on the CPU hold the same bytes in the same order. */
 static int alike_bytes(PyObject *one, PyObject *other) {
     Borrowed a, b;
-    if (!borrow || (PyObject *)Py_TYPE(one) != tensor_type ||
-        (PyObject *)Py_TYPE(other) != tensor_type || borrow(one, &a) || borrow(other, &b)) {
-        PyErr_Clear();
+    if ((PyObject *)Py_TYPE(one) != tensor_type || (PyObject *)Py_TYPE(other) != tensor_type ||
+        !lent(one, &a) || !lent(other, &b))
         return 0;
-    }
-    int fits = a.device_type == 1 && b.device_type == 1 && a.ndim == 1 && b.ndim == 1 &&
-               a.bits == b.bits && a.shape[0] == b.shape[0] && a.data && b.data &&
-               (!a.strides || a.strides[0] == 1) && (!b.strides || b.strides[0] == 1);
-    return fits && !memcmp((char *)a.data + a.byte_offset, (char *)b.data + b.byte_offset,
-                           (size_t)a.shape[0] * a.bits / 8);
+    int fits = a.ndim == 1 && b.ndim == 1 && a.bits == b.bits && a.shape[0] == b.shape[0] &&
+               a.data && b.data && (!a.strides || a.strides[0] == 1) &&
+               (!b.strides || b.strides[0] == 1);
+    return fits && !memcmp(a.data, b.data, (size_t)a.shape[0] * a.bits / 8);
 }

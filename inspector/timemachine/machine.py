@@ -217,9 +217,14 @@ class TimeMachine:
         if resting:
             self._entered, self._loss = None, None
 
+    @property
+    def witness(self) -> Callable[..., None]:
+        """What wants to hear of a recorded loss, and of its value where that is known."""
+        return self.startle if self.asleep else self.on_loss
+
     def startle(self, loss: Any, value: float | None = None) -> None:
-        """In a step that was to pass unseen, the loss is not finite."""
-        if self._glancing and not self.closed:
+        """In a step that was to pass unseen, the loss may be not finite."""
+        if self._glancing and not self.closed and value is not None and not isfinite(value):
             self.guarded(self._wake)
             self.on_loss(loss, value)
 

@@ -57,6 +57,13 @@ class Leaving(Listening):
             self.observer.hand_over(10**9)
 
 
+def iterate(case: Case, observer: Observer, listening: Leaving) -> None:
+    """One iteration, whose loss is recorded after the step, as :meth:`Watch.record` does."""
+    loss = case.iterate().detach()
+    if not observer.clock.pulse.take(loss, {}) and observer.record({"loss": loss}):
+        listening.on_boundary()
+
+
 def run(case: Case, *, leave: bool, steps: int = STEPS, before: Any = None) -> Leaving:
     """Trains, and records each loss after its step; ``before`` is called with each step."""
     listening = Leaving()
@@ -65,9 +72,7 @@ def run(case: Case, *, leave: bool, steps: int = STEPS, before: Any = None) -> L
     for step in range(steps):
         if before is not None:
             before(step)
-        loss = case.iterate().detach()
-        if not observer.clock.pulse.take(loss, {}) and observer.record({"loss": loss}):
-            listening.on_boundary()
+        iterate(case, observer, listening)
     observer.close()
     assert [str(error) for _, error in listening.failures] == []
     return listening
@@ -261,9 +266,7 @@ def test_controls_end_a_stretch() -> None:
             observer.zero_grad = True
         if step == 24:
             observer.set_every(2)
-        loss = case.iterate().detach()
-        if not observer.clock.pulse.take(loss, {}) and observer.record({"loss": loss}):
-            listening.on_boundary()
+        iterate(case, observer, listening)
     observer.close()
     rows = listening.rows
     assert listening.unattended >= 6
@@ -279,9 +282,7 @@ def test_closing_in_the_middle_of_a_backward_pass() -> None:
     observer, _ = observe(case, listening=listening)
     listening.observer = observer
     for _ in range(6):
-        loss = case.iterate().detach()
-        if not observer.clock.pulse.take(loss, {}) and observer.record({"loss": loss}):
-            listening.on_boundary()
+        iterate(case, observer, listening)
     assert observer.clock.pulse.open
     hidden = case.model[0](torch.randn(4, 6))
     hidden.register_hook(lambda _gradient: observer.close())
@@ -438,16 +439,14 @@ def test_nothing_is_kept_alive_and_memory_does_not_grow() -> None:
     listening.observer = observer
     counts = []
     for step in range(1500):
-        loss = case.iterate().detach()
-        if not observer.clock.pulse.take(loss, {}) and observer.record({"loss": loss}):
-            listening.on_boundary()
+        iterate(case, observer, listening)
         if step % 500 == 499:
             listening.rows.clear()
             gc.collect()
             counts.append(sum(isinstance(thing, Tensor) for thing in gc.get_objects()))
     assert counts[0] == counts[1] == counts[2]
     references = [weakref.ref(case.model), weakref.ref(case.optimizers[0])]
-    del case, loss
+    del case
     gc.collect()
     assert [reference() for reference in references] == [None, None]
 
