@@ -14,6 +14,7 @@ import numpy as np
 from inspector.quantities import QUANTITIES
 from inspector.store.layout import F64, I64
 from inspector.store.reader import Run, Series
+from inspector.views.newest import newest
 
 Axis = Literal["step", "epoch", "time"]
 MOST_RUNS = 8
@@ -147,7 +148,8 @@ def outcome(run: Run, quantity: str) -> Outcome | None:
     series = run.series(quantity, max_points=2000)
     if not len(series):
         return None
-    last = float(run.series(quantity, first=int(series.steps[-1])).values[-1])
+    measured = newest(run, quantity)
+    last = measured[1] if measured else float(series.values[-1])
     direction = better(quantity)
     candidates = series.high if direction == "higher" else series.low
     if not direction or not np.isfinite(candidates).any():
