@@ -1,4 +1,4 @@
-"""The page on watching itself: what is seen, what is not, why, and what it costs."""
+"""The page on watching itself: what is seen, what is not, why, what it costs, and how often."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import dataclasses
 import streamlit as st
 
 from inspector.store.reader import Run
+from inspector.ui.commanding import send
 from inspector.ui.context import current_run, escape, is_live
 from inspector.ui.tables import table_height
+from inspector.views import cost as costs
 from inspector.views import health as view
 from inspector.views.modules import missing
 
@@ -17,6 +19,7 @@ _ICONS = {
     "never ran": ":gray[:material/block:]",
     "no statistics": ":gray[:material/functions:]",
 }
+_EVERY = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _COLUMNS = {
     "path": st.column_config.TextColumn("Module", pinned=True),
     "type": st.column_config.TextColumn("Type", width="small"),
@@ -114,15 +117,18 @@ def _cost() -> None:
     from inspector.charts.costs import cost_figure
 
     with current_run() as run:
-        cost = view.cost(run)
-        made = view.changes(run.events())
-        every = view.capture_every(run)
-        windows = view.cost_windows(run)
-    for sentence in view.cost_words(cost):
+        cost = costs.cost(run)
+        made = costs.changes(run.events())
+        every = costs.capture_every(run)
+        windows = costs.cost_windows(run)
+        name, live = run.name, is_live(run)
+    for sentence in costs.cost_words(cost):
         st.markdown(sentence)
-    st.markdown(escape(view.schedule_words(every, made)))
+    st.markdown(escape(costs.schedule_words(every, made)))
+    if live:
+        _how_often(name, every)
     if len(windows) > 1:
-        figure = cost_figure(windows, budget=None if every else view.BUDGET)
+        figure = cost_figure(windows, budget=cost.budget)
         steps = windows[0][1] - windows[0][0] + 1
         st.caption(f"Share of the time that watching took, in stretches of {steps:,} steps:")
         st.plotly_chart(
@@ -141,3 +147,26 @@ def _cost() -> None:
                     "reason": st.column_config.TextColumn("Why", width="large"),
                 },
             )
+
+
+def _how_often(name: str, every: int) -> None:
+    """The choice of the schedule; it follows what was chosen elsewhere."""
+    key = f"health/{name}/every/{every}"
+    st.selectbox(
+        "Measure modules and parameters",
+        sorted({*_EVERY, every}),
+        index=sorted({*_EVERY, every}).index(every),
+        format_func=_spoken,
+        key=key,
+        width=420,
+        on_change=lambda: send(
+            name, "set", st.session_state[key], control="capture_every", said="Sent to the run."
+        ),
+        help="Loss, learning rate and step time are recorded at every step in any case.",
+    )
+
+
+def _spoken(every: int) -> str:
+    if not every:
+        return f"automatically, within {costs.BUDGET:.0%} of the time"
+    return "at every step" if every == 1 else f"every {every:,} steps"

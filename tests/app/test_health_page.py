@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,8 +20,9 @@ from inspector.quantities import SeriesKey
 from inspector.server.settings import Settings, configure
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
-from inspector.views import health as view
-from inspector.views.health import Change, health_badge, schedule_words
+from inspector.views import cost as view
+from inspector.views.cost import Change, schedule_words
+from inspector.views.health import health_badge, module_health
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,6 +119,19 @@ def test_badges(runs_dir: Path) -> None:
         assert "blind" in badge.text
 
 
+def test_a_model_whose_parts_are_called_one_by_one_is_nothing_to_worry_about() -> None:
+    never = {"badge": "never called"}
+    document = {"modules": [
+        {"path": "", "type": "GAN", **never}, {"path": "g", "type": "Linear"},
+        {"path": "d", "type": "Sequential", **never}, {"path": "d.0", "type": "Linear", **never},
+    ]}  # fmt: skip
+    found = {module.path: module for module in module_health(document)}
+    assert {path: module.sight for path, module in found.items()} == {
+        "(model)": "no statistics", "g": "seen", "d": "never ran", "d.0": "never ran",
+    }  # fmt: skip
+    assert "its parts are called one by one" in found["(model)"].reason
+
+
 def costing(folder: Path, name: str, shares: list[float], seconds: list[float]) -> Path:
     """A run of steps from 1 on, whose own time and whose time of watching are known."""
     path = create_run(folder, name, {})
@@ -124,6 +139,8 @@ def costing(folder: Path, name: str, shares: list[float], seconds: list[float]) 
     with closing(Writer(path)) as writer:
         for step, (share, wall) in enumerate(zip(shares, seconds, strict=True), 1):
             writer.append("run", step, keys, np.array([wall, share, share / 2], np.float32))
+            if step % 1000 == 0:
+                writer.flush()
         writer.heartbeat(len(shares) + 1, "running", total_steps=None)
     return path
 
@@ -155,7 +172,7 @@ def test_the_cost_is_that_of_several_steps_by_the_time_of_these(tmp_path: Path) 
     late = slice(-200, None)
     assert cost.recent == pytest.approx(own[late].sum() / wall[late].sum(), rel=1e-2)
     assert cost.first == pytest.approx(0.9, rel=1e-3)
-    assert cost.probes == (("updates", pytest.approx(cost.recent / 2, rel=1e-3)),)
+    assert cost.probes == (("updates", pytest.approx(own[late].mean() / 2, rel=1e-3)),)
     assert [first for first, *_ in windows] == list(range(16, 415, 50))
     assert max(share for *_, share in windows) < 0.04  # though single steps cost 600 %
     assert "**2.9%** of the time of the last" in said
@@ -167,3 +184,51 @@ def test_the_schedule_in_words() -> None:
     assert "at every step" in schedule_words(1, [])
     made = [Change(3, "modules", 2, ""), Change(40, "modules", 20, "")]
     assert "modules every 20 steps since step 40" in schedule_words(0, made)
+
+
+def test_the_cost_is_told_over_whole_rounds_of_a_thin_schedule(tmp_path: Path) -> None:
+    shares = [1.0 if step % 500 == 0 else 0.01 for step in range(1, 5001)]
+    path = costing(tmp_path, "thin", shares, [0.01] * len(shares))
+    with closing(Writer(path)) as writer:
+        writer.event(10, ScheduleChanged(probe="modules and parameters", every=500))
+    with inspector.open_run(path) as run:
+        cost, windows = view.cost(run), view.cost_windows(run)
+        said = view.cost_words(cost)[0]
+    assert cost.steps in (2000, 2001)
+    assert cost.recent == pytest.approx(0.01 + 0.99 / 500, rel=0.3)
+    assert [last - first + 1 for first, last, _ in windows[:-1]] == [500] * (len(windows) - 1)
+    assert max(share for *_, share in windows) < 0.015  # no stretch is all the dear steps has
+    assert "budget" not in said
+
+
+def test_a_cost_over_the_budget_is_said_to_be(tmp_path: Path) -> None:
+    path = costing(tmp_path, "dear", [0.08] * 300, [0.01] * 300)
+    with inspector.open_run(path) as run:
+        said = view.cost_words(view.cost(run))[0]
+    assert "**8.0%**" in said and "more than the budget of 3%" in said
+    with closing(Writer(path)) as writer:
+        writer.heartbeat(301, "running", total_steps=None, controls={"capture_every": 1})
+    with inspector.open_run(path) as run:
+        assert "budget" not in view.cost_words(view.cost(run))[0]  # as was asked for
+
+
+def test_the_schedule_is_chosen_on_the_page(tmp_path: Path) -> None:
+    configure(Settings(token="t" * 32, runs_dir=tmp_path))
+    page = AppTest.from_file(str(ROOT / "pages" / "health.py"), default_timeout=60)
+    model = nn.Sequential(nn.Linear(4, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, name="live") as watch:
+
+        def step() -> None:
+            model(torch.randn(3, 4)).square().mean().backward()
+            optimizer.step()
+
+        step()
+        shown(page, "live")
+        (choice,) = page.selectbox
+        assert choice.value == 0 and choice.options[0] == "automatically, within 3% of the time"
+        choice.set_value(10).run()
+        end = time.monotonic() + 30
+        while watch.controls.capture_every != 10 and time.monotonic() < end:
+            step()
+        assert watch.controls.capture_every == 10
