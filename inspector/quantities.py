@@ -173,7 +173,13 @@ _ALL = (
         "1 where gradients were first seen before the step, so perhaps already clipped.",
     ),
     Quantity(
-        "grad_scale", "Loss scale", "", "run", "before_step", "GradScaler's factor during the step."
+        "grad_scale",
+        "Loss scale",
+        "",
+        "run",
+        "before_step",
+        "GradScaler's factor during the step.",
+        log=True,
     ),
     Quantity(
         "nonfinite",
@@ -392,6 +398,16 @@ def scope_of(quantity: str) -> Scope:
     """Scope of a quantity; names that the package does not know are the user's run scalars."""
     known = QUANTITIES.get(quantity)
     return known.scope if known else "run"
+
+
+_THINNED = frozenset(
+    ("total_grad_norm", "clipped_grad_norm", "clipped", "total_update_ratio", "nonfinite")
+)
+
+
+def is_thinned(quantity: str) -> bool:
+    """Whether a quantity is measured only where the schedule has a step measured in full."""
+    return scope_of(quantity) != "run" or quantity in _THINNED
 
 
 ABSENT_BITS = 0x7FC0AB5E

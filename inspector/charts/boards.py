@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 
 from inspector.charts.specs import Chart, Line, LineChart, lines, number
@@ -15,6 +16,8 @@ _BY_THE_CLOCK = (
     "By the clock over the last five seconds, slow motion included; of a run that has ended, by "
     "the time of its last steps."
 )
+_UNCLIPPED = "after: the same, nothing clipped"
+_NO_LOSS = "No loss has been recorded; a script gives it with watch.record(loss=loss)."
 _WAITING = "Share of the time of the last hundred steps that was spent waiting for batches."
 
 
@@ -24,7 +27,8 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
     Args:
         keys: what was recorded; accuracy and the loss scale are drawn only if they were, the rates
             of further parameter groups beside the first, and a chart is added for each scalar of
-            the user's own. Those that differ in ``train_``, ``val_`` or ``test_`` only
+            the user's own, except that losses are drawn together where none is called just that.
+            Those that differ in ``train_``, ``val_`` or ``test_`` only
             share a chart, and so do those with the same words before a ``/``.
     """
     keys = list(keys)
@@ -32,6 +36,8 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
     measured = not keys or any(key.quantity in ("accuracy", "val_accuracy") for key in keys)
     loss, accuracy = families.pop(_OF_LOSS, ()), families.pop(_OF_ACCURACY, ())
     groups = families.pop("lr", ())
+    if keys and not any(key.quantity == "loss" for key in keys):
+        loss = (*loss, *_losses(families))
     scaled = any(key.quantity == "grad_scale" for key in keys)
     return (
         lines(
@@ -42,12 +48,13 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
             smooth=0.9,
             wide=True,
             height=280,
+            hint=_NO_LOSS,
         ),
         *([_accuracy(accuracy)] if measured or accuracy else []),
         lines(Line("lr", label="group 0"), *groups) if groups else lines("lr"),
         lines(
             Line("total_grad_norm", label="before clipping"),
-            Line("clipped_grad_norm", label="after"),
+            Line("clipped_grad_norm", label="after", same=_UNCLIPPED),
             title="Gradient norm",
         ),
         lines("total_update_ratio"),
@@ -86,6 +93,18 @@ def _accuracy(more: tuple[Line, ...]) -> LineChart:
         title="Accuracy",
         smooth=0.9,
     )
+
+
+def _losses(families: dict[str, tuple[Line, ...]]) -> list[Line]:
+    """Takes out the losses of a script that has none of that name alone, such as a GAN's two."""
+    found = []
+    for title in [
+        title for title in families if _OF_LOSS in re.split(r"[^a-z0-9]+", title.lower())
+    ]:
+        for line in families.pop(title):
+            label = title if line.label == title else f"{title}, {line.label}"
+            found.append(dataclasses.replace(line, label=label))
+    return found
 
 
 def _own_scalars(keys: Iterable[SeriesKey]) -> tuple[str, ...]:
@@ -131,7 +150,7 @@ def parameter(name: str) -> tuple[Chart, ...]:
     return (
         lines(
             Line("grad_norm", name, "before clipping"),
-            Line("grad_norm_clipped", name, "after clipping"),
+            Line("grad_norm_clipped", name, "after", same=_UNCLIPPED),
             title=f"Gradient norm of {name}",
         ),
         lines(Line("weight_norm", name)),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from inspector.errors import ConfigError
-from inspector.quantities import QUANTITIES, SeriesKey, scope_of
+from inspector.quantities import QUANTITIES, SeriesKey, is_thinned, scope_of
 
 Reading = Literal["newest", "mean", "share", "clock"]
 
@@ -20,13 +20,16 @@ Reading = Literal["newest", "mean", "share", "clock"]
 class Line:
     """One line of a line chart: a series and its label in the legend.
 
-    ``sparse`` marks what is measured once an epoch: it is drawn as it is, never smoothed.
+    ``sparse`` marks what is measured once an epoch: it is drawn as it is, never smoothed. ``same``
+    stands in the legend in place of a line that is equal to the first, which it would hide; where
+    it differs somewhere, the line is dashed.
     """
 
     quantity: str
     subject: str = ""
     label: str = ""
     sparse: bool = False
+    same: str = ""
 
     @property
     def key(self) -> SeriesKey:
@@ -44,6 +47,8 @@ class LineChart:
             in [0, 1); 0 draws the raw line only.
         wide: takes two columns of the board.
         about: hover text of the title.
+        thinned: the schedule decides at which steps this is measured; the chart says so.
+        hint: what is said instead of an empty chart once there are steps.
     """
 
     kind: ClassVar[str] = "line"
@@ -56,6 +61,8 @@ class LineChart:
     wide: bool = False
     height: int = 220
     about: str = ""
+    thinned: bool = False
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +86,7 @@ class MatrixChart:
     wide: bool = True
     height: int = 0
     about: str = ""
+    thinned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +108,7 @@ class Number:
     reading: Reading = "newest"
     beside: str = ""
     about: str = ""
+    thinned: bool = False
 
 
 Chart = LineChart | MatrixChart | Number
@@ -115,6 +124,7 @@ def lines(
     smooth: float = 0.0,
     wide: bool = False,
     height: int = 220,
+    hint: str = "",
 ) -> LineChart:
     """A line chart of quantities of the run, or of :class:`Line` objects."""
     drawn = tuple(item if isinstance(item, Line) else Line(item) for item in quantities)
@@ -140,6 +150,8 @@ def lines(
         wide=wide,
         height=height,
         about=" ".join(item.about for item in known if item),
+        thinned=all(is_thinned(line.quantity) for line in drawn),
+        hint=hint,
     )
 
 
@@ -164,6 +176,7 @@ def matrix(
         log=bool(known and known.log),
         wide=wide,
         about=known.about if known else "",
+        thinned=is_thinned(quantity),
     )
 
 
@@ -186,6 +199,7 @@ def number(
         reading=reading,
         beside=beside,
         about=about or (known.about if known else ""),
+        thinned=is_thinned(quantity),
     )
 
 

@@ -95,10 +95,18 @@ def answered(config: dict[str, Any], found: list[Finding], steps: int) -> None:
 
 
 def verdicts(events: list[StoredEvent]) -> None:
-    """What came of the newest remedies, fifty steps later."""
+    """What came of the newest remedies, fifty steps later; and a refusal of one."""
+    _refusal(events, "remedy", "rewind")
     for step, verdict in view.verdicts(events)[:3]:
         mark = _MARK.get(verdict.verdict, _MARK["unknown"])
         st.markdown(f"{mark} **Step {step}** · {escape(verdict.text)}")
+
+
+def _refusal(events: list[StoredEvent], *commands: str) -> None:
+    refused = view.refused(events, *commands)
+    if refused is not None:
+        step, reason = refused
+        st.warning(f"Not done at step {step:,}: {escape(reason)}", icon=":material/block:")
 
 
 def nan_card(name: str) -> None:
@@ -179,6 +187,7 @@ def lr_finder_panel(name: str, *, live: bool) -> None:
 def _lr_curve(name: str) -> None:
     with opened(name) as run:
         found, live = run.document("lr_finder"), is_live(run)
+        _refusal(run.events(), "lr_finder")
     if found is None:
         return
     suggestion = found.get("suggestion")

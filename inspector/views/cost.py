@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.errors import StoreError
-from inspector.events import ScheduleChanged, StoredEvent
+from inspector.events import CommandApplied, ScheduleChanged, StoredEvent
 from inspector.quantities import QUANTITIES
 from inspector.store.layout import F32, I64
 from inspector.store.reader import Run
@@ -20,6 +20,9 @@ BUDGET = 0.03
 EXAMINED = 16
 """Steps at the start of a run in which its program is examined for the diagnosis: they cost more
 than those that follow (as ``FIRST_STEPS`` of the probe)."""
+
+EVERYTHING = "modules and parameters"
+"""What the schedule spaces, in the words of its events."""
 
 _NAMED_AT = 5e-6  # seconds: less is written as 0.00 ms
 _RECENT = 200  # steps at least, of which the cost is told
@@ -156,8 +159,9 @@ def cost_words(cost: Cost) -> list[str]:
     took = f"Watching took **{cost.recent:.1%}** of the time of the last {cost.steps:,} steps."
     if cost.budget is not None and cost.recent >= cost.budget + _OVER:
         took += (
-            f" That is more than the budget of {cost.budget:.0%}: time for which another program "
-            "held the processor counts as well."
+            f" That is more than the budget of {cost.budget:.0%}: each step costs a little even "
+            "where nothing is measured, and time for which another program held the processor "
+            "counts as well."
         )
     said = [took]
     parts = ", ".join(
@@ -186,12 +190,17 @@ def probe_title(quantity: str) -> str:
 
 
 def changes(events: Iterable[StoredEvent]) -> list[Change]:
-    """Every change of the schedule, oldest first."""
-    return [
-        Change(stored.step, stored.event.probe, stored.event.every, stored.event.reason)
-        for stored in events
-        if isinstance(stored.event, ScheduleChanged)
-    ]
+    """Every change of the schedule, by itself or on command, oldest first."""
+    found = []
+    for stored in events:
+        event = stored.event
+        if isinstance(event, ScheduleChanged):
+            found.append(Change(stored.step, event.probe, event.every, event.reason))
+        elif isinstance(event, CommandApplied) and event.name == "capture_every":
+            every = event.effective
+            if isinstance(every, int) and every > 0:
+                found.append(Change(stored.step, EVERYTHING, every, "as was asked for"))
+    return found
 
 
 def schedule_words(every: int, made: Sequence[Change]) -> str:
@@ -227,8 +236,12 @@ def capture_every(run: Run) -> int:
 
 def spacing(run: Run) -> int:
     """Every how many steps modules and parameters are measured now."""
-    made = changes(run.events())
-    return capture_every(run) or (made[-1].every if made else 1)
+    return capture_every(run) or spacing_after(changes(run.events()))
+
+
+def spacing_after(made: Sequence[Change]) -> int:
+    """The spacing that the newest change left."""
+    return made[-1].every if made else 1
 
 
 def _every(steps: int) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.events import (
+    CommandApplied,
+    CommandRefused,
     FaultHealed,
     FaultInjected,
     FaultRevealed,
@@ -95,6 +97,17 @@ def verdicts(events: Iterable[StoredEvent]) -> list[tuple[int, RemedyVerdict]]:
     """Step and verdict of every remedy, newest first."""
     found = [(s.step, s.event) for s in events if isinstance(s.event, RemedyVerdict)]
     return found[::-1]
+
+
+def refused(events: Iterable[StoredEvent], *commands: str) -> tuple[int, str] | None:
+    """Step and reason, where the newest answer to one of these commands was a refusal."""
+    newest: tuple[int, str] | None = None
+    for stored in events:
+        event = stored.event
+        if isinstance(event, (CommandApplied, CommandRefused)) and event.name in commands:
+            reason = event.reason if isinstance(event, CommandRefused) else ""
+            newest = (stored.step, reason) if reason else None
+    return newest
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from inspector.commands import Controls
 from inspector.events import Level, NonFinite, RunFailed, StoredEvent
 from inspector.store.reader import Run
 from inspector.views.controls import in_force
+from inspector.views.cost import capture_every, changes, spacing_after
 from inspector.views.events import TITLES
 from inspector.views.numbers import short
 from inspector.views.silence import Beginning, silence
@@ -46,8 +47,9 @@ class RunState:
         step: last completed step, or -1.
         controls: label and value of every control that differs from its default.
         nonfinite: step and sentence of the first non-finite value, or None.
-        problem: why the run failed or cannot be read, else empty.
+        problem: why the run failed, ended without a word or cannot be read, else empty.
         waiting: why no step has come for a while, with the seconds; else empty.
+        measured: modules and parameters are measured every so many steps.
     """
 
     status: str
@@ -57,6 +59,7 @@ class RunState:
     nonfinite: tuple[int, str] | None = None
     problem: str = ""
     waiting: str = ""
+    measured: int = 1
 
 
 class StateKeeper:
@@ -65,6 +68,7 @@ class StateKeeper:
     def __init__(self) -> None:
         self.markers: tuple[Marker, ...] = ()
         self._commands: list[StoredEvent] = []
+        self._spacing = 1
         self._nonfinite: tuple[int, str] | None = None
         self._problem = ""
         self._beginning = Beginning()
@@ -79,6 +83,8 @@ class StateKeeper:
             self._seq = stored.seq
             event = stored.event
             self._beginning.take([stored])
+            if made := changes([stored]):
+                self._spacing = spacing_after(made)
             if event.kind == "command_applied":
                 self._commands.append(stored)
             elif isinstance(event, NonFinite) and self._nonfinite is None:
@@ -112,9 +118,19 @@ class StateKeeper:
             total_steps=beat.total_steps if beat else None,
             controls=_differences(in_force(run.config, self._commands)),
             nonfinite=self._nonfinite,
-            problem=self._problem,
+            problem=self._problem or (_lost(run) if status == "crashed" else ""),
             waiting=waiting,
+            measured=capture_every(run) or self._spacing,
         )
+
+
+def _lost(run: Run) -> str:
+    """What is known of a run whose process is gone and has not said why."""
+    whose = "The training process" if run.meta.get("kind") == "built_in" else "The script"
+    return (
+        f"{whose} is gone without having ended the run: it was killed, ran out of memory, or the "
+        "machine went down. What was recorded until then is here."
+    )
 
 
 def _differences(controls: Controls) -> tuple[tuple[str, str], ...]:

@@ -93,3 +93,23 @@ def test_a_metric_of_one_part_alone_says_of_which() -> None:
     assert "f1, validation" in titles
     assert "mae" in titles
     assert "reward" in titles
+
+
+def test_charts_of_what_the_schedule_thins_are_marked() -> None:
+    by_title = {chart.title: chart for chart in boards.overview([SeriesKey("loss")])}
+    marked = {title for title, chart in by_title.items() if chart.thinned}
+    assert marked == {"Gradient norm", "Update ratio", "Steps clipped"}
+    assert matrix("activation_mean").thinned
+    assert not lines("my_metric").thinned
+
+
+def test_losses_share_a_chart_where_none_is_called_just_that() -> None:
+    keys = [SeriesKey(name) for name in ("d_loss", "g_loss", "val_kl_loss", "train_kl_loss", "f1")]
+
+    def labels(*more: SeriesKey) -> list[str]:
+        loss = next(chart for chart in boards.overview([*keys, *more]) if chart.title == "Loss")
+        return [line.label for line in loss.lines]  # type: ignore[union-attr]
+
+    own = ["d_loss", "g_loss", "kl_loss, training", "kl_loss, validation"]
+    assert labels() == ["training", "validation", *own]
+    assert labels(SeriesKey("loss")) == ["training", "validation"]

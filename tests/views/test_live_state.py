@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from inspector.events import (
     NonFinite,
     RunFailed,
     RunFinished,
+    ScheduleChanged,
     StoredEvent,
 )
 from inspector.store.layout import create_run
@@ -79,3 +82,27 @@ def test_events_that_come_twice_are_marked_once() -> None:
     keeper.take(events)
     assert [marker.kind for marker in keeper.markers] == ["command_applied", "checkpoint_saved"]
     assert keeper.markers[0].text == "Command at step 10: lr = 0.1"
+
+
+def test_how_often_is_measured_follows_the_schedule_and_what_was_asked_for(tmp_path: Path) -> None:
+    thinned = ScheduleChanged(probe="modules and parameters", every=200)
+    keeper, run = state_after(tmp_path, thinned)
+    with run:
+        assert keeper.state(run).measured == 200
+        later = applied("capture_every", 10), applied("capture_every", 0)
+        keeper.take(stored(thinned, *later))
+        assert keeper.state(run).measured == 10  # where the automatic schedule goes on from
+
+
+def test_a_script_that_is_gone_without_a_word_is_explained(tmp_path: Path) -> None:
+    path = create_run(tmp_path, "lost", {"kind": "watched"})
+    killed = (
+        "import os, pathlib, sys; from inspector.store.writer import Writer; "
+        "writer = Writer(pathlib.Path(sys.argv[1])); writer.heartbeat(41, 'running'); "
+        "writer.flush(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(path)], check=False, timeout=60)
+    with Run(path) as run:
+        state = StateKeeper().state(run)
+    assert state.status == "crashed"
+    assert state.problem.startswith("The script is gone without having ended the run")

@@ -11,7 +11,7 @@ const THEME_CHECK_MS = 400
 const NEAR_PX = 6
 const SHOWN = 100 // points that a card takes the mean of
 const NAMELESS = new Set(["0/1", "share"]) // units that nobody says
-const LIVE = new Set(["running", "paused"])
+export const LIVE = new Set(["running", "paused"])
 const remembered = new Map() // viewer's toggles, kept over pages
 
 let count = 0
@@ -248,6 +248,8 @@ export class Board {
     const title = make("h3", "", spec.title)
     title.title = spec.about ?? ""
     if (spec.unit && !NAMELESS.has(spec.unit)) title.append(make("small", "", spec.unit === "B" ? "bytes" : spec.unit))
+    card.rhythm = make("small", "rhythm")
+    if (spec.thinned) title.append(card.rhythm)
     const legend = make("div", "legend")
     const tools = make("div", "tools")
     head.append(title, legend, tools)
@@ -278,12 +280,14 @@ export class Board {
   }
 
   #numberParts(spec, element) {
-    const value = make("div", "value", "–")
+    const row = make("div", "reading")
+    const [value, since] = [make("span", "value", "–"), make("span", "label")]
     const title = make("div", "label", spec.title)
     element.title = spec.about ?? ""
     element.hidden = true
-    element.append(title, value)
-    return { value }
+    row.append(value, since)
+    element.append(title, row)
+    return { value, since }
   }
 
   #paintCard(card) {
@@ -296,8 +300,15 @@ export class Board {
       return
     }
     chart.paint()
+    this.#paintRhythm(card)
     if (card.spec.kind === "line") this.#paintLegend(card)
     else this.#paintBar(card)
+  }
+
+  #paintRhythm({ rhythm }) {
+    const every = this.state?.measured ?? 1
+    rhythm.textContent = every > 1 ? `measured every ${number(every)} steps` : ""
+    rhythm.title = every > 1 ? "So that watching costs little; the page Hook health says more." : ""
   }
 
   #paintLegend(card) {
@@ -309,6 +320,7 @@ export class Board {
         entry.append(make("i", "swatch"))
         if (lines.length > 1) entry.append(make("span", "", line.label))
         entry.append(card.values[place])
+        if (line.same) entry.append(make("span", "same", line.same))
         return entry
       }))
     }
@@ -317,6 +329,7 @@ export class Board {
       value.textContent = newest === undefined ? "–" : quantity(newest, unit)
       value.className = Number.isNaN(newest) ? "bad" : ""
       value.parentElement.hidden = newest === undefined // a run without validation, say
+      value.parentElement.classList.toggle("twin", card.chart.twin(place))
       value.parentElement.firstChild.style.background = card.chart.colour(place)
     })
   }
@@ -353,6 +366,11 @@ export class Board {
     }
     const value = read[reading]()
     card.value.textContent = reading === "share" ? percent(value) : quantity(value, unit, 3)
+    card.since.textContent = card.spec.thinned ? this.#since(points) : ""
+  }
+
+  #since({ size, steps }) {
+    return size > SHOWN ? `since step ${number(steps[size - SHOWN])}` : "since the start"
   }
 
   #secondsPerStep() {
@@ -364,6 +382,7 @@ export class Board {
   #emptySentence(spec) {
     const what = spec.title.charAt(0).toLowerCase() + spec.title.slice(1)
     if (!this.state) return ""
+    if (spec.hint && this.state.step >= 0) return spec.hint
     if (LIVE.has(this.state.status)) return `Waiting for the first value of ${what}.`
     if (this.state.status === "empty") return "This run has recorded nothing yet: it shows as soon as its first step is done."
     return `This run recorded no ${what}.`

@@ -9,6 +9,7 @@ const COLUMNS = 2 // of uPlot for every line: value, smoothed
 const STEP_INCREMENTS = [1, 2, 5, 10, 20, 25, 50].concat(
   Array.from({ length: 8 }, (_, power) => [1, 2, 2.5, 5].map((m) => m * 10 ** (power + 2))).flat(),
 )
+const TWIN_DASH = [7, 5] // what lies under it is seen through it
 const QUIET = "checkpoint_saved" // came by itself: a tick at the foot, no line through the curves
 const MARKER_COLOURS = { critical: "danger", warning: "warning", note: "primary" }
 
@@ -70,6 +71,7 @@ export class LineChart {
   at(index) {
     const step = this.plot.data[0][index]
     return this.spec.lines.map((line, place) => {
+      if (this.twin(place)) return null
       const points = this.points[place]
       const at = find(points, step, line.sparse || line.loose)
       if (at < 0 || (line.loose && step > points.last)) return null
@@ -82,6 +84,18 @@ export class LineChart {
         bad: points.planes[BAD][at],
       }
     })
+  }
+
+  /** Whether a line would only hide the first: the same numbers wherever both were measured. */
+  twin(place) {
+    const [first, points] = [this.points[0], this.points[place]]
+    if (!this.spec.lines[place].same || !first.size) return false
+    for (let i = 0; i < points.size; i++) {
+      const at = find(first, points.steps[i])
+      if (at < 0) continue
+      if (!near(points.planes[VALUE][i], first.planes[VALUE][at]) || points.planes[BAD][i] !== first.planes[BAD][at]) return false
+    }
+    return true
   }
 
   newest(place) {
@@ -114,13 +128,14 @@ export class LineChart {
 
   #columns(points, place) {
     const { size } = points
+    const steps = Array.from(points.steps.subarray(0, size))
+    if (!size) return [steps, [], []]
+    if (this.twin(place)) return [steps, new Array(size).fill(null), new Array(size).fill(null)]
     const values = new Array(size)
     for (let i = 0; i < size; i++) {
       const value = points.planes[VALUE][i]
       values[i] = Number.isFinite(value) && (!this.log || value > 0) ? value : null
     }
-    const steps = Array.from(points.steps.subarray(0, size))
-    if (!size) return [steps, [], []]
     const smoothed = this.smooth && this.#canSmooth(place) ? average(values, this.spec.smooth) : new Array(size).fill(null)
     return [steps, values, smoothed]
   }
@@ -141,7 +156,7 @@ export class LineChart {
         {
           label: line.label, width: 1.6, spanGaps: false,
           stroke: () => alpha(this.#colour(place), faded() ? 0.35 : 1),
-          dash: line.dash,
+          dash: line.dash ?? (line.same ? TWIN_DASH : undefined),
           points: { show: (u, i) => this.#sparse(u, i), size: 5 },
         },
         { label: "smooth", width: 2.2, stroke: () => this.#colour(place), dash: line.dash, points: { show: false } },
@@ -205,6 +220,7 @@ export class LineChart {
   #drawBands(u) {
     const { left, top, width, height } = u.bbox
     this.points.forEach(({ planes, size, steps }, place) => {
+      if (this.twin(place)) return
       const bars = new Map()
       for (let i = 0; i < size; i++) {
         const [low, high] = [planes[LOW][i], planes[HIGH][i]]
@@ -343,6 +359,10 @@ function average(values, weight) {
     mass = weight * mass + (1 - weight)
     return sum / mass
   })
+}
+
+function near(a, b) {
+  return a === b || Math.abs(a - b) <= 1e-5 * Math.abs(b) || (Number.isNaN(a) && Number.isNaN(b))
 }
 
 function sameSteps(a, b) {

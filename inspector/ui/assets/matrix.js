@@ -283,9 +283,11 @@ export class MatrixChart {
     const bad = this.points.planes[this.rows + row][column]
     const from = Math.max(0, Math.floor(this.#edges().of(column - 1)) + 1)
     const to = this.points.steps[column]
+    // A column reaches back to the one before, though only its last step was measured.
+    const alone = to - from < (this.board.state?.measured ?? 1)
     const lines = [
       { text: name, strong: true },
-      { text: from < to ? `steps ${from}–${to}` : `step ${to}` },
+      { text: from < to && !alone ? `steps ${from}–${to}` : `step ${to}` },
     ]
     if (Number.isFinite(value)) lines.push({ text: quantity(value, this.spec.unit), note: this.spec.unit === "L2" ? "L2 norm" : "" })
     else if (!bad) lines.push({ text: "not measured" })

@@ -1,7 +1,7 @@
 // The status strip: how the run is doing, in one slim row above every page.
 
 import { connection, Points } from "./connection.js"
-import { make } from "./board.js"
+import { LIVE, make } from "./board.js"
 import { count, duration, number } from "./format.js"
 import { recentMean, samplesPerStep, secondsPerStep } from "./pace.js"
 import { readTheme } from "./theme.js"
@@ -86,7 +86,8 @@ export class Strip {
     const { status, step, total_steps: total, controls, nonfinite, problem, waiting } = this.state
     this.badge.textContent = WORDS[status] ?? status
     this.badge.dataset.status = status
-    const done = Math.max(step, this.#lastStep()) + 1
+    // What is recorded after the last step stands in the row of one that never came.
+    const done = Math.max(step, LIVE.has(status) ? this.#lastStep() : -1) + 1
     this.steps.hidden = !done
     this.steps.textContent = total ? `step ${count(done)} / ${count(total)}` : `step ${count(done)}`
     this.track.hidden = !total

@@ -36,9 +36,10 @@ def midrun(panel: Panel) -> None:
 
 def _schedule(panel: Panel) -> None:
     now = panel.controls.schedule or {"name": "constant"}
-    st.caption(f"In force: {WORDS.get(now['name'], now['name'])}.")
     if panel.watched:
         st.caption(OWN_LOOP)
+    else:
+        st.caption(f"In force: {WORDS.get(now['name'], now['name'])}.")
     disabled = panel.disabled or panel.watched
     name = st.selectbox(
         "Go on with",

@@ -1,0 +1,74 @@
+"""A script's run in the browser: what is thinned, equal, named otherwise or late says so."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inspector.events import RunFinished, RunStarted, ScheduleChanged
+from inspector.quantities import SeriesKey
+from inspector.store.layout import create_run
+from inspector.store.writer import Writer
+from tests.app.server import App
+from tests.app.tab import Tab
+
+pytestmark = pytest.mark.browser
+
+STEPS = 400
+SPARSE = ("total_grad_norm", "clipped_grad_norm", "total_update_ratio")
+
+
+def scripted(folder: Path, name: str, *, clipped: bool, losses: tuple[str, ...]) -> None:
+    """A finished run that is measured every 100 steps and validates after its last step."""
+    path = create_run(folder, name, {"kind": "watched", "script": "train.py"})
+    with closing(Writer(path)) as writer:
+        writer.event(0, RunStarted())
+        writer.event(0, ScheduleChanged(probe="modules and parameters", every=100))
+        keys = tuple(map(SeriesKey, (*losses, "lr", "step_time")))
+        for step in range(STEPS):
+            row = [1 / (step + 1)] * len(losses) + [0.1, 0.001]
+            writer.append("scalar", step, keys, np.array(row, np.float32))
+        for step in range(0, STEPS, 100):
+            row = [2.0, 1.0 if clipped and step else 2.0, 0.001]
+            writer.append("full", step, tuple(map(SeriesKey, SPARSE)), np.array(row, np.float32))
+        late = (SeriesKey("val_accuracy"),)
+        writer.append("late", STEPS, late, np.array([0.5], np.float32))
+        writer.event(STEPS, RunFinished())
+        writer.heartbeat(STEPS, "finished")
+
+
+def card(tab: Tab, title: str) -> Any:
+    return tab.page.locator(".card.line", has=tab.page.locator("h3", has_text=title))
+
+
+def test_a_thinned_chart_says_so_and_a_line_that_hides_nothing_is_left_out(
+    tab: Tab, app: App
+) -> None:
+    scripted(app.runs_dir, "calm", clipped=False, losses=("loss",))
+    tab.visit("live?run=calm")
+    tab.status("Finished")
+    norm = card(tab, "Gradient norm")
+    tab.until(norm.get_by_text("measured every 100 steps"))
+    tab.until(norm.get_by_text("after: the same, nothing clipped"))
+    assert card(tab, "Loss").get_by_text("measured every").count() == 0
+    assert tab.step() == STEPS  # what was recorded after the last step made none
+
+
+def test_what_was_clipped_is_drawn_beside_what_came(tab: Tab, app: App) -> None:
+    scripted(app.runs_dir, "cut", clipped=True, losses=("d_loss", "g_loss"))
+    tab.visit("live?run=cut")
+    tab.status("Finished")
+    entry = card(tab, "Gradient norm").locator(".entry", has_text="after")
+    tab.until(lambda: "".join(entry.inner_text().split()) == "after1", "the norm after clipping")
+    loss = card(tab, "Loss").locator(".legend")
+    tab.until(lambda: "d_loss" in loss.inner_text() and "g_loss" in loss.inner_text(), "losses")
+
+
+def test_a_script_without_a_loss_is_told_how_to_give_one(tab: Tab, app: App) -> None:
+    scripted(app.runs_dir, "mute", clipped=False, losses=("reward",))
+    tab.visit("live?run=mute")
+    tab.until(tab.page.get_by_text("a script gives it with watch.record(loss=loss)"))
