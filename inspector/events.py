@@ -488,8 +488,8 @@ class ScheduleChanged(Event):
     @property
     def text(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
-        steps = "every step" if self.every == 1 else f"every {self.every} steps"
-        return f"Measured at {steps}: {self.probe}{why}."
+        steps = "at every step" if self.every == 1 else f"every {self.every:,} steps"
+        return f"Measured {steps}: {self.probe}{why}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

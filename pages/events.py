@@ -31,11 +31,11 @@ def table() -> None:
         hide_index=True,
         height=table_height(len(rows), most=17),
         column_config={
-            "step": st.column_config.NumberColumn("Step", width="small", format="localized"),
-            "time": st.column_config.TextColumn("Time", width="small"),
-            "level": st.column_config.TextColumn("Level", width="small"),
-            "kind": st.column_config.TextColumn("What", width="small"),
-            "text": st.column_config.TextColumn("In words", width="large"),
+            "step": st.column_config.NumberColumn("Step", width=70, format="localized"),
+            "time": st.column_config.TextColumn("Time", width=72),
+            "level": st.column_config.TextColumn("Level", width=68),
+            "kind": st.column_config.TextColumn("What", width=100),
+            "text": st.column_config.TextColumn("In words", width=590),
         },
     )
 

@@ -15,7 +15,11 @@ with current_run() as run:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.subheader("Modules", width="content")
         badge(run)
-        st.page_link(st.session_state["pages"]["health"], label="What is seen, and what it costs")
+        st.page_link(
+            st.session_state["pages"]["health"],
+            label="What is seen, and what it costs",
+            icon=":material/arrow_forward:",
+        )
 
 if not table:
     st.info(missing)
@@ -43,13 +47,12 @@ shown = [
     | {"bytes": view.bytes_text(row.bytes), "output_bytes": view.bytes_text(row.output_bytes)}
     for row in rows
 ]
+noted = {"note": "Note"} if any(row.note for row in rows) else {}
 heads = {
-    "path": "Module", "type": "Type", "inputs": "Input shape", "outputs": "Output shape",
+    "path": "Module", "type": "Type", **noted, "inputs": "Input shape", "outputs": "Output shape",
     "dtype": "dtype", "parameters": "Parameters", "state": "State", "bytes": "Parameter memory",
     "output_bytes": "Output memory",
 }  # fmt: skip
-if any(row.note for row in rows):
-    heads["note"] = "Note"
 st.dataframe(
     shown,
     hide_index=True,
@@ -58,6 +61,7 @@ st.dataframe(
     column_config=heads
     | {
         "path": st.column_config.TextColumn("Module", pinned=True),
+        "note": st.column_config.TextColumn("Note", width=230),
         "parameters": st.column_config.NumberColumn("Parameters", format="localized"),
     },
 )

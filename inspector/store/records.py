@@ -150,6 +150,7 @@ class RunSummary:
         status: a :data:`Status`, or ``unreadable`` with the ``reason`` as a sentence.
         created, wall: begin and newest sign of life, seconds since 1970.
         step: newest step with a sign of life, 0-based; None when there was none.
+        script: file name of the script that was watched, else empty.
     """
 
     name: str
@@ -162,3 +163,4 @@ class RunSummary:
     total_steps: int | None = None
     config: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+    script: str = ""

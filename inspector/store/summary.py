@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def summarize(path: Path) -> RunSummary:
         created = _timestamp(content.get("created"), created)
         config = content.get("config")
         config = config if isinstance(config, dict) else {}
-        return _read(path, created, str(content.get("kind", "")), config)
+        summary = _read(path, created, str(content.get("kind", "")), config)
+        return replace(summary, script=str(content.get("script") or ""))
     except (StoreError, OSError) as error:
         return RunSummary(path.name, str(path), "unreadable", created=created, reason=str(error))
 

@@ -68,7 +68,12 @@ def _table(text: str, statuses: list[str]) -> None:
     names = [summary.name for summary in shown]
     before: list[str] = st.session_state.get(_CHOSEN, [])
     listed = rows(shown)
-    noted = any(row["note"] for row in listed)
+
+    def known(column: str) -> bool:
+        """Runs of scripts alone have neither data nor optimizer to show."""
+        return any(row[column] not in ("", None) for row in listed)
+
+    noted = known("note")
     longest = max(map(len, names), default=0)
     # The selection counts rows, so another set of rows is another table.
     version = sha256("/".join(names).encode()).hexdigest()[:12]
@@ -89,9 +94,11 @@ def _table(text: str, statuses: list[str]) -> None:
             ),
             "status": st.column_config.TextColumn("Status"),
             "model": st.column_config.TextColumn("Model"),
-            "data": st.column_config.TextColumn("Data"),
-            "optimizer": st.column_config.TextColumn("Optimizer"),
-            "lr": st.column_config.NumberColumn("Learning rate", format="%.4g"),
+            "data": st.column_config.TextColumn("Data") if known("data") else None,
+            "optimizer": st.column_config.TextColumn("Optimizer") if known("optimizer") else None,
+            "lr": st.column_config.NumberColumn("Learning rate", format="%.4g")
+            if known("lr")
+            else None,
             "steps": st.column_config.NumberColumn("Steps", format="localized"),
             "created": st.column_config.DatetimeColumn("Started", format="YYYY-MM-DD HH:mm:ss"),
             "note": st.column_config.TextColumn("Note", width="large") if noted else None,

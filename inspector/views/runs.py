@@ -21,7 +21,7 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
             "name": summary.name,
             "status": summary.status,
             "model": _short(summary.config.get("model"))
-            or _ORIGIN.get(summary.kind, "your script"),
+            or _ORIGIN.get(summary.kind, summary.script or "your script"),
             "data": _short(summary.config.get("data")),
             "optimizer": summary.config.get("optimizer", ""),
             "lr": _rate(summary.config),
@@ -50,7 +50,7 @@ def matching(
 ) -> list[RunSummary]:
     """Runs of these statuses (any, if none is given) that have every word of the text.
 
-    Words are looked for in name, status, model, data and optimizer, whatever their case.
+    Words are looked for in name, status, script, model, data and optimizer, whatever their case.
     """
     words = text.casefold().split()
     return [
@@ -63,4 +63,5 @@ def matching(
 
 def _text(summary: RunSummary) -> str:
     named = (summary.config.get(key, "") for key in ("model", "data", "optimizer"))
-    return " ".join((summary.name, summary.status, *map(str, named))).casefold()
+    words = (summary.name, summary.status, summary.script, *map(str, named))
+    return " ".join(words).casefold()

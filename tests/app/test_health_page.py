@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -232,3 +234,21 @@ def test_the_schedule_is_chosen_on_the_page(tmp_path: Path) -> None:
         while watch.controls.capture_every != 10 and time.monotonic() < end:
             step()
         assert watch.controls.capture_every == 10
+
+
+def test_the_reason_stands_beside_the_module_and_runs_are_listed_by_their_script(
+    runs_dir: Path,
+) -> None:
+    configure(Settings(token="t" * 32, runs_dir=runs_dir))
+    app = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
+    app.query_params["run"] = "odd"
+    app.run()
+    app.switch_page("../../pages/modules.py").run()
+    columns = list(app.dataframe[0].proto.column_order)
+    assert columns[:3] == ["path", "type", "note"]
+    notes = app.dataframe[0].value.set_index("path")["note"]
+    assert notes["unused"] == "never called"
+    app.switch_page("../../pages/runs.py").run()
+    assert set(app.dataframe[0].value["model"]) == {Path(sys.argv[0]).name}
+    hidden = json.loads(app.dataframe[0].proto.columns)
+    assert all(hidden[column]["hidden"] for column in ("data", "optimizer", "lr"))

@@ -147,7 +147,7 @@ def test_event_rows_are_newest_first_and_can_be_narrowed() -> None:
     routine = stored(ScheduleChanged(probe="modules", every=2))
     assert events.rows(routine) == []
     assert [row.text for row in events.rows(routine, kinds=["Measuring"])] == [
-        "Measured at every 2 steps: modules."
+        "Measured every 2 steps: modules."
     ]
     assert events.titles([*routine, *recorded])[-1] == "Measuring"
     found = events.failure(recorded)

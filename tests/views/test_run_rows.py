@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inspector.store.reader import RunSummary
-from inspector.views.runs import rows
+from inspector.views.runs import matching, rows
 
 
 def row(config: dict[str, Any], kind: str = "built-in") -> dict[str, Any]:
@@ -21,3 +21,9 @@ def test_names_that_come_along_stay_as_the_settings_take_them() -> None:
     assert row({"model": "mlp", "data": "digits"})["model"] == "mlp"
     assert row({}, "watched")["model"] == "your script"
     assert row({}, "imported")["model"] == "imported log"
+
+
+def test_a_script_is_listed_and_found_by_its_file() -> None:
+    summary = RunSummary("one", "runs/one", "finished", "watched", script="gan.py")
+    assert rows([summary])[0]["model"] == "gan.py"
+    assert matching([summary], "GAN.py") == [summary]

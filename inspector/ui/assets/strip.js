@@ -123,7 +123,9 @@ export class Strip {
     }
     this.#renew("facts", facts, ([name, value]) => {
       const fact = make("span", "fact")
-      fact.append(make("b", "", value), make("span", "", ` ${name}`))
+      const parts = [make("b", "", value), make("span", "", ` ${name}`)]
+      if (name === "epoch") parts.splice(0, 2, make("span", "", "epoch "), make("b", "", value))
+      fact.append(...parts)
       fact.dataset.name = name
       return fact
     })
