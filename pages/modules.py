@@ -61,7 +61,7 @@ st.dataframe(
     column_config=heads
     | {
         "path": st.column_config.TextColumn("Module", pinned=True),
-        "note": st.column_config.TextColumn("Note", width=230),
+        "note": st.column_config.TextColumn("Note", width=170),
         "parameters": st.column_config.NumberColumn("Parameters", format="localized"),
     },
 )

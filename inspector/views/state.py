@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.commands import Controls
-from inspector.events import Level, NonFinite, RunFailed, StoredEvent
+from inspector.events import Level, NonFinite, RunFailed, StepSkipped, StoredEvent
 from inspector.store.reader import Run
 from inspector.views.controls import in_force
 from inspector.views.cost import capture_every, changes, spacing_after
@@ -25,6 +25,8 @@ MARKED = frozenset(
     }
 )  # fmt: skip
 MOST_MARKERS = 500
+SKIPPED = 10
+"""Steps skipped one after the other before it is said: a GradScaler begins with some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class StateKeeper:
         self.markers: tuple[Marker, ...] = ()
         self._commands: list[StoredEvent] = []
         self._spacing = 1
+        self._skipped = (-1, 0, "")  # at which step, how often, why
         self._nonfinite: tuple[int, str] | None = None
         self._problem = ""
         self._beginning = Beginning()
@@ -91,6 +94,9 @@ class StateKeeper:
                 self._nonfinite = (stored.step, event.text)
             elif isinstance(event, RunFailed):
                 self._problem = event.text
+            elif isinstance(event, StepSkipped):
+                step, count, _ = self._skipped
+                self._skipped = stored.step, 1 + count * (stored.step == step), event.reason
             if event.kind in MARKED:
                 title = TITLES.get(event.kind, event.kind)
                 text = f"{title} at step {stored.step}: {event.text}"
@@ -112,16 +118,30 @@ class StateKeeper:
             if status == "running"
             else ""
         )
+        if status == "running" and beat is not None:
+            waiting = self._held_up(beat.step) or waiting
         return RunState(
             status=status,
             step=beat.step - 1 if beat else -1,
             total_steps=beat.total_steps if beat else None,
-            controls=_differences(in_force(run.config, self._commands)),
+            controls=(*_stopping(run), *_differences(in_force(run.config, self._commands))),
             nonfinite=self._nonfinite,
             problem=self._problem or (_lost(run) if status == "crashed" else ""),
             waiting=waiting,
             measured=capture_every(run) or self._spacing,
         )
+
+    def _held_up(self, running: int) -> str:
+        """Why step after step is begun and none is made; empty while steps are made."""
+        step, count, reason = self._skipped
+        return f"No step in {count:,} tries: {reason}." * (step >= running and count >= SKIPPED)
+
+
+def _stopping(run: Run) -> tuple[tuple[str, str], ...]:
+    """That a script has yet to take the stop it was asked for."""
+    beat = run.heartbeat
+    waits = beat is not None and beat.facts.get("stopping") and run.meta.get("kind") != "built_in"
+    return (("stop", "waits for watch.should_stop"),) if waits and run.status == "running" else ()
 
 
 def _lost(run: Run) -> str:
