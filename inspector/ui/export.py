@@ -144,7 +144,10 @@ def _said(outcome: Outcome | None) -> None:
 
 
 def _begin(path: Path, to: str, key: str, checkpoint: str, form: Form) -> None:
-    _jobs(path.name)[key] = Job(path, to, checkpoint=checkpoint, form=form)
+    jobs = _jobs(path.name)
+    if key in jobs:
+        jobs[f"{key}/before"] = jobs[key]  # a download may still be reading its file
+    jobs[key] = Job(path, to, checkpoint=checkpoint, form=form)
 
 
 def _content(path: Path) -> bytes:

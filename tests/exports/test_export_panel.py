@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -47,6 +48,23 @@ def test_panel_prepares_in_the_background_and_offers_the_file(one_rank: Path) ->
     assert outcome is not None and outcome.path is not None
     assert outcome.path.read_text().startswith('"rank","step","wall"')
     assert any("one for each measurement" in one.value for one in test.caption)
+
+
+def test_a_file_that_is_being_downloaded_outlives_the_next_one(one_rank: Path) -> None:
+    test = opened(one_rank)
+    again = f"export/{one_rank.name}/csv/long/prepare"
+    paths = []
+    for _ in range(3):
+        test.button(key=again).click().run()
+        job = test.session_state["exports"][one_rank.name]["csv/long"]
+        wait(job)
+        outcome = job.outcome()
+        assert outcome is not None and outcome.path is not None
+        paths.append(outcome.path)
+        del job
+        test.run()
+    gc.collect()
+    assert [path.exists() for path in paths] == [False, True, True]
 
 
 def test_refusal_is_shown_as_a_sentence(one_rank: Path) -> None:
