@@ -16,7 +16,7 @@ _BY_THE_CLOCK = (
     "By the clock over the last five seconds, slow motion included; of a run that has ended, by "
     "the time of its last steps."
 )
-_UNCLIPPED = "after: the same, nothing clipped"
+_UNCLIPPED = "nothing clipped"
 _NO_LOSS = "No loss has been recorded; a script gives it with watch.record(loss=loss)."
 _WAITING = "Share of the time of the last hundred steps that was spent waiting for batches."
 

@@ -24,7 +24,8 @@ than those that follow (as ``FIRST_STEPS`` of the probe)."""
 EVERYTHING = "modules and parameters"
 """What the schedule spaces, in the words of its events."""
 
-_NAMED_AT = 5e-6  # seconds: less is written as 0.00 ms
+_NAMED_AT = 0.005  # less is written as 0%
+_WITHIN = "overhead_histograms"
 _RECENT = 200  # steps at least, of which the cost is told
 _OVER = 0.005  # of the time: less than the wavering of a quiet machine
 _CYCLES = 4  # of the schedule at least, so that their share of full steps is that of the run
@@ -46,8 +47,9 @@ class Cost:
         recent: share of the time of the last steps, without those: 200 of them, or four rounds of
             the schedule where these are longer; None before there are any.
         steps: how many steps ``recent`` is of.
-        probes: title of each probe that is recorded by itself, and the seconds that it took in a
-            step in which it was timed, dearest first.
+        probes: title of each probe that is recorded by itself, and its part of what all of them
+            took, dearest first. A probe's cost is a share of the steps that were looked at
+            together, one or many, so only their proportions can be told.
         budget: the share that the schedule keeps to; None where it was told what to measure.
     """
 
@@ -75,11 +77,10 @@ def cost(run: Run) -> Cost:
     newest = beat.step if beat else 0
     since = max(begin + EXAMINED, newest - max(_RECENT, _CYCLES * spacing(run)))
     recent = _Spent.of(run, "overhead", since)
-    probes = []
-    for quantity in probe_quantities(run):  # recorded a few times a second, not at every step
-        spent = _Spent.of(run, quantity, since)
-        if len(spent.own):
-            probes.append((probe_title(quantity), float(spent.own.mean(dtype=np.float64))))
+    shares = {name: _total(run, name, since) for name in probe_quantities(run)}
+    # Histograms are counted a second time: within the gradients and the end of the step.
+    whole = sum(share for name, share in shares.items() if name != _WITHIN) or 1.0
+    probes = [(probe_title(name), share / whole) for name, share in shares.items() if share]
     return Cost(
         first=_Spent.of(run, "overhead", begin, begin + EXAMINED - 1).share,
         recent=recent.share,
@@ -141,6 +142,12 @@ class _Spent:
         return _Spent(self.steps[start:end], self.own[start:end], self.wall[start:end])
 
 
+def _total(run: Run, quantity: str, first: int) -> float:
+    """Sum of the shares that were recorded of a probe, a few times a second."""
+    values = run.series(quantity, first=first, max_points=_MOST).values
+    return float(values[np.isfinite(values)].sum(dtype=np.float64))
+
+
 def _first_step(run: Run) -> int:
     """0, or where the run that is gone on from had come."""
     origin = lineage(run)
@@ -164,11 +171,14 @@ def cost_words(cost: Cost) -> list[str]:
             "counts as well."
         )
     said = [took]
+    within = probe_title(_WITHIN)
     parts = ", ".join(
-        f"{title} {1000 * seconds:.2f} ms" for title, seconds in cost.probes if seconds >= _NAMED_AT
+        f"{title} {part:.0%}" + " (within the others)" * (title == within)
+        for title, part in cost.probes
+        if part >= _NAMED_AT
     )
     if parts:
-        said.append(f"In a step that is measured in full, the parts took on average: {parts}.")
+        said.append(f"What the measurements take goes to: {parts}.")
     if cost.first is not None:
         said.append(
             f"In the first {EXAMINED} steps, in which the program is examined for the diagnosis, "

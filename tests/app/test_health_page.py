@@ -137,10 +137,12 @@ def test_a_model_whose_parts_are_called_one_by_one_is_nothing_to_worry_about() -
 def costing(folder: Path, name: str, shares: list[float], seconds: list[float]) -> Path:
     """A run of steps from 1 on, whose own time and whose time of watching are known."""
     path = create_run(folder, name, {})
-    keys = tuple(map(SeriesKey, ("step_time", "overhead", "overhead_updates")))
+    parts = ("overhead_updates", "overhead_gradients", "overhead_histograms")
+    keys = tuple(map(SeriesKey, ("step_time", "overhead", *parts)))
     with closing(Writer(path)) as writer:
         for step, (share, wall) in enumerate(zip(shares, seconds, strict=True), 1):
-            writer.append("run", step, keys, np.array([wall, share, share / 2], np.float32))
+            row = [wall, share, 3 * share / 8, share / 8, share / 16]
+            writer.append("run", step, keys, np.array(row, np.float32))
             if step % 1000 == 0:
                 writer.flush()
         writer.heartbeat(len(shares) + 1, "running", total_steps=None)
@@ -174,7 +176,8 @@ def test_the_cost_is_that_of_several_steps_by_the_time_of_these(tmp_path: Path) 
     late = slice(-200, None)
     assert cost.recent == pytest.approx(own[late].sum() / wall[late].sum(), rel=1e-2)
     assert cost.first == pytest.approx(0.9, rel=1e-3)
-    assert cost.probes == (("updates", pytest.approx(own[late].mean() / 2, rel=1e-3)),)
+    assert cost.probes == (("updates", 0.75), ("gradients", 0.25), ("histograms", 0.125))
+    assert "updates 75%, gradients 25%, histograms 12% (within the others)" in said
     assert [first for first, *_ in windows] == list(range(16, 415, 50))
     assert max(share for *_, share in windows) < 0.04  # though single steps cost 600 %
     assert "**2.9%** of the time of the last" in said

@@ -307,8 +307,8 @@ export class Board {
 
   #paintRhythm({ rhythm }) {
     const every = this.state?.measured ?? 1
-    rhythm.textContent = every > 1 ? `measured every ${number(every)} steps` : ""
-    rhythm.title = every > 1 ? "So that watching costs little; the page Hook health says more." : ""
+    rhythm.textContent = every > 1 ? `every ${number(every)} steps` : ""
+    rhythm.title = every > 1 ? "Measured this often, so that watching costs little; the page Hook health says more." : ""
   }
 
   #paintLegend(card) {
