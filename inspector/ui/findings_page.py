@@ -11,7 +11,7 @@ from inspector.charts.evidence import evidence_figure
 from inspector.diagnosis import Finding, diagnose
 from inspector.diagnosis.ranks import OneRank
 from inspector.errors import ConfigError
-from inspector.ui import repair
+from inspector.ui import presenter, repair
 from inspector.ui.context import current_run, escape, is_live
 from inspector.ui.limits import limits_panel
 from inspector.views import findings as view
@@ -105,7 +105,7 @@ def _evidence(finding: Finding, position: int) -> None:
         return
     for number, (column, one) in enumerate(zip(st.columns(len(pictures)), pictures, strict=True)):
         column.plotly_chart(
-            evidence_figure(one.drawing, window=one.window),
+            presenter.enlarged(evidence_figure(one.drawing, window=one.window)),
             key=f"evidence-{position}-{finding.code}-{number}",
             config={"displayModeBar": False},
         )

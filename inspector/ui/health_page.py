@@ -7,6 +7,7 @@ import dataclasses
 import streamlit as st
 
 from inspector.store.reader import Run
+from inspector.ui import presenter
 from inspector.ui.commanding import send
 from inspector.ui.context import current_run, escape, is_live
 from inspector.ui.tables import table_height
@@ -132,7 +133,10 @@ def _cost() -> None:
         steps = windows[0][1] - windows[0][0] + 1
         st.caption(f"Share of the time that watching took, in stretches of {steps:,} steps:")
         st.plotly_chart(
-            figure, key="health/cost", width="stretch", config={"displayModeBar": False}
+            presenter.enlarged(figure),
+            key="health/cost",
+            width="stretch",
+            config={"displayModeBar": False},
         )
     if made:
         plural = "s" if len(made) > 1 else ""

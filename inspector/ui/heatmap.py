@@ -11,6 +11,7 @@ from inspector.charts import boards, histograms
 from inspector.charts.specs import matrix
 from inspector.quantities import scope_of
 from inspector.store.reader import Run
+from inspector.ui import presenter
 from inspector.ui.board import board
 from inspector.ui.context import current_run, escape
 from inspector.views.health import module_health
@@ -117,7 +118,10 @@ def _distributions(kinds: Sequence[str], subject: str) -> None:
         over_time, last = st.columns(2)
         title = f"{kind.capitalize()} values"
         over_time.plotly_chart(
-            histograms.distribution(items, title=f"{title} over steps"),
+            presenter.enlarged(histograms.distribution(items, title=f"{title} over steps")),
             key=f"distribution/{kind}/{subject}",
         )
-        last.plotly_chart(histograms.newest(items[-1], title=title), key=f"newest/{kind}/{subject}")
+        last.plotly_chart(
+            presenter.enlarged(histograms.newest(items[-1], title=title)),
+            key=f"newest/{kind}/{subject}",
+        )

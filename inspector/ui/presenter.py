@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -18,7 +18,12 @@ from inspector.store.control import ControlWriter
 from inspector.ui import context, runs
 from inspector.ui.context import escape
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 PARAMETER = "presenter"
+SIZE = 20
+"""Pixels of a letter, where they are otherwise 16."""
 _LOADER = f"""export default function (component) {{
   const address = new URL("{PREFIX}/presenter.js", location.origin).href
   let [gone, cleanup] = [false, null]
@@ -35,7 +40,7 @@ _component = st.components.v2.component(
 
 # Streamlit's own sizes are rem; contrast is taken to black on white or white on black.
 _STYLE = """<style>
-html {{ font-size: 20px !important; }}
+html {{ font-size: {size}px !important; }}
 .stMainBlockContainer {{ padding: 3.2rem 1.6rem 3rem 1.6rem !important; }}
 .stMainBlockContainer [data-testid="stVerticalBlock"] {{ gap: 0.6rem; }}
 .stApp, .stApp [data-testid="stHeader"], [data-testid="stSidebar"] {{
@@ -48,8 +53,8 @@ html {{ font-size: 20px !important; }}
   border-color: {text} !important;
 }}
 .stApp button[kind^="primary"] * {{ color: {on_primary} !important; }}
-.stApp button[kind$="Active"] {{ background: {text} !important; }}
-.stApp button[kind$="Active"] * {{ color: {back} !important; }}
+.stApp button[data-selected="true"] {{ background: {text} !important; }}
+.stApp button[data-selected="true"] * {{ color: {back} !important; }}
 .stApp {{ --st-text-color: {text}; --st-background-color: {back}; --st-border-color: {line}; }}
 </style>"""
 _LIGHT = {"text": "#000", "back": "#fff", "line": "#444", "on_primary": "#fff"}
@@ -63,6 +68,25 @@ def on() -> bool:
     return bool(st.session_state[PARAMETER])
 
 
+def scale() -> float:
+    """How much larger everything is than usual: 1 outside the mode."""
+    return SIZE / 16 if on() else 1.0
+
+
+def enlarged(figure: go.Figure) -> go.Figure:
+    """The figure with letters to be read from the last row, and black or white ones."""
+    if not on():
+        return figure
+    letters = {"size": 15, "color": "#fff" if st.context.theme.type == "dark" else "#000"}
+    figure.update_xaxes(tickfont=letters, title={"font": letters})
+    figure.update_yaxes(tickfont=letters, title={"font": letters})
+    figure.update_annotations(font={"size": 15})
+    figure.update_layout(font=letters, legend={"font": letters})
+    if figure.layout.height:
+        figure.layout.height *= scale()
+    return figure
+
+
 def presenter(page: str) -> None:
     """Draws what the mode needs on every page: style, keyboard, the toggle at the side.
 
@@ -72,7 +96,8 @@ def presenter(page: str) -> None:
     active = on()
     if active:
         st.query_params[PARAMETER] = "1"
-        st.html(_STYLE.format(**(_DARK if st.context.theme.type == "dark" else _LIGHT)))
+        colours = _DARK if st.context.theme.type == "dark" else _LIGHT
+        st.html(_STYLE.format(size=SIZE, **colours))
         _keyboard(page)
     elif PARAMETER in st.query_params:
         del st.query_params[PARAMETER]

@@ -12,6 +12,7 @@ from inspector.config import RunConfig
 from inspector.diagnosis import Finding
 from inspector.errors import InspectorError
 from inspector.events import StoredEvent
+from inspector.ui import presenter
 from inspector.ui.commanding import send
 from inspector.ui.context import escape, is_live, opened, runs_dir
 from inspector.views import repair as view
@@ -208,7 +209,7 @@ def _lr_curve(name: str) -> None:
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1},
         yaxis={"title": "loss", "range": [best - 0.1 * (top - best), top + 0.6 * (top - best)]},
     )
-    st.plotly_chart(figure, key="lr-curve", config={"displayModeBar": False})
+    st.plotly_chart(presenter.enlarged(figure), key="lr-curve", config={"displayModeBar": False})
     if found.get("note"):
         st.caption(escape(str(found["note"])))
     if suggestion:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from inspector.ui import presenter
+
 _LETTERS = (
     122  # of a row, with the room between columns, that fit beside the sidebar at 1280 pixels
 )
@@ -19,7 +21,8 @@ def table_height(rows: int, *, most: int, bar: bool = False) -> int:
         most: rows that are seen at once; the others are scrolled to.
         bar: whether it is wider than its place: the scroll bar would lie over the last row.
     """
-    return _ROW * (min(rows, most) + 1) + _BORDERS + _BAR * bar
+    row = round(_ROW * presenter.scale())
+    return row * (min(rows, most) + 1) + _BORDERS + _BAR * bar
 
 
 def is_wide(rows: Iterable[Mapping[str, Any]], heads: Mapping[str, str]) -> bool:

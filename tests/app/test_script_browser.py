@@ -23,7 +23,7 @@ SPARSE = ("total_grad_norm", "clipped_grad_norm", "total_update_ratio")
 
 
 def scripted(folder: Path, name: str, *, clipped: bool, losses: tuple[str, ...]) -> None:
-    """A finished run that is every 100 steps and validates after its last step."""
+    """A finished run that is measured every 100 steps and validates after its last step."""
     path = create_run(folder, name, {"kind": "watched", "script": "train.py"})
     with closing(Writer(path)) as writer:
         writer.event(0, RunStarted())
@@ -52,7 +52,7 @@ def test_a_thinned_chart_says_so_and_a_line_that_hides_nothing_is_left_out(
     tab.visit("live?run=calm")
     tab.status("Finished")
     norm = card(tab, "Gradient norm")
-    tab.until(norm.get_by_text("measured every 100 steps"))
+    tab.until(norm.get_by_text("every 100 steps"))
     tab.until(norm.get_by_text("nothing clipped"))
     assert card(tab, "Loss").get_by_text("every").count() == 0
     assert tab.step() == STEPS  # what was recorded after the last step made none
