@@ -145,16 +145,17 @@ def _place(line: Line) -> int:
     return order.index(line.label) if line.label in order else -1
 
 
-def parameter(name: str) -> tuple[Chart, ...]:
-    """History of one parameter."""
+def parameter(name: str, *, hint: str = "") -> tuple[Chart, ...]:
+    """History of one parameter; ``hint`` is said of numbers that it does not have."""
     return (
         lines(
             Line("grad_norm", name, "before clipping"),
             Line("grad_norm_clipped", name, "after", same=_UNCLIPPED),
             title=f"Gradient norm of {name}",
+            hint=hint,
         ),
-        lines(Line("weight_norm", name)),
-        lines(Line("update_ratio", name)),
+        lines(Line("weight_norm", name), hint=hint),
+        lines(Line("update_ratio", name), hint=hint),
     )
 
 

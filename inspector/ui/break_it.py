@@ -7,6 +7,7 @@ import streamlit as st
 from inspector.faults import FAULTS
 from inspector.ui.commanding import send
 from inspector.ui.context import current_run, escape, is_live, opened
+from inspector.ui.repair import refusal
 from inspector.views import findings as words
 from inspector.views import repair as view
 
@@ -55,6 +56,7 @@ def _menu(name: str) -> None:
 def _history(name: str) -> None:
     with opened(name) as run:
         rows, live = view.faults(run.events()), is_live(run)
+        refusal(run.events(), "fault")
     for row in rows:
         with st.container(border=True, key=f"fault-{row.number}"):
             _row(name, row, live=live)

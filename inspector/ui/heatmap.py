@@ -14,7 +14,9 @@ from inspector.store.reader import Run
 from inspector.ui import presenter
 from inspector.ui.board import board
 from inspector.ui.context import current_run, escape
+from inspector.views.absent import absent, reasons
 from inspector.views.health import module_health
+from inspector.views.modules import ROOT
 
 By = Literal["subject", "module"]
 
@@ -56,6 +58,10 @@ def heatmap_page(
         return
     key = f"{title}/{name}/{quantity}"
     clicked = board(charts=(matrix(quantity, by=by),), run=name, key=key)
+    with current_run() as run:
+        without = absent(run, quantity)
+    if without:
+        st.caption(escape(without))
     chosen = f"{title}/{name}/row"
     if clicked is not None:
         st.session_state[chosen] = clicked.subject
@@ -79,6 +85,7 @@ def parameter_detail(run_name: str, row: str) -> None:
     """History and histograms of a parameter, or of one of the parameters of a module."""
     with current_run() as run:
         names = parameters_of(run, row)
+        why = reasons(run, "grad_norm")
     if not names:
         st.info("This module has no parameters of its own.")
         return
@@ -88,7 +95,9 @@ def parameter_detail(run_name: str, row: str) -> None:
             "Parameter", names, default=parameter, required=True, key=f"parameter/{row}",
             label_visibility="collapsed",
         )  # fmt: skip
-    board(charts=boards.parameter(parameter), run=run_name, key=f"parameter/{run_name}/{parameter}")
+    reason = why.get(parameter.rpartition(".")[0] or ROOT, "")
+    charts = boards.parameter(parameter, hint=f"Not measured: {reason}." if reason else "")
+    board(charts=charts, run=run_name, key=f"parameter/{run_name}/{parameter}")
     _distributions(("gradient", "weight"), parameter)
 
 

@@ -97,13 +97,14 @@ def answered(config: dict[str, Any], found: list[Finding], steps: int) -> None:
 
 def verdicts(events: list[StoredEvent]) -> None:
     """What came of the newest remedies, fifty steps later; and a refusal of one."""
-    _refusal(events, "remedy", "rewind")
+    refusal(events, "remedy", "rewind")
     for step, verdict in view.verdicts(events)[:3]:
         mark = _MARK.get(verdict.verdict, _MARK["unknown"])
         st.markdown(f"{mark} **Step {step}** · {escape(verdict.text)}")
 
 
-def _refusal(events: list[StoredEvent], *commands: str) -> None:
+def refusal(events: list[StoredEvent], *commands: str) -> None:
+    """Why the newest of these commands was not done, if it was not."""
     refused = view.refused(events, *commands)
     if refused is not None:
         step, reason = refused
@@ -188,7 +189,7 @@ def lr_finder_panel(name: str, *, live: bool) -> None:
 def _lr_curve(name: str) -> None:
     with opened(name) as run:
         found, live = run.document("lr_finder"), is_live(run)
-        _refusal(run.events(), "lr_finder")
+        refusal(run.events(), "lr_finder")
     if found is None:
         return
     suggestion = found.get("suggestion")

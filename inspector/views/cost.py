@@ -218,7 +218,7 @@ def schedule_words(every: int, made: Sequence[Change]) -> str:
     if every:
         return (
             f"Modules and parameters are measured {_every(every)}, as was asked for; the cost "
-            "is what it is. Set the capture schedule to automatic to keep to a budget."
+            "is what it is. Choose automatic measuring to keep to a budget."
         )
     newest: dict[str, Change] = {change.probe: change for change in made}
     if not newest:

@@ -17,12 +17,13 @@ from torch import nn
 
 import inspector
 from inspector.capture.structure import FIRST_STEPS
-from inspector.events import ProbeFailed, ScheduleChanged
+from inspector.events import CommandRefused, ProbeFailed, ScheduleChanged
 from inspector.quantities import SeriesKey
 from inspector.server.settings import Settings, configure
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 from inspector.views import cost as view
+from inspector.views.absent import absent
 from inspector.views.cost import Change, schedule_words
 from inspector.views.health import health_badge, module_health
 
@@ -255,3 +256,41 @@ def test_the_reason_stands_beside_the_module_and_runs_are_listed_by_their_script
     assert set(app.dataframe[0].value["model"]) == {Path(sys.argv[0]).name}
     hidden = json.loads(app.dataframe[0].proto.columns)
     assert all(hidden[column]["hidden"] for column in ("data", "optimizer", "lr"))
+
+
+class Partly(nn.Module):
+    """A frozen part, one that nobody calls, and one called past its hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(4, 4).requires_grad_(False)
+        self.unused = nn.Linear(4, 4)
+        self.past = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.past.forward(self.backbone(x))
+        return out
+
+
+def test_rows_without_numbers_have_a_reason(tmp_path: Path) -> None:
+    train(Partly(), tmp_path, "partly")
+    with inspector.open_run(tmp_path / "partly") as run:
+        assert absent(run, "grad_norm") == (
+            "Without numbers: backbone (frozen); unused (never ran)."
+        )
+        assert absent(run, "weight_norm") == ""
+        assert absent(run, "activation_std") == (
+            "Without numbers: unused (never ran); past (blind)."
+        )
+    configure(Settings(token="t" * 32, runs_dir=tmp_path))
+    page = AppTest.from_file(str(ROOT / "pages" / "gradients.py"), default_timeout=60)
+    assert "backbone (frozen)" in shown(page, "partly")
+
+
+def test_a_refused_fault_says_why_where_it_was_asked_for(tmp_path: Path) -> None:
+    with closing(Writer(create_run(tmp_path, "whole", {"kind": "watched"}))) as writer:
+        why = "Labels can be shuffled only if watch() was given a loss module."
+        writer.event(7, CommandRefused(command_id="a", name="fault", reason=why))
+    configure(Settings(token="t" * 32, runs_dir=tmp_path))
+    page = AppTest.from_file(str(ROOT / "pages" / "break_it.py"), default_timeout=60)
+    assert f"Not done at step 7: {why}" in shown(page, "whole")
