@@ -88,6 +88,8 @@ def main() -> None:
     looks_at_run = any(PAGES[key][1] for key, candidate in pages.items() if candidate is page)
     with st.sidebar:
         _sidebar(runs, name, looks_at_run)
+        known = frozenset(summary.name for summary in runs)
+        st.fragment(_notice_new, run_every="5s" if runs else "2s")(known)
     if looks_at_run and name is None:
         _no_run(pages["start"])
     elif looks_at_run:
@@ -115,6 +117,12 @@ def _sidebar(runs: list[RunSummary], name: str | None, looks_at_run: bool) -> No
     )
     if looks_at_run:
         steering(name, live=by_name[name].status in context.LIVE)
+
+
+def _notice_new(known: frozenset[str]) -> None:
+    """Draws the page again when a script, or another tab, has begun a run."""
+    if not known.issuperset(summary.name for summary in context.summaries()):
+        st.rerun()
 
 
 def _no_run(start: st.Page) -> None:

@@ -14,7 +14,7 @@ from inspector.quantities import SeriesKey
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 from tests.app.server import App
-from tests.app.tab import Tab
+from tests.app.tab import Tab, open_tab
 
 pytestmark = pytest.mark.browser
 
@@ -56,6 +56,33 @@ def test_a_thinned_chart_says_so_and_a_line_that_hides_nothing_is_left_out(
     tab.until(norm.get_by_text("nothing clipped"))
     assert card(tab, "Loss").get_by_text("every").count() == 0
     assert tab.step() == STEPS  # what was recorded after the last step made none
+
+
+def test_a_page_that_waits_shows_the_first_run_by_itself(chromium: Any, tmp_path: Path) -> None:
+    empty = App(tmp_path / "runs")
+    tab = open_tab(chromium, empty.base)
+    try:
+        tab.visit(empty.link)
+        tab.visit("live")
+        tab.until(tab.page.get_by_text("Nothing has been recorded yet"))
+        scripted(empty.runs_dir, "first", clipped=False, losses=("loss",))
+        tab.until(card(tab, "Loss"))
+        assert tab.run() == "first"
+        scripted(empty.runs_dir, "second", clipped=False, losses=("loss",))
+        picker = tab.page.get_by_test_id("stSidebar").get_by_role("combobox").first
+        listed = tab.page.get_by_role("option", name="second")
+
+        def look() -> None:
+            picker.click()
+            tab.page.wait_for_timeout(300)
+            if not listed.count():
+                tab.page.keyboard.press("Escape")
+
+        tab.act(look, listed, "the second run in the list")
+        assert tab.run() == "first"  # a new run does not take the page away
+    finally:
+        tab.close()
+        empty.close()
 
 
 def test_what_was_clipped_is_drawn_beside_what_came(tab: Tab, app: App) -> None:
