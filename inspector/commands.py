@@ -17,10 +17,16 @@ from typing import Any, Literal
 from inspector.errors import CommandError
 from inspector.schedules import SCHEDULES, check_schedule
 
-__all__ = ["SCHEDULES", "Clip", "Command", "Controls", "OnNonFinite", "check"]
+__all__ = [
+    "OF_OPTIMIZERS", "SCHEDULES", "Clip", "Command", "Controls", "OnNonFinite", "check",
+    "covers_first", "series_of", "target_of",
+]  # fmt: skip
 
 Clip = Literal["off", "norm", "value"]
 OnNonFinite = Literal["pause", "skip", "continue"]
+
+OF_OPTIMIZERS = ("lr", "momentum", "weight_decay")
+"""Controls that can be set in one optimizer or parameter group only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +34,10 @@ class Controls:
     """What is in force during a step.
 
     Attributes:
-        lr: learning rate for every parameter group, or None to leave the optimizer's own.
+        lr: learning rate of the first parameter group, to which all others keep their ratios;
+            None leaves the optimizer's own.
         momentum: SGD/RMSprop momentum or Adam's first beta; None leaves the optimizer's own.
-        weight_decay: weight decay for every group; None leaves the optimizer's own.
+        weight_decay: weight decay; None leaves the optimizer's own.
         zero_grad: False turns ``optimizer.zero_grad()`` into nothing, so gradients pile up.
         clip: gradient clipping before the step: off, by global L2 norm, or by value.
         clip_threshold: largest global norm, or largest absolute value.
@@ -127,6 +134,39 @@ def check(name: str, value: Any) -> Any:
     return number
 
 
+def target_of(text: str) -> tuple[int | None, int | None]:
+    """Position of the optimizer and of its parameter group that a command speaks of.
+
+    ``""`` is all optimizers, ``"1"`` the second one, ``"1/0"`` its first group. None stands for
+    all. Raises CommandError for anything else.
+    """
+    optimizer, slash, group = text.partition("/") if isinstance(text, str) else ("?", "", "")
+    places = [optimizer, *([group] if slash else [])]
+    if text == "":
+        return None, None
+    if not all(place.isascii() and place.isdigit() for place in places):
+        raise CommandError(
+            "target must be empty for all optimizers, the position of one such as '1', or with "
+            f"its parameter group such as '1/0', but got {text!r:.80}."
+        )
+    return int(optimizer), int(group) if slash else None
+
+
+def covers_first(target: str) -> bool:
+    """Whether a target holds the first optimizer's first group, whose values ``Controls`` tell."""
+    return target in ("", "0", "0/0")
+
+
+def series_of(control: str, optimizer: int, group: int = 0) -> str:
+    """Name of the series of a control of one optimizer's parameter group.
+
+    ``lr`` of the first, ``lr/group 1`` of the first optimizer's second group, ``lr/optimizer 1``
+    and ``lr/optimizer 1 group 1`` of the second optimizer.
+    """
+    words = [f"optimizer {optimizer}"] * (optimizer > 0) + [f"group {group}"] * (group > 0)
+    return f"{control}/{' '.join(words)}" if words else control
+
+
 def _check_capture(value: Any) -> None:
     wanted = {} if value is None else value
     if (
@@ -220,6 +260,9 @@ class Command:
             again; ``capture_graph`` stores the autograd graph of the next step;
             ``capture_backward`` its backward pass node by node.
         control: the control that ``set`` changes, else empty.
+        target: the optimizer or parameter group whose lr, momentum or weight_decay ``set``
+            changes, as :func:`target_of` reads it; empty for all. A learning rate for all is that
+            of the first group; the others keep their ratios to it.
         value: the new value of the control, or the number of steps; for ``capture_backward``
             None or a dict: ``when`` is ``nonfinite`` to wait for a gradient that is NaN or
             infinite, ``module`` the path of a module to check by finite differences. ``remedy``
@@ -235,8 +278,15 @@ class Command:
     control: str = ""
     value: Any = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    target: str = ""
 
     def __post_init__(self) -> None:
+        target_of(self.target)
+        if self.target and (self.name != "set" or self.control not in OF_OPTIMIZERS):
+            raise CommandError(
+                f"Only {', '.join(OF_OPTIMIZERS)} have a target, but got {self.target!r:.80} for "
+                f"{self.control or self.name}."
+            )
         if self.name == "set":
             check(self.control, self.value)
         elif self.name == "run_steps":
@@ -262,6 +312,7 @@ class Command:
         """Raises CommandError when the row holds something no command can be."""
         try:
             fields = json.loads(text)
-            return cls(**{key: fields[key] for key in ("name", "control", "value", "id")})
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            known = {key: fields[key] for key in ("name", "control", "value", "id")}
+            return cls(**known, target=fields.get("target", ""))  # older ones have no target
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise CommandError(f"Expected a command as JSON, but got {text[:80]!r}.") from error

@@ -89,7 +89,11 @@ class RunFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandApplied(Event):
-    """A command took effect before ``step``; ``effective`` is the value in force."""
+    """A command took effect before ``step``; ``effective`` is the value in force.
+
+    ``target`` is the optimizer or parameter group that it spoke of (see ``Command``), empty for
+    all, and ``where`` its name for people.
+    """
 
     kind: ClassVar[str] = "command_applied"
     command_id: str
@@ -97,13 +101,16 @@ class CommandApplied(Event):
     requested: Any = None
     effective: Any = None
     note: str = ""
+    target: str = ""
+    where: str = ""
 
     @property
     def text(self) -> str:
         kept = self.effective is None or self.name == "checkpoint"  # a file's name says nothing
         value = "" if kept else f" = {_short(self.effective)}"
         note = f" ({self.note})" if self.note else ""
-        return f"{self.name}{value}{note}"
+        where = f" of {self.where or self.target}" if self.target else ""
+        return f"{self.name}{where}{value}{note}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -437,14 +444,28 @@ class Resumed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSkipped(Event):
-    """The optimizer did not step (GradScaler found non-finite gradients, or a step was held)."""
+    """The optimizer did not step (GradScaler found non-finite gradients, or a step was held).
+
+    The first ones of a run have an event each; later ones when their number has doubled, and at
+    the end of the run. ``in_a_row`` counts those since the last step that was made, ``total`` all
+    of the run. ``scale`` is GradScaler's factor, ``loss`` what was recorded in the try.
+    """
 
     kind: ClassVar[str] = "step_skipped"
     reason: str
+    in_a_row: int = 1
+    total: int = 0
+    scale: float | None = None
+    loss: str = ""
 
     @property
     def text(self) -> str:
-        return f"Step skipped: {self.reason}."
+        loss = f"; the loss was {self.loss}" if self.loss else ""
+        if self.in_a_row < 2:
+            total = f" ({self.total:,} in all)" if self.total > 1 else ""
+            return f"Step skipped{total}: {self.reason}{loss}."
+        rest = f", {self.total:,} in all" if self.total > self.in_a_row else ""
+        return f"{self.in_a_row:,} tries in a row without a step{rest}: {self.reason}{loss}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,15 +22,16 @@ from torch import Tensor
 
 from inspector.capture.measured import Measured, Table
 from inspector.capture.memory import device_bytes, resident_bytes
-from inspector.capture.nonfinite import Onset
+from inspector.capture.nonfinite import Onset, bad_loss
 from inspector.capture.observer import Observer
 from inspector.capture.quiet import NOWHERE, Column, filled
 from inspector.capture.schedule import Schedule
+from inspector.capture.skips import Skipped, Skips, worth
 from inspector.capture.steering import Steering
 from inspector.capture.step_snapshots import StepSnapshots
 from inspector.capture.structure import StructureProbe
 from inspector.capture.transfer import Scalar
-from inspector.commands import Command, Controls
+from inspector.commands import OF_OPTIMIZERS, Command, Controls
 from inspector.events import (
     BackwardCaptured,
     CommandRefused,
@@ -138,6 +139,8 @@ class Recorder:
         self._inbox: deque[Command] = deque()
         self._agreement = Agreement(run_path, rank, ranks) if ranks > 1 else None
         self._structure_reported = False
+        self._skips = Skips()
+        self._why_skipped = ""
         self._arrived = threading.Event()
         self._done = threading.Event()
         self.writer = Writer(run_path, rank=rank, meta={"device": str(self._device)})
@@ -244,6 +247,8 @@ class Recorder:
             self._agreement.end()
         self._interventions.close()
         self.timemachine.close()
+        if self._skips.total > self._skips.told:
+            self._tell_skipped(Skipped(self.step, self._why_skipped, self._skips.loss))
         self.observer.close()
         self._store_structure()  # as it is in training
         self.steering.restore()
@@ -283,7 +288,17 @@ class Recorder:
                 histogram.counts,
             )
         if measured.skipped:
-            self.writer.event(measured.step, StepSkipped(reason=measured.skipped))
+            self._skip(
+                Skipped(
+                    measured.step,
+                    measured.skipped,
+                    loss=measured.scalars.get("loss"),
+                    scale=measured.scalars.get("grad_scale"),
+                    counted=True,
+                )
+            )
+        elif self._skips.in_a_row and not self.closed:
+            self._step_made(measured.step)
         if measured.onset is not None:
             self._report(measured.step, measured.onset)
 
@@ -294,6 +309,8 @@ class Recorder:
         parameters: Table | None,
         modules: Table | None,
     ) -> None:
+        if self._skips.in_a_row:
+            self._step_made(first + len(next(iter(columns.values()))) - 1)
         for name in _CONTEXT:
             if name in columns:
                 columns[name] = filled(columns[name], self._context.get(name, NOWHERE))
@@ -355,6 +372,13 @@ class Recorder:
         parameters = observer.parameters.document()
         parameters["gradients_seen"] = "before_step" if observer.late else "after_backward"
         self.writer.document("parameters", self.step, parameters)
+        self._describe_optimizers()
+
+    def _describe_optimizers(self) -> None:
+        """Stores what there is to steer, where that is more than one optimizer's one group."""
+        found = self.steering.optimizers_document(self.step)
+        if sum(len(one["groups"]) for one in found["optimizers"]) > 1:
+            self.writer.document("optimizers", self.step, found)
 
     def on_late(self) -> None:
         """Says that gradients may have been clipped before they were measured."""
@@ -364,10 +388,59 @@ class Recorder:
     def on_scheduled(self, probe: str, every: int, reason: str) -> None:
         self.event(ScheduleChanged(probe=probe, every=every, reason=reason))
 
-    def on_skipped(self, reason: str) -> None:
+    def on_skipped(self, skipped: Skipped) -> None:
         """The step that was to be is over: commands are heard here too."""
-        self.event(StepSkipped(reason=reason))
+        try:
+            self._skip(skipped)
+        except Exception as error:
+            if not self._skips.failed:
+                self.on_failed("skipped steps", error)
+            self._skips.failed = True
         self.on_boundary()
+
+    def on_lost_loss(self, loss: float) -> None:
+        """It was recorded after the try; only the first in a row has something to say."""
+        skips = self._skips
+        skips.loss = loss
+        if (onset := bad_loss(loss)) is not None and not skips.lost:
+            skips.lost = True
+            self._tell_skipped(Skipped(self.step, self._why_skipped, loss))
+            self._lost(self.step, onset)
+
+    def _skip(self, skipped: Skipped) -> None:
+        """Tells of a skipped step, and whether this is more than a GradScaler at work."""
+        skips = self._skips
+        due, known = skips.add(skipped), skips.lost
+        self._why_skipped = skipped.reason
+        onset = skips.examine(skipped, self.observer.parameters)
+        if due or (skips.lost and not known):
+            self._tell_skipped(skipped)
+        if onset is not None:
+            self._lost(skipped.step, onset)
+        if not skipped.counted:
+            self.timemachine.pass_over(over=skipped.over)
+
+    def _tell_skipped(self, skipped: Skipped) -> None:
+        skips = self._skips
+        skips.told = skips.total
+        self.writer.event(
+            skipped.step,
+            StepSkipped(
+                reason=skipped.reason,
+                in_a_row=max(skips.in_a_row, 1),
+                total=skips.total,
+                scale=skipped.scale,
+                loss=worth(skipped.loss),
+            ),
+        )
+
+    def _lost(self, step: int, onset: Onset) -> None:
+        if not self.timemachine.lost(step, onset):
+            self._report(step, onset)
+
+    def _step_made(self, step: int) -> None:
+        if self._skips.made(step):
+            self.timemachine.recovered()
 
     def on_failed(self, probe: str, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))
@@ -457,6 +530,8 @@ class Recorder:
             (self._interventions if intervenes else self.steering).apply(command)
             if intervenes or command.name == "set":
                 self._structure.look_again()
+            if intervenes or command.control in OF_OPTIMIZERS:
+                self._describe_optimizers()
 
     def _agree(self, agreement: Agreement) -> None:
         """Takes what all ranks do at this boundary; one that waits goes on to a later one."""
@@ -502,6 +577,8 @@ class Recorder:
             controls=_as_dict(self.steering.controls),
             stopping=self.steering.pace.stopped,
             snapshots=self.timemachine.history.held,
+            skipped=self._skips.in_a_row,
+            loss=worth(self._skips.loss) if self._skips.in_a_row else "",
         )
 
     def _listen(self) -> None:

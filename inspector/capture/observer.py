@@ -33,11 +33,13 @@ from inspector.capture.landing import Landing
 from inspector.capture.listener import Listener
 from inspector.capture.measured import Measured
 from inspector.capture.nonfinite import bad_loss
+from inspector.capture.optimizer_groups import OtherGroups
 from inspector.capture.parameters import ParameterSet, collect
 from inspector.capture.plain import Landed
 from inspector.capture.probes import Probes
 from inspector.capture.readings import rates, states, zero_grad
 from inspector.capture.schedule import Schedule
+from inspector.capture.skips import SCALER, ScalerStep, Skipped
 from inspector.capture.stepping import OptimizerProbe, find_scaler, scale_of
 from inspector.capture.stretches import Stretches
 from inspector.capture.transfer import Scalar
@@ -78,7 +80,10 @@ class Observer:
         self.late = False
         self._quiet = False
         self._listener = listener
-        self._scaler = scaler
+        self._scaler: Any = None
+        self._trying: int | None = None  # position of the optimizer that a GradScaler is to step
+        self._after_skip = False
+        self._tried: dict[str, Scalar] = {}  # what was recorded right after a skipped try
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._attachment = Attachment()
         self._failed: set[str] = set()
@@ -86,6 +91,7 @@ class Observer:
         self._gradients_then: tuple[int | None, ...] = ()
         self._states = states if native.load() is None else native.load().states
         self._scalars: dict[str, Scalar] = {}
+        self._other_groups = OtherGroups()
         self._turns = HistogramTurns(self.clock, self._fail)
         self.forward = ForwardProbe(
             model,
@@ -102,6 +108,7 @@ class Observer:
         self._refresh_at = 1
         for position, optimizer in enumerate(optimizers):
             self._attach_optimizer(position, optimizer)
+        self._follow(scaler)
         self._model = weakref.ref(model, lambda _: self.close())
         self._adopt(collect(model, optimizers))
         self.full = True
@@ -142,6 +149,13 @@ class Observer:
         self._attachment.step_hooks(optimizer, before, after)
         self._attachment.replace_method(optimizer, "zero_grad", sweep)
 
+    def _follow(self, scaler: Any) -> None:
+        """Notices at once when this GradScaler skips a step."""
+        self._scaler = scaler
+        if isinstance(scaler, torch.amp.GradScaler):
+            step = ScalerStep(scaler, self._on_scaler_step)
+            self._attachment.replace_method(scaler, "step", step)
+
     def _adopt(self, parameters: ParameterSet) -> None:
         """Measures these parameters from now on."""
         self.parameters = parameters
@@ -170,11 +184,11 @@ class Observer:
 
     def _send_rest(self) -> None:
         """What was recorded since the last step, of one that has not come to its end."""
-        if self._scalars:
+        if rest := {**self._tried, **self._scalars}:
             flight = Flight(self.clock.step, False, self._remote)
-            for name, value in self._scalars.items():
+            for name, value in rest.items():
                 flight.put(name, value)
-            self._scalars = {}
+            self._scalars, self._tried = {}, {}
             self._landing.send(flight)
 
     # ------------------------------------------------------------ numbers from the script
@@ -198,6 +212,11 @@ class Observer:
             else:
                 kept[name] = value
         flight = self._landing.held
+        if flight is None and self._after_skip:
+            self._tried.update(kept)
+            if "loss" in kept:
+                self._listener.on_lost_loss(float(kept["loss"]))
+            return False
         if "loss" in kept:
             self._stretches.after_step = flight is not None
         if flight is None:
@@ -219,6 +238,7 @@ class Observer:
             return
         if self._task is not None:
             return
+        self._after_skip = False
         self._task = torch._C._current_graph_task_id()
         if self._lazy:  # the forward pass has just made them
             self._refresh()
@@ -264,12 +284,45 @@ class Observer:
                 self.forward.drop_finished_passes()
         probe.on_zero_grad()
         if reason:  # a boundary: the coming steps may be left to the extension
-            self._listener.on_skipped(reason)
+            self._listener.on_skipped(self._skipped(reason, over=False))
         return inherited(*args, **kwargs)
 
+    def _on_scaler_step(
+        self, inherited: Any, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self.closed:
+            return inherited(optimizer, *args, **kwargs)
+        known = [reference() for reference in self._optimizers]
+        self._trying = next((i for i, o in enumerate(known) if o is optimizer), None)
+        try:
+            result = inherited(optimizer, *args, **kwargs)
+            position = self._trying
+        finally:
+            self._trying = None
+        if position is not None and "updates" not in self._failed:
+            self._landing.release()
+            probe = self._probes[position]
+            probe.unstepped = False
+            if len(self._probes) == 1:
+                self.forward.drop_finished_passes()
+            self._after_skip = self._stretches.after_step
+            self._listener.on_skipped(self._skipped(SCALER, over=True))
+        return result
+
+    def _skipped(self, reason: str, *, over: bool) -> Skipped:
+        """What is known of the try; GradScaler has waited for the device already."""
+        scale, loss = scale_of(self._scaler), self._scalars.get("loss")
+        return Skipped(
+            self.clock.step,
+            reason,
+            loss=None if loss is None else float(loss),
+            scale=None if scale is None else float(scale),
+            over=over,
+        )
+
     def _why_skipped(self, probe: OptimizerProbe) -> str:
-        if self._scaler is not None:
-            return "GradScaler found non-finite gradients"
+        if self._scaler is not None and not isinstance(self._scaler, torch.amp.GradScaler):
+            return SCALER
         if any(isinstance(c, float) and c > 0 for c in probe.nonfinite_now()):
             return "the gradients were non-finite, and zero_grad came instead"
         return ""
@@ -284,7 +337,7 @@ class Observer:
             if "updates" in self._failed:
                 return
             if self._scaler is None and self.clock.step < 3:
-                self._scaler = find_scaler()
+                self._follow(find_scaler())
             closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
             probe = self._probes[position]
             probe.scale = scale_of(self._scaler)
@@ -300,6 +353,7 @@ class Observer:
 
     def _on_after_step(self, position: int, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         started = time.perf_counter_ns()
+        self._trying = None
         self._leave_stretch()
         try:
             self._landing.release()
@@ -339,6 +393,8 @@ class Observer:
             full=self.full,
             histograms=self._turns.end(self._probes, self.parameters.names),
         )
+        for name, value in self._rates_of_others().items():
+            flight.put(name, value)
         self._at_hand = isinstance(flight, Landed)
         forward, gradient = self.forward.spent()
         self.clock.charge("forward", forward)
@@ -354,7 +410,7 @@ class Observer:
                     flight.put(f"overhead_{name}", seconds / wall)
         if self.full and self.forward.end_discovery():
             self._listener.on_described()
-        incomplete = self._incomplete
+        incomplete, self._tried = self._incomplete, {}
         for name, value in self._scalars.items():
             flight.put(name, value)
         self._scalars = {}
@@ -363,6 +419,11 @@ class Observer:
         else:
             self._landing.send(flight)
         self._schedule_step()
+
+    def _rates_of_others(self) -> dict[str, Scalar]:
+        """What all groups but the first one of the first optimizer step with."""
+        optimizers = [o for reference in self._optimizers if (o := reference()) is not None]
+        return self._other_groups.read(optimizers, full=self.full)
 
     @property
     def _incomplete(self) -> bool:
@@ -380,7 +441,7 @@ class Observer:
         group = optimizer.param_groups[0]
         scalars = self._scalars
         self._scalars = {}
-        found = rates(group)
+        found = {**rates(group), **self._rates_of_others()}
         if any(isinstance(value, Tensor) for value in (*found.values(), *scalars.values())):
             flight = Flight(step, False, True)
             for name, value in {**found, **scalars}.items():

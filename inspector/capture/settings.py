@@ -28,56 +28,81 @@ class OptimizerSettings:
         }
 
     def apply(
-        self, optimizer: torch.optim.Optimizer, name: str, value: float | None
-    ) -> tuple[float | None, str]:
+        self,
+        optimizer: torch.optim.Optimizer,
+        name: str,
+        value: float | None,
+        *,
+        group: int | None = None,
+        lead: float | None = None,
+    ) -> str:
         """Sets ``lr``, ``momentum`` or ``weight_decay``; None goes back to the first values.
 
+        Args:
+            group: position of the only parameter group that is changed; None changes all.
+            lead: the learning rate that becomes ``value`` while all others keep their ratios to
+                it; None is the first group's. At 0 there are no ratios: all become ``value``.
+
         Returns:
-            The value in force in the first parameter group, and a note (empty if all is plain).
+            What schedulers make of it; empty where there are none.
 
         Raises:
             CannotSet: the optimizer has no such setting.
         """
-        groups = optimizer.param_groups
-        note = ""
+        chosen = range(len(optimizer.param_groups)) if group is None else (group,)
         if name == "lr":
-            note = self._set_lr(optimizer, value)
-        else:
-            original = self._original[name]
-            for position, group in enumerate(groups):
-                first = original[position] if position < len(original) else original[-1]
-                _set(group, name, first if value is None else value, optimizer)
-        return current(optimizer, name), note
+            rates = self._rates(optimizer, value, lead)
+            if group is not None and value is not None:
+                rates[group] = value
+            return _set_rates(optimizer, {at: rates[at] for at in chosen})
+        for at in chosen:
+            first = self._first(name, at)
+            _set(optimizer.param_groups[at], name, first if value is None else value, optimizer)
+        return ""
 
-    def _set_lr(self, optimizer: torch.optim.Optimizer, value: float | None) -> str:
-        groups = optimizer.param_groups
-        before = [float(_plain(group["lr"]) or 0.0) for group in groups]
-        first = self._original["lr"]
+    def _first(self, name: str, group: int) -> Any:
+        """What a group began with; one that came later goes with the last."""
+        known = self._original[name]
+        return known[min(group, len(known) - 1)]
+
+    def _rates(
+        self, optimizer: torch.optim.Optimizer, value: float | None, lead: float | None
+    ) -> list[float]:
+        before = _lrs(optimizer)
         if value is None:
-            wanted = [float(first[i] if i < len(first) else first[-1]) for i in range(len(groups))]
-        elif before[0] > 0:
-            wanted = [value * old / before[0] for old in before]
+            return [float(self._first("lr", at)) for at in range(len(before))]
+        lead = before[0] if lead is None else lead
+        if lead <= 0:
+            return [value] * len(before)
+        wanted = [value * old / lead for old in before]
+        if before[0] == lead:
             wanted[0] = value
-        else:
-            wanted = [value] * len(groups)
-        for group, lr in zip(groups, wanted, strict=True):
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
-        notes = []
-        if len(set(before)) > 1 and value is not None:
-            notes.append("parameter groups keep their ratios")
-        if schedulers := _schedulers(optimizer):
-            notes.append(_rescale(optimizer, schedulers, before, wanted))
-        return "; ".join(notes)
+        return wanted
 
 
-def current(optimizer: torch.optim.Optimizer, name: str) -> float | None:
-    """A setting of the first parameter group; None when the optimizer has none of that name."""
-    group = optimizer.param_groups[0]
-    found = _momentum(group) if name == "momentum" else _plain(group.get(name))
+def current(optimizer: torch.optim.Optimizer, name: str, group: int = 0) -> float | None:
+    """A setting of a parameter group; None when the optimizer has none of that name."""
+    settings = optimizer.param_groups[group]
+    found = _momentum(settings) if name == "momentum" else _plain(settings.get(name))
     return None if found is None else float(found)
+
+
+def _lrs(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [float(_plain(group["lr"]) or 0.0) for group in optimizer.param_groups]
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, wanted: dict[int, float]) -> str:
+    """Sets the learning rates of some groups, and what schedulers compute them from."""
+    before = _lrs(optimizer)
+    for at, lr in wanted.items():
+        group = optimizer.param_groups[at]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+    schedulers = _schedulers(optimizer)
+    after = [wanted.get(at, old) for at, old in enumerate(before)]
+    return _rescale(optimizer, schedulers, before, after) if schedulers else ""
 
 
 def _set(group: dict[str, Any], name: str, value: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -120,9 +145,9 @@ def _rescale(
 ) -> str:
     """Scales what schedulers compute from, so that they go on from the new value."""
     name = type(schedulers[0]).__name__
-    if any(old == 0 for old in before):
+    if any(old == 0 != new for old, new in zip(before, after, strict=True)):
         return f"{name} may overwrite it: the rate was 0, so its plan cannot be scaled"
-    factors = [new / old for old, new in zip(before, after, strict=True)]
+    factors = [new / old if old else 1.0 for old, new in zip(before, after, strict=True)]
     for group, factor in zip(optimizer.param_groups, factors, strict=True):
         for key in _SCHEDULED_KEYS:
             if isinstance(group.get(key), float):

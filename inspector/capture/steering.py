@@ -11,13 +11,14 @@ import torch
 from inspector.capture.freezing import Freezing
 from inspector.capture.modes import Modes
 from inspector.capture.observer import Observer
+from inspector.capture.optimizer_groups import document, titles
 from inspector.capture.pace import Pace
 from inspector.capture.settings import CannotSet, OptimizerSettings, current
-from inspector.commands import Command, Controls
+from inspector.commands import OF_OPTIMIZERS, Command, Controls, covers_first, target_of
 from inspector.errors import CommandError
 from inspector.events import CommandApplied, CommandRefused, Event, Paused, Resumed
 
-_SETTINGS = ("lr", "momentum", "weight_decay")
+_LISTED = 4  # changed groups that a note names
 OF_THE_LOOP = {
     "schedule": "The script's own loop decides how the learning rate goes on; set lr instead.",
     "accumulate": "How many backward passes make a step is written in the script's own loop.",
@@ -64,6 +65,7 @@ class Steering:
         self.saver: Callable[[Any], str] | None = None
         self._observer = observer
         self._emit = emit
+        self._model = weakref.ref(model)
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._settings = [OptimizerSettings(optimizer) for optimizer in optimizers]
         self._freezing, self._modes = Freezing(model), Modes(model)
@@ -116,8 +118,10 @@ class Steering:
         )
 
     def _do_set(self, command: Command) -> Event:
-        effective, note = self._set(command.control, command.value)
-        return _applied(command, effective, note)
+        target = command.target
+        effective, note = self._set(command.control, command.value, target)
+        where = titles(self._model(), self._alive()).get(target, "") if target else ""
+        return _applied(command, effective, note, where)
 
     def _do_pause(self, command: Command) -> Event:
         answer = _applied(command)
@@ -164,12 +168,17 @@ class Steering:
         note = "waiting for a non-finite gradient" if waiting else "taken from the next step"
         return _applied(command, note=note)
 
-    def _set(self, name: str, value: Any) -> tuple[Any, str]:
+    def optimizers_document(self, step: int) -> dict[str, Any]:
+        """The ``optimizers`` document: what commands can speak of, and what is in force there."""
+        return document(self._model(), self._alive(), step)
+
+    def _set(self, name: str, value: Any, target: str = "") -> tuple[Any, str]:
         """The value in force and a note; raises CommandError or CannotSet."""
         controls = self.controls.with_value(name, value)
         effective, note = getattr(controls, name), ""
-        if name in _SETTINGS:
-            effective, note = self._set_optimizers(name, effective)
+        if name in OF_OPTIMIZERS:
+            effective, note = self._set_optimizers(name, effective, target)
+            controls = controls if covers_first(target) else self.controls
         elif name == "clip":
             self._observer.clip = controls.clip
         elif name == "clip_threshold":
@@ -195,30 +204,113 @@ class Steering:
         self.controls = controls
         return effective, note
 
-    def _set_optimizers(self, name: str, value: float | None) -> tuple[float | None, str]:
+    def _alive(self) -> list[torch.optim.Optimizer]:
+        return [o for reference in self._optimizers if (o := reference()) is not None]
+
+    def _set_optimizers(
+        self, name: str, value: float | None, target: str
+    ) -> tuple[float | None, str]:
+        """Sets all, or the optimizer or group of the target; all keep their ratios of rates."""
+        optimizers = self._alive()
+        chosen, group = _chosen(optimizers, target)
+        before = _readings(optimizers, name)
+        lead = before.get((0, 0)) if chosen is None and name == "lr" else None
         notes: list[str] = []
         refused: list[str] = []
-        optimizers = [o for reference in self._optimizers if (o := reference()) is not None]
-        for optimizer, settings in zip(optimizers, self._settings, strict=True):
+        for at, optimizer in enumerate(optimizers):
+            if chosen not in (None, at):
+                continue
             try:
-                _, note = settings.apply(optimizer, name, value)
+                settings = self._settings[at]
+                note = settings.apply(optimizer, name, value, group=group, lead=lead)
                 notes += [note] if note and note not in notes else []
             except CannotSet as error:
                 refused.append(str(error))
-        if len(refused) == len(optimizers):
+        if len(refused) == (len(optimizers) if chosen is None else 1):
             raise CannotSet(" ".join(refused))
-        return current(optimizers[0], name), "; ".join(notes + refused)
+        if target or sum(len(one.param_groups) for one in optimizers) > 1:
+            notes.insert(0, self._told(name, before, optimizers, ratios=group is None))
+        now = _readings(optimizers, name)
+        first = [number for place, number in now.items() if _within(place, chosen, group)]
+        return (first[0] if first else None), "; ".join(notes + refused)
+
+    def _told(
+        self,
+        name: str,
+        before: Readings,
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        ratios: bool,
+    ) -> str:
+        """Which groups were changed, from what to what."""
+        changes = {
+            place: (before[place], now)
+            for place, now in _readings(optimizers, name).items()
+            if before[place] != now
+        }
+        if not changes:
+            return "nothing changed"
+        names = titles(self._model(), optimizers)
+        told = [
+            f"{names[f'{at}/{group}']} {old:.4g} → {new:.4g}"
+            for (at, group), (old, new) in changes.items()
+        ]
+        rest = f", and {len(told) - _LISTED} more" if len(told) > _LISTED else ""
+        text = ", ".join(told[:_LISTED]) + rest
+        factors = [new / old if old else 0.0 for old, new in changes.values()]
+        kept = ratios and name == "lr" and len(factors) > 1 and min(factors) > 0
+        alike = kept and max(factors) <= min(factors) * (1 + 1e-6)
+        return text + (f"; each × {factors[0]:.4g}, so ratios are kept" if alike else "")
+
+
+Readings = dict[tuple[int, int], float]
+
+
+def _readings(optimizers: Sequence[torch.optim.Optimizer], name: str) -> Readings:
+    """A setting of each optimizer and group that has it."""
+    return {
+        (at, group): number
+        for at, optimizer in enumerate(optimizers)
+        for group in range(len(optimizer.param_groups))
+        if (number := current(optimizer, name, group)) is not None
+    }
+
+
+def _within(place: tuple[int, int], optimizer: int | None, group: int | None) -> bool:
+    return optimizer in (None, place[0]) and group in (None, place[1])
+
+
+def _chosen(
+    optimizers: Sequence[torch.optim.Optimizer], target: str
+) -> tuple[int | None, int | None]:
+    """The optimizer and the group that a target names; raises CannotSet where there are none."""
+    optimizer, group = target_of(target)
+    if optimizer is not None and optimizer >= len(optimizers):
+        raise CannotSet(
+            f"There is no optimizer {optimizer}; the last one is optimizer {len(optimizers) - 1}."
+        )
+    groups = 0 if optimizer is None else len(optimizers[optimizer].param_groups)
+    if group is not None and group >= groups:
+        raise CannotSet(
+            f"Optimizer {optimizer} has no parameter group {group}; its last one is group "
+            f"{groups - 1}."
+        )
+    return optimizer, group
 
 
 def _title(command: Command) -> str:
     return command.control or command.name
 
 
-def _applied(command: Command, effective: Any = None, note: str = "") -> CommandApplied:
+def _applied(
+    command: Command, effective: Any = None, note: str = "", where: str = ""
+) -> CommandApplied:
     return CommandApplied(
         command_id=command.id,
         name=_title(command),
         requested=command.value,
         effective=effective,
         note=note,
+        target=command.target,
+        where=where,
     )
