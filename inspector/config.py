@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from inspector.commands import Controls, check
+from inspector.commands import Controls, check, target_of
 from inspector.errors import ConfigError
 
 OPTIMIZER_TITLES = {
@@ -110,7 +110,8 @@ class RunConfig:
         in_process: True trains in a background thread, False in a child process.
         torch_threads: intra-op threads of the CPU; 0 leaves PyTorch's default.
         by_hand: controls that change on the way: dicts with ``step`` (completed steps), ``control``
-            and ``value``; ``stop`` ends the run. An exported configuration says here what was
+            and ``value``, and ``target`` where it is for one parameter group (as of a
+            ``Command``); ``stop`` ends the run. An exported configuration says here what was
             done by hand.
         controls: the controls in force at the first step (lr, momentum and weight_decay
             there are None: those above are the optimizer's).
@@ -275,14 +276,16 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 
 def _check_change(change: Any) -> None:
     keys = {"step", "control", "value"}
-    if not isinstance(change, dict) or set(change) != keys or type(change["step"]) is not int:
+    given = set(change) - {"target"} if isinstance(change, dict) else set()
+    if given != keys or type(change["step"]) is not int:
         raise ConfigError(
-            "An entry of by_hand must be a dict of step (a whole number), control and value, "
-            f"but got {change!r:.80}."
+            "An entry of by_hand must be a dict of step (a whole number), control and value, and "
+            f"target where it is for one parameter group, but got {change!r:.80}."
         )
     _at_least("step of by_hand", change["step"], 1)
     if change["control"] != "stop":
         check(str(change["control"]), change["value"])
+    target_of(change.get("target", ""))
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

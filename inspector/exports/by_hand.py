@@ -29,12 +29,26 @@ ACTS = ("reinitialize", "unfreeze")
 
 
 @dataclass(frozen=True, slots=True)
+class InGroup:
+    """A value for one optimizer or parameter group only; ``target`` as of a ``Command``."""
+
+    target: str
+    value: Any
+
+    @property
+    def group(self) -> int:
+        """Position of the parameter group, of one of the first optimizer's."""
+        return int(self.target.partition("/")[2] or 0)
+
+
+@dataclass(frozen=True, slots=True)
 class ByHand:
     """The intervention log of a run.
 
     Attributes:
         changes: (completed steps, control, value) in the order in which they were applied; a value
-            of None goes back to what the run began with. What is no control is one of ``ACTS``,
+            of None goes back to what the run began with, an :class:`InGroup` was for a part of
+            the parameters. What is no control is one of ``ACTS``,
             with a dict of ``module`` and, of new weights, ``method`` and ``seed``.
         last: completed steps after which the run was stopped by hand or failed; else None.
         missing: sentences about what cannot be repeated.
@@ -55,7 +69,10 @@ def by_hand(run: Run) -> ByHand:
         if isinstance(event, CommandApplied):
             if event.name in _CONTROLS - _WITHOUT_EFFECT:
                 asked_for_first = event.requested is None and event.name != "schedule"
-                changes.append((step, event.name, None if asked_for_first else event.effective))
+                value = None if asked_for_first else event.effective
+                if event.target not in ("", "0"):
+                    value = InGroup(event.target, value)
+                changes.append((step, event.name, value))
             elif event.name.startswith(ACTS):
                 act, _, module = event.name.partition(" ")
                 if act == "unfreeze" and changes and changes[-1][:2] == (step, "frozen"):

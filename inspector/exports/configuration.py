@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from inspector.errors import ExportError
-from inspector.exports.by_hand import ACTS, by_hand
+from inspector.exports.by_hand import ACTS, InGroup, by_hand
 from inspector.exports.formats import Made, Request
 from inspector.exports.model.checkpoint import origin_of
 
@@ -26,13 +26,18 @@ def configuration(request: Request) -> Made:
     first = request.run.meta["lineage"]["step"] if origin else 0
     passed = [entry for entry in content.get("by_hand", []) if entry["step"] <= first]
     content["by_hand"] = passed + [
-        {"step": step, "control": control, "value": value}
-        for step, control, value in changes
-        if step > first
+        _entry(step, control, value) for step, control, value in changes if step > first
     ]
     content["controls"] = dict(content["controls"]) | {
-        control: value for step, control, value in changes if step == first
+        control: value
+        for step, control, value in changes
+        if step == first and not isinstance(value, InGroup)
     }
+    missing += [
+        f"Step {step}: {control} of group {value.group}."
+        for step, control, value in changes
+        if step == first and isinstance(value, InGroup)
+    ]
     if done.last:
         content["by_hand"].append({"step": done.last, "control": "stop", "value": True})
     notes = ["Start the same run with: torch-inspector train FILE."]
@@ -45,6 +50,13 @@ def configuration(request: Request) -> Made:
         notes.append("It refers to a Python file of yours by its path; keep the file.")
     request.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return Made(notes=tuple(notes))
+
+
+def _entry(step: int, control: str, value: Any) -> dict[str, Any]:
+    entry: dict[str, Any] = {"step": step, "control": control, "value": value}
+    if isinstance(value, InGroup):
+        entry |= {"value": value.value, "target": value.target}
+    return entry
 
 
 def built_in(request: Request) -> dict[str, Any]:

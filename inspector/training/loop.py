@@ -120,7 +120,10 @@ class Loop:
                 if control == "stop":
                     self.watch.apply(Command(name="stop"))
                 else:
-                    self.watch.apply(Command(name="set", control=control, value=value))
+                    target = change.get("target", "")
+                    self.watch.apply(
+                        Command(name="set", control=control, value=value, target=target)
+                    )
 
     def _groups(self) -> Iterator[list[Timed]]:
         """The batches of each step of this epoch."""

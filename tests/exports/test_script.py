@@ -70,6 +70,18 @@ CASES = {
         param_groups=[{"modules": ["head"], "lr": 0.01}],
         by_hand=[change(9, "lr", 0.02), change(15, "stop")],
     ),
+    "one group by hand": RunConfig(
+        steps=30, optimizer="adamw", lr=1e-3, weight_decay=0.1,
+        param_groups=[{"modules": ["head"], "lr": 0.01}],
+        controls=Controls(schedule={"name": "cosine"}),
+        by_hand=[
+            change(4, "lr", 0.05) | {"target": "0/1"}, change(8, "lr", 0.002),
+            change(12, "momentum", 0.5) | {"target": "0/1"},
+            change(15, "lr", 0.004) | {"target": "0"},
+            change(16, "weight_decay", 0.0) | {"target": "0/0"},
+            change(20, "lr", None) | {"target": "0/1"},
+        ],
+    ),
 }  # fmt: skip
 
 
@@ -111,6 +123,16 @@ def test_the_configuration_repeats_what_was_done_by_hand(tmp_path: Path) -> None
     config = RunConfig.from_dict(json.loads(exported.read_text("utf-8")))
     assert [entry["control"] for entry in config.by_hand] == [
         "schedule", "lr", "schedule", "accumulate",
+    ]  # fmt: skip
+    assert_same(weights(run(config, tmp_path / "again")), weights(first))
+
+
+def test_the_configuration_repeats_what_was_set_in_one_group(tmp_path: Path) -> None:
+    first = run(CASES["one group by hand"], tmp_path / "runs")
+    exported = export(inspector.open_run(first), "config", tmp_path / "run.json").path
+    config = RunConfig.from_dict(json.loads(exported.read_text("utf-8")))
+    assert [entry.get("target", "") for entry in config.by_hand] == [
+        "0/1", "", "0/1", "", "0/0", "0/1",
     ]  # fmt: skip
     assert_same(weights(run(config, tmp_path / "again")), weights(first))
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import optim
 
 from inspector.commands import Controls
+from inspector.exports.by_hand import InGroup
 from inspector.exports.script import pieces
 from inspector.exports.script.continuing import write_place, write_state
 from inspector.exports.script.data import Data
@@ -85,7 +86,8 @@ class Loop:
     def _settings(self, main: Lines) -> None:
         """Settings of the optimizer that the first controls change; a checkpoint has its own."""
         rates = [float(g["lr"]) for g in self._facts.task.optimizer.param_groups]
-        if any(name == "lr" and value is None for _, name, value in self._facts.changes):
+        back = (None, *(InGroup(f"0/{number}", None) for number in range(len(rates))))
+        if any(name == "lr" and value in back for _, name, value in self._facts.changes):
             main.add(f"first_rates = {rates!r}")
         origin = self._facts.origin
         if origin is not None and origin.keeps(self._facts.task.optimizer):
@@ -258,7 +260,9 @@ class Loop:
             main.close()
 
     def _by_hand(self, main: Lines, name: str, value: Any) -> None:
-        if name == "lr" and value is None:
+        if isinstance(value, InGroup):
+            self._in_group(main, name, value.group, value.value)
+        elif name == "lr" and value is None:
             self._definitions += source_of(self._imports, pieces.set_rates)
             main.add("set_rates(optimizer, first_rates)")
         elif name in ("lr", "momentum"):
@@ -292,8 +296,21 @@ class Loop:
         elif name in self._variables:
             main.add(f"{name} = {literal(value)}")
 
-    def _first_value(self, name: str) -> Any:
-        group = self._facts.task.optimizer.param_groups[0]
+    def _in_group(self, main: Lines, name: str, number: int, value: Any) -> None:
+        """Sets one parameter group only."""
+        settings = f"optimizer.param_groups[{number}]"
+        if value is None and name == "lr":
+            main.add(f'{settings}["lr"] = first_rates[{number}]')
+            return
+        value = self._first_value(name, number) if value is None else value
+        if name == "momentum" and "betas" in self._facts.task.optimizer.defaults:
+            main.add(f'{settings}["betas"] = ({value!r}, *{settings}["betas"][1:])')
+        else:
+            main.add(f"{settings}[{literal(name)}] = {value!r}")
+
+    def _first_value(self, name: str, number: int = 0) -> Any:
+        groups = self._facts.task.optimizer.param_groups
+        group = groups[min(number, len(groups) - 1)]  # one may have come later
         return group["betas"][0] if name == "momentum" and "betas" in group else group.get(name)
 
     # ------------------------------------------------------------ held-out parts
