@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from inspector.charts.specs import Chart, Line, LineChart, lines, number
 from inspector.quantities import QUANTITIES, SeriesKey
@@ -21,7 +21,9 @@ _NO_LOSS = "No loss has been recorded; a script gives it with watch.record(loss=
 _WAITING = "Share of the time of the last hundred steps that was spent waiting for batches."
 
 
-def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
+def overview(
+    keys: Iterable[SeriesKey] = (), rates: Mapping[str, str] | None = None
+) -> tuple[Chart, ...]:
     """The live page: how the run does as a whole.
 
     Args:
@@ -30,12 +32,19 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
             the user's own, except that losses are drawn together where none is called just that.
             Those that differ in ``train_``, ``val_`` or ``test_`` only
             share a chart, and so do those with the same words before a ``/``.
+        rates: names for people of the series of learning rates, where there are several.
     """
     keys = list(keys)
     families = _families(keys)
     measured = not keys or any(key.quantity in ("accuracy", "val_accuracy") for key in keys)
     loss, accuracy = families.pop(_OF_LOSS, ()), families.pop(_OF_ACCURACY, ())
-    groups = families.pop("lr", ())
+    named = {"lr": "group 0", **(rates or {})}
+    groups = tuple(
+        dataclasses.replace(line, label=named.get(line.quantity, line.label))
+        for line in families.pop("lr", ())
+    )
+    for setting in ("momentum", "weight_decay"):
+        families.pop(setting, None)
     if keys and not any(key.quantity == "loss" for key in keys):
         loss = (*loss, *_losses(families))
     scaled = any(key.quantity == "grad_scale" for key in keys)
@@ -51,7 +60,7 @@ def overview(keys: Iterable[SeriesKey] = ()) -> tuple[Chart, ...]:
             hint=_NO_LOSS,
         ),
         *([_accuracy(accuracy)] if measured or accuracy else []),
-        lines(Line("lr", label="group 0"), *groups) if groups else lines("lr"),
+        lines(Line("lr", label=named["lr"]), *groups) if groups else lines("lr"),
         lines(
             Line("total_grad_norm", label="before clipping"),
             Line("clipped_grad_norm", label="after", same=_UNCLIPPED),

@@ -14,6 +14,7 @@ from inspector.ui.own.edited import source_line
 from inspector.ui.presets import explain
 from inspector.ui.repair import nan_panel
 from inspector.ui.speed import speed_panel
+from inspector.views.optimizers import labels
 
 _REFRESH = "3s"
 
@@ -25,7 +26,7 @@ def live_page() -> None:
         path = run.path
         recorded = run.events()
         rank = _rank(ranks, name)
-        charts = overview(run.keys(rank=rank))
+        charts = overview(run.keys(rank=rank), labels(run, rank=rank))
     explain(config)
     failure_panel(recorded, config=config)
     nan_panel(name, live=live)
@@ -60,6 +61,7 @@ def _rank(ranks: list[int], name: str) -> int:
 def _notice_new(name: str, rank: int, drawn: tuple[Chart, ...], ranks: int) -> None:
     """Draws the page again when a scalar or a rank has appeared that it does not show yet."""
     with opened(name) as run:
-        new = overview(run.keys(rank=rank)) != drawn or len(run.ranks) != ranks
+        now = overview(run.keys(rank=rank), labels(run, rank=rank))
+        new = now != drawn or len(run.ranks) != ranks
     if new:
         st.rerun()

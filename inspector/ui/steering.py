@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from inspector.commands import Command, Controls, Name, check
+from inspector.commands import OF_OPTIMIZERS, Command, Controls, Name, check
 from inspector.errors import CommandError, StoreError
 from inspector.events import CommandApplied, CommandRefused
 from inspector.store.control import ControlWriter
@@ -23,12 +23,14 @@ from inspector.ui.practices.midrun import OWN_LOOP, midrun
 from inspector.views.controls import answers, in_force
 from inspector.views.newest import newest
 from inspector.views.numbers import short
+from inspector.views.optimizers import Place, in_words, places, value
 
 _LR_STEPS = (
     *(float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 1.5, 2, 3, 5, 7)),
     10.0,
 )
 _RECENT = 200  # steps in which a script's own schedule has moved the rate
+_NAMED = 3  # optimizers or groups whose rates are told below the one that leads them
 _SPEEDS = (0.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 
 
@@ -40,6 +42,8 @@ class Panel:
         controls: in force.
         answered: answers by command id.
         disabled: the run has ended.
+        place: the optimizer or parameter group whose settings are shown; None where there is
+            only one.
         drawn: the key under which this drawing shows each widget.
     """
 
@@ -47,7 +51,17 @@ class Panel:
     controls: Controls
     answered: dict[str, CommandApplied | CommandRefused]
     disabled: bool
+    place: Place | None = None
     drawn: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str:
+        """What commands about the optimizer speak of."""
+        return self.place.target if self.place else ""
+
+    def of_place(self, control: str) -> str:
+        """Name of a widget that shows a setting of the place."""
+        return f"{control}/{self.target}" if self.target else control
 
     @property
     def watched(self) -> bool:
@@ -135,7 +149,8 @@ class Panel:
             st.session_state[refused] = f"{error} Nothing was changed; enter another number."
             return
         sent = self.send("set", control, value)
-        for twin in (widget, *_TWINS.get(widget, ())):
+        base, slash, target = widget.partition("/")
+        for twin in (widget, *(f"{twin}{slash}{target}" for twin in _TWINS.get(base, ()))):
             st.session_state[f"{self.key(twin)}/sent"] = sent
 
     def press(self, name: Name, value: Any = None) -> None:
@@ -144,7 +159,8 @@ class Panel:
 
     def send(self, name: Name, control: str = "", value: Any = None) -> str | None:
         try:
-            command = Command(name=name, control=control, value=value)
+            target = self.target if control in OF_OPTIMIZERS else ""
+            command = Command(name=name, control=control, value=value, target=target)
             writer = ControlWriter(runs_dir() / self.run.name)
             try:
                 return writer.send(command)
@@ -168,12 +184,15 @@ def _panel(name: str, was_live: bool) -> None:
     with opened(name) as run:
         live = run.status in LIVE
         events = run.events()
-        panel = Panel(run, in_force(run.config, events), answers(events), disabled=not live)
+        place = _place(run)
+        panel = Panel(run, in_force(run.config, events), answers(events), not live, place)
         if live:
             _buttons(panel)
         else:
             st.caption("This run has ended; its last settings are shown.")
+        _choose_place(panel)
         _learning_rate(panel)
+        _told_of_all(panel)
         _gradients(panel)
         _pace(panel)
         midrun(panel)
@@ -240,31 +259,60 @@ def _buttons(panel: Panel) -> None:
     say(sentence)
 
 
+def _place(run: Run) -> Place | None:
+    """What was chosen to be steered, of what there is."""
+    found = {place.target: place for place in places(run)}
+    return found.get(st.session_state.get(f"steer/{run.name}/place", "")) or found.get("")
+
+
+def _choose_place(panel: Panel) -> None:
+    """Which optimizer or parameter group the settings below are of, where there are several."""
+    found = {place.target: place.title for place in places(panel.run)}
+    if found:
+        st.selectbox(
+            "Settings of",
+            list(found),
+            format_func=lambda target: found.get(target, target),
+            key=panel.key("place"),
+            help="Learning rate, momentum and weight decay below are of this one. A learning rate "
+            "for all is the first one's, and the others keep their ratios to it; momentum and "
+            "weight decay for all become the same everywhere.",
+        )
+
+
+def _told_of_all(panel: Panel) -> None:
+    """The rates that go with the first one's."""
+    if panel.place is not None and not panel.target:
+        words = in_words(panel.run, "lr", places(panel.run), _NAMED)
+        st.caption(escape(f"Scaled together: {', '.join(words)}."))
+
+
 def _learning_rate(panel: Panel) -> None:
     lr = _current(panel, "lr")
+    typed, slider, exact = (panel.of_place(name) for name in ("lr_typed", "lr_slider", "lr"))
     if _moves(panel):
-        panel.waits("lr_typed")  # tells a refusal
+        panel.waits(typed)  # tells a refusal
         # What is drawn anew all the time can be neither dragged nor typed into.
         st.text_input(
             f"Learning rate, **{short(lr)}** now",
-            key=panel.key("lr_typed"),
+            key=panel.key(typed),
             placeholder="set another",
             on_change=panel.typed,
-            args=("lr_typed", "lr"),
+            args=(typed, "lr"),
             help="A schedule moves it. It goes on from the rate that you enter.",
         )
-        panel.say("lr_typed")
+        panel.say(typed)
         return
     st.select_slider(
         "Learning rate",
         options=_LR_STEPS,
         format_func=short,
-        key=panel.prepare("lr_slider", min(_LR_STEPS, key=lambda step: _distance(step, lr))),
+        key=panel.prepare(slider, min(_LR_STEPS, key=lambda step: _distance(step, lr))),
         on_change=panel.changed,
-        args=("lr_slider", "lr"),
+        args=(slider, "lr"),
         disabled=panel.disabled,
     )
-    _number(panel, "lr", "Learning rate, exactly", lr, lr / 10 or 0.001, bare=True)
+    _number(panel, "lr", "Learning rate, exactly", lr, lr / 10 or 0.001, exact, bare=True)
 
 
 def _gradients(panel: Panel) -> None:
@@ -335,16 +383,19 @@ def _more(panel: Panel) -> None:
         args=("on_nonfinite", "on_nonfinite"),
         disabled=panel.disabled,
     )
+    of = f" of {escape(panel.place.title)}" if panel.place and panel.target else ""
+    momentum, decay = panel.of_place("momentum"), panel.of_place("weight_decay")
     st.slider(
-        "Momentum (Adam: β₁)",
+        f"Momentum (Adam: β₁){of}",
         0.0,
         0.99,
-        key=panel.prepare("momentum", min(_current(panel, "momentum"), 0.99)),
+        key=panel.prepare(momentum, min(_current(panel, "momentum"), 0.99)),
         on_change=panel.changed,
-        args=("momentum", "momentum"),
+        args=(momentum, "momentum"),
         disabled=panel.disabled,
     )
-    _number(panel, "weight_decay", "Weight decay", _current(panel, "weight_decay"), 0.0001)
+    now = _current(panel, "weight_decay")
+    _number(panel, "weight_decay", f"Weight decay{of}", now, 0.0001, decay)
 
 
 def _number(
@@ -353,20 +404,22 @@ def _number(
     label: str,
     value: float,
     step: float,
+    widget: str = "",
     *,
     bare: bool = False,
 ) -> None:
+    widget = widget or control
     st.number_input(
         label,
         step=step,
         format="%.6g",
-        key=panel.prepare(control, float(value)),
+        key=panel.prepare(widget, float(value)),
         on_change=panel.changed,
-        args=(control, control),
+        args=(widget, control),
         disabled=panel.disabled,
         label_visibility="collapsed" if bare else "visible",
     )
-    panel.say(control)
+    panel.say(widget)
 
 
 def _moves(panel: Panel) -> bool:
@@ -374,20 +427,37 @@ def _moves(panel: Panel) -> bool:
     if panel.disabled:
         return False
     schedule = panel.controls.schedule
-    if panel.watched and panel.controls.lr is None:
+    if panel.watched and (panel.controls.lr is None or panel.target):
         last = panel.run.heartbeat
-        rates = panel.run.series("lr", first=max(0, last.step - _RECENT) if last else 0).values
+        since = max(last.step - _RECENT if last else 0, _set_at(panel))
+        name = panel.place.series("lr") if panel.place else "lr"
+        rates = panel.run.series(name, first=since).values
         return len(rates) > 1 and bool(rates.min() < rates.max())
     return schedule is not None and schedule.get("name") != "constant"
 
 
+def _set_at(panel: Panel) -> int:
+    """The first step after the last change of a learning rate by hand; 0 where there was none."""
+    return max(
+        (
+            stored.step
+            for stored in panel.run.events()
+            if isinstance(stored.event, CommandApplied) and stored.event.name == "lr"
+        ),
+        default=0,
+    )
+
+
 def _current(panel: Panel, control: str) -> float:
     """The control's value, or what a schedule or a watched script's optimizer was seen to use."""
-    value = getattr(panel.controls, control)
-    if value is None or (control == "lr" and panel.controls.schedule):
+    if panel.place is not None:
+        found = value(panel.run, panel.place, control) or 0.0
+        return found if math.isfinite(found) else 0.0
+    chosen = getattr(panel.controls, control)
+    if chosen is None or (control == "lr" and panel.controls.schedule):
         seen = newest(panel.run, control)
-        value = seen[1] if seen else 0.0
-    return float(value) if math.isfinite(value) else 0.0
+        chosen = seen[1] if seen else 0.0
+    return float(chosen) if math.isfinite(chosen) else 0.0
 
 
 def _distance(step: float, lr: float) -> float:

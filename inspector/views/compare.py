@@ -15,6 +15,7 @@ from inspector.quantities import QUANTITIES
 from inspector.store.layout import F64, I64
 from inspector.store.reader import Run, Series
 from inspector.views.newest import newest
+from inspector.views.optimizers import is_setting
 
 Axis = Literal["step", "epoch", "time"]
 MOST_RUNS = 8
@@ -161,6 +162,6 @@ def outcome(run: Run, quantity: str) -> Outcome | None:
 def _own(name: str) -> int:
     """Scalars of the user's own before what is only about the machine."""
     if name not in QUANTITIES:
-        return 0
+        return 1 if is_setting(name) else 0
     technical = ("overhead", "memory", "gpu_", "step_time", "samples_per_s", "data_seconds")
     return 2 if name.startswith(technical) else 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from inspector.commands import Controls
+from inspector.commands import OF_OPTIMIZERS, Controls, covers_first
 from inspector.errors import CommandError, ConfigError
 from inspector.events import CommandApplied, CommandRefused, StoredEvent
 
@@ -23,9 +23,32 @@ def in_force(config: dict[str, Any], events: Iterable[StoredEvent]) -> Controls:
     for name, value in _initial(config).items():
         controls = _changed(controls, name, value)
     for stored in events:
-        if isinstance(stored.event, CommandApplied) and stored.event.name in _NAMES:
+        if (
+            isinstance(stored.event, CommandApplied)
+            and stored.event.name in _NAMES
+            and covers_first(stored.event.target)
+        ):
             controls = _changed(controls, stored.event.name, stored.event.effective)
     return controls
+
+
+def in_parts(events: Iterable[StoredEvent]) -> list[CommandApplied]:
+    """What was set by hand in one optimizer or parameter group and still is, oldest first.
+
+    Those that hold the first group are among the controls of :func:`in_force`.
+    """
+    found: dict[tuple[str, str], CommandApplied] = {}
+    for stored in events:
+        event = stored.event
+        if not isinstance(event, CommandApplied) or event.name not in OF_OPTIMIZERS:
+            continue
+        for name, target in list(found):
+            inside = event.target == "" or f"{target}/".startswith(f"{event.target}/")
+            if name == event.name and inside:
+                del found[name, target]
+        if not covers_first(event.target):
+            found[event.name, event.target] = event
+    return list(found.values())
 
 
 def answers(events: Iterable[StoredEvent]) -> dict[str, CommandApplied | CommandRefused]:

@@ -25,6 +25,7 @@ from inspector.store.reader import Run
 from inspector.views import events as event_view
 from inspector.views import findings as finding_view
 from inspector.views import modules as module_view
+from inspector.views.optimizers import is_setting
 
 EVENTS = 400
 PICTURES = 2  # of the evidence of a finding
@@ -118,15 +119,20 @@ def report(run: Run) -> str:
 
 
 def _charts(run: Run, markers: list[Marker]) -> list[Chart]:
-    made = [
-        draw.line_chart(run, f"chart-{key}", title, quantities, markers=markers, wide=wide)
-        for key, title, quantities, wide in _LINES
-    ]
-    if not run.series("nonfinite").values.any():
-        made = [chart for chart in made if chart is None or chart.id != "chart-nonfinite"]
     recorded = run.keys()
     names = dict.fromkeys(key.quantity for key in recorded if key.scope == "run")
-    own = [name for name in names if name not in QUANTITIES][:OWN_CHARTS]
+    settings = [name for name in names if is_setting(name)]
+    rates = [name for name in settings if name.startswith("lr/")]
+    made = [
+        draw.line_chart(
+            run, f"chart-{key}", title, (*quantities, *(rates if key == "lr" else ())),
+            markers=markers, wide=wide,
+        )
+        for key, title, quantities, wide in _LINES
+    ]  # fmt: skip
+    if not run.series("nonfinite").values.any():
+        made = [chart for chart in made if chart is None or chart.id != "chart-nonfinite"]
+    own = [name for name in names if name not in {*QUANTITIES, *settings}][:OWN_CHARTS]
     made += [
         draw.line_chart(run, f"chart-own-{at}", name, (name,), markers=markers)
         for at, name in enumerate(own)
