@@ -248,7 +248,7 @@ class Recorder:
         self._interventions.close()
         self.timemachine.close()
         if self._skips.total > self._skips.told:
-            self._tell_skipped(Skipped(self.step, self._why_skipped, self._skips.loss))
+            self._tell_skipped(Skipped(self.step, self._why_skipped))
         self.observer.close()
         self._store_structure()  # as it is in training
         self.steering.restore()
@@ -404,7 +404,7 @@ class Recorder:
         skips.loss = loss
         if (onset := bad_loss(loss)) is not None and not skips.lost:
             skips.lost = True
-            self._tell_skipped(Skipped(self.step, self._why_skipped, loss))
+            self._tell_skipped(Skipped(self.step, self._why_skipped))
             self._lost(self.step, onset)
 
     def _skip(self, skipped: Skipped) -> None:
@@ -430,7 +430,7 @@ class Recorder:
                 in_a_row=max(skips.in_a_row, 1),
                 total=skips.total,
                 scale=skipped.scale,
-                loss=worth(skipped.loss),
+                loss=worth(skips.loss),
             ),
         )
 
@@ -578,7 +578,7 @@ class Recorder:
             stopping=self.steering.pace.stopped,
             snapshots=self.timemachine.history.held,
             skipped=self._skips.in_a_row,
-            loss=worth(self._skips.loss) if self._skips.in_a_row else "",
+            loss=worth(self._skips.loss),
         )
 
     def _listen(self) -> None:

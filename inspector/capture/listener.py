@@ -6,6 +6,7 @@ from typing import Protocol
 
 from inspector.capture.measured import Measured, Table
 from inspector.capture.quiet import Column
+from inspector.capture.skips import Skipped
 
 
 class Listener(Protocol):
@@ -35,8 +36,11 @@ class Listener(Protocol):
     def on_scheduled(self, probe: str, every: int, reason: str) -> None:
         """A probe is measured more seldom or more often from now on."""
 
-    def on_skipped(self, reason: str) -> None:
+    def on_skipped(self, skipped: Skipped) -> None:
         """Gradients were made, but the optimizer did not step."""
+
+    def on_lost_loss(self, loss: float) -> None:
+        """The loss of a try that was skipped, and that :meth:`on_skipped` has told of."""
 
     def on_late(self) -> None:
         """Gradients are first seen before the step from now on, perhaps already clipped."""

@@ -63,12 +63,19 @@ def _nonfinite(origin: Origin, found: Found, policy: str) -> NonFinite:
     seen = "loss" if found.loss else "gradient"
     where = {"forward": "loss" if origin.in_loss else "activation", "backward": "backward"}
     after = {"pause": "paused", "skip": "skipped", "continue": "continues"}
+    if found.onset is not None and origin.phase == "unknown":
+        seen, module, parameter = found.onset.where, found.onset.module, found.onset.parameter
+    elif origin.phase == "parameters":
+        parameter = origin.op.partition(" ")[2]
+        module = parameter.rpartition(".")[0]
+    else:
+        module, parameter = origin.module, None
     return NonFinite(
         where=where.get(origin.phase, "parameter" if origin.phase == "parameters" else seen),
-        module=origin.module,
-        module_type=origin.module_type,
-        parameter=origin.op.partition(" ")[2] if origin.phase == "parameters" else None,
-        op=origin.op,
+        module=module,
+        module_type="" if parameter else origin.module_type,
+        parameter=parameter,
+        op="" if parameter else origin.op,
         file=origin.file,
         line=origin.line,
         code=origin.code,

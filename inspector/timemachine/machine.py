@@ -25,6 +25,7 @@ from inspector.capture import native
 from inspector.capture.activations import tensors_in
 from inspector.capture.attach import Attachment, ToggledHook
 from inspector.capture.hooks import on_gradient_of
+from inspector.capture.nonfinite import Onset
 from inspector.events import Origin
 from inspector.timemachine.calls import Call
 from inspector.timemachine.checks import GradientCheck, has_nonfinite
@@ -75,6 +76,7 @@ class Found:
         held: the update was not made.
         again: the step before was bad too.
         call: the batch it happened with; None if it is not known.
+        onset: where it was seen, if it was looked for.
         buffers: the buffers before the forward pass.
     """
 
@@ -85,6 +87,7 @@ class Found:
         self.held = False
         self.again = False
         self.call: Call | None = None
+        self.onset: Onset | None = None
         self.buffers: dict[str, Tensor] = {}
 
 
@@ -453,12 +456,15 @@ class TimeMachine:
         if policy != "continue":
             self._hold(position, optimizer)
             found.held = True
+        self._report(found, policy, model, late=late)
+
+    def _report(self, found: Found, policy: str, model: nn.Module, *, late: bool = False) -> None:
         self._told.append(found.step)
         found.again = self._ill
         known = self._ill and policy != "pause"
         self._ill = True
         calls = self._calls
-        if late and found.step != self._step:
+        if found.step != self._step:
             calls = next((c for s, c in self.history.calls if s == found.step), [])
         spoilt = late or has_nonfinite(p for p in model.parameters())
         if not known:
@@ -470,6 +476,30 @@ class TimeMachine:
         self._undo_buffers()
         if spoilt:
             self.rewind("nonfinite", before=found.step)
+
+    # ------------------------------------------------------------ steps that a GradScaler skips
+
+    def pass_over(self, *, over: bool) -> None:
+        """Forgets the batch of a try that has come to nothing; ``over``: the next has not begun."""
+        if not self.closed:
+            self._take_over()
+            self._calls = [] if over else self._calls[-1:]
+            self._entered, self._loss = (None, None) if over else (self._entered, self._loss)
+
+    def lost(self, step: int, onset: Onset) -> bool:
+        """Looks for the origin of what a GradScaler cannot mend; False if nobody was told."""
+        model = self._model()
+        if self.closed or model is None:
+            return False
+        self._take_over()
+        found = Found(step, loss=onset.where == "loss", gradient=True)
+        found.held, found.onset = True, onset
+        self.guarded(self._report, found, self._listener.nonfinite_policy(), model)
+        return self.told(step)
+
+    def recovered(self) -> None:
+        """A step was made again."""
+        self._ill = False
 
     def _hold(self, position: int, optimizer: Optimizer) -> None:
         """Without gradients an optimizer's step changes nothing; they come back afterwards."""

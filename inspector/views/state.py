@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from inspector.commands import Controls
-from inspector.events import Level, NonFinite, RunFailed, StepSkipped, StoredEvent
+from inspector.commands import OF_OPTIMIZERS, Controls
+from inspector.events import CommandApplied, Level, NonFinite, RunFailed, StepSkipped, StoredEvent
 from inspector.store.reader import Run
-from inspector.views.controls import in_force
+from inspector.views.controls import in_force, in_parts
 from inspector.views.cost import capture_every, changes, spacing_after
 from inspector.views.events import TITLES
 from inspector.views.numbers import short
@@ -25,6 +25,7 @@ MARKED = frozenset(
     }
 )  # fmt: skip
 MOST_MARKERS = 500
+_SHORT = {"weight_decay": "weight decay"}
 SKIPPED = 10
 """Steps skipped one after the other before it is said: a GradScaler begins with some."""
 
@@ -71,7 +72,7 @@ class StateKeeper:
         self.markers: tuple[Marker, ...] = ()
         self._commands: list[StoredEvent] = []
         self._spacing = 1
-        self._skipped = (-1, 0, "")  # at which step, how often, why
+        self._skipped = ""  # why
         self._nonfinite: tuple[int, str] | None = None
         self._problem = ""
         self._beginning = Beginning()
@@ -95,8 +96,7 @@ class StateKeeper:
             elif isinstance(event, RunFailed):
                 self._problem = event.text
             elif isinstance(event, StepSkipped):
-                step, count, _ = self._skipped
-                self._skipped = stored.step, 1 + count * (stored.step == step), event.reason
+                self._skipped = event.reason
             if event.kind in MARKED:
                 title = TITLES.get(event.kind, event.kind)
                 text = f"{title} at step {stored.step}: {event.text}"
@@ -119,22 +119,27 @@ class StateKeeper:
             else ""
         )
         if status == "running" and beat is not None:
-            waiting = self._held_up(beat.step) or waiting
+            waiting = self._held_up(beat.facts) or waiting
         return RunState(
             status=status,
             step=beat.step - 1 if beat else -1,
             total_steps=beat.total_steps if beat else None,
-            controls=(*_stopping(run), *_differences(in_force(run.config, self._commands))),
+            controls=(
+                *_stopping(run),
+                *_differences(in_force(run.config, self._commands)),
+                *_in_parts(in_parts(self._commands)),
+            ),
             nonfinite=self._nonfinite,
             problem=self._problem or (_lost(run) if status == "crashed" else ""),
             waiting=waiting,
             measured=capture_every(run) or self._spacing,
         )
 
-    def _held_up(self, running: int) -> str:
+    def _held_up(self, facts: dict[str, Any]) -> str:
         """Why step after step is begun and none is made; empty while steps are made."""
-        step, count, reason = self._skipped
-        return f"No step in {count:,} tries: {reason}." * (step >= running and count >= SKIPPED)
+        count, loss = int(facts.get("skipped") or 0), facts.get("loss")
+        loss = f"; the loss is {loss}" if loss else ""
+        return f"No step in {count:,} tries: {self._skipped}{loss}." * (count >= SKIPPED)
 
 
 def _stopping(run: Run) -> tuple[tuple[str, str], ...]:
@@ -157,7 +162,8 @@ def _differences(controls: Controls) -> tuple[tuple[str, str], ...]:
     """Controls that differ from their defaults, in words."""
     scheduled = (controls.schedule or {}).get("name", "constant") != "constant"
     shown: list[tuple[str, str]] = []
-    for name, label in (("lr", "lr"), ("momentum", "momentum"), ("weight_decay", "weight decay")):
+    for name in OF_OPTIMIZERS:
+        label = _SHORT.get(name, name)
         value = getattr(controls, name)
         if scheduled and name == "lr":
             continue  # only where the schedule began; the rate itself has a chart
@@ -180,6 +186,15 @@ def _differences(controls: Controls) -> tuple[tuple[str, str], ...]:
     if controls.max_steps_per_s is not None:
         shown.append(("slow motion", f"{controls.max_steps_per_s:.4g} steps/s"))
     return tuple(shown)
+
+
+def _in_parts(applied: Iterable[CommandApplied]) -> tuple[tuple[str, str], ...]:
+    """What was set in one optimizer or parameter group: its name, and the setting."""
+    return tuple(
+        (event.where or event.target, f"{_SHORT.get(event.name, event.name)} {short(value)}")
+        for event in applied
+        if isinstance(value := event.effective, float)
+    )
 
 
 def to_dict(state: RunState) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from zoo import Case
 from inspector.capture.measured import Measured, Table
 from inspector.capture.observer import Observer
 from inspector.capture.schedule import Schedule
+from inspector.capture.skips import Skipped
 
 
 class Listening:
@@ -31,8 +32,10 @@ class Listening:
 
     def on_scheduled(self, probe: str, every: int, reason: str) -> None: ...
 
-    def on_skipped(self, reason: str) -> None:
-        self.skips.append(reason)
+    def on_skipped(self, skipped: Skipped) -> None:
+        self.skips.append(skipped.reason)
+
+    def on_lost_loss(self, loss: float) -> None: ...
 
     def on_late(self) -> None:
         self.late = True

@@ -21,6 +21,7 @@ from inspector.capture import native
 from inspector.capture.measured import Measured, Table
 from inspector.capture.observer import Observer
 from inspector.capture.quiet import NOWHERE, Column
+from inspector.capture.skips import Skipped
 from inspector.commands import Command
 from inspector.events import NonFinite, StepSkipped
 
@@ -386,8 +387,8 @@ def test_a_skipped_step_at_which_the_steps_are_left_again() -> None:
     """A recorder takes a skipped step for a boundary; its loss is not that of a later step."""
 
     class Handing(Leaving):
-        def on_skipped(self, reason: str) -> None:
-            super().on_skipped(reason)
+        def on_skipped(self, skipped: Skipped) -> None:
+            super().on_skipped(skipped)
             self.on_boundary()
 
     for leave in (False, True):

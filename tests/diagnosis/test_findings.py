@@ -109,6 +109,21 @@ def test_a_skipped_scaler_step_is_no_finding() -> None:
     assert "nonfinite" not in [f.code for f in diagnose(run)]
 
 
+def test_a_scaler_that_gets_no_further_is_one() -> None:
+    from inspector.events import StepSkipped
+
+    run = FakeRun(loss=[1.0] * 20)
+    lost = NonFinite(where="parameter", module="0", parameter="0.weight")
+    why = "GradScaler found non-finite gradients"
+    run.stored = [
+        StoredEvent(0, 20, 0, 0.0, 0, lost),
+        StoredEvent(1, 20, 0, 0.0, 0, StepSkipped(reason=why, in_a_row=32, total=32)),
+    ]
+    (found,) = (f for f in diagnose(run) if f.code == "nonfinite")
+    assert (found.level, found.module, found.step) == ("critical", "0", 20)
+    assert "no step since step 20 (at least 32 tries)" in found.explanation
+
+
 def test_thresholds_can_be_set() -> None:
     falling = [2.0 - 0.001 * i for i in range(100)]
     run = FakeRun(loss=falling, total_update_ratio=[5e-4] * 100, lr=[1e-4] * 100)

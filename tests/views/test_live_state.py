@@ -112,18 +112,18 @@ def test_a_script_that_is_gone_without_a_word_is_explained(tmp_path: Path) -> No
 def test_a_run_that_skips_every_step_and_a_stop_that_is_not_taken_are_said(tmp_path: Path) -> None:
     path = create_run(tmp_path, "stuck", {"kind": "watched"})
     why = StepSkipped(reason="GradScaler found non-finite gradients")
-    with closing(Writer(path)) as writer:
-        writer.heartbeat(20, "running", stopping=True)
-        writer.flush()
+    with closing(Writer(path)) as writer, Run(path) as run:
         keeper = StateKeeper()
-        events = [StoredEvent(seq, 20, 0, 0.0, 0, why) for seq in range(1, 13)]
-        with Run(path) as run:
-            keeper.take(events[:9])
-            assert keeper.state(run).waiting == ""  # a GradScaler begins with some
-            keeper.take(events)
-            said = "No step in 12 tries: GradScaler found non-finite gradients."
-            assert keeper.state(run).waiting == said
-            assert ("stop", "waits for watch.should_stop") in keeper.state(run).controls
-            writer.heartbeat(21, "running", stopping=True)
+        keeper.take([StoredEvent(1, 20, 0, 0.0, 0, why)])
+
+        def waiting(skipped: int, loss: str = "") -> str:
+            writer.heartbeat(20, "running", stopping=True, skipped=skipped, loss=loss)
             writer.flush()
-            assert keeper.state(run).waiting == ""  # a step was made
+            return keeper.state(run).waiting
+
+        assert waiting(9) == ""  # a GradScaler begins with some
+        said = "No step in 12 tries: GradScaler found non-finite gradients"
+        assert waiting(12) == f"{said}."
+        assert waiting(12, "nan") == f"{said}; the loss is nan."
+        assert ("stop", "waits for watch.should_stop") in keeper.state(run).controls
+        assert waiting(0) == ""  # a step was made

@@ -3,8 +3,10 @@
 Statistic: any non-finite value; the place is the first module in forward order, and the operation
 and source line where anomaly detection or the replay named them.
 Source: SageMaker Debugger ExplodingTensor, DeepLocalize.
-False alarms: steps that GradScaler skips are normal: a step marked as skipped does not count, and
-a gradient that is non-finite while every loss stays finite is only a note.
+False alarms: steps that GradScaler skips are normal: gradients that overflow by a factor above 1 do
+not count, and a gradient that is non-finite while every loss stays finite is only a note. A
+GradScaler that has made no step for ten tries, with a loss, weights or gradients at a factor of 1
+that are not finite, is past that.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from inspector.diagnosis.drawing import over_steps
-from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
-from inspector.events import NonFinite, Origin, StepSkipped
+from inspector.events import NonFinite, Origin, Rewound, StepSkipped
 
 CODE = "nonfinite"
 _FROM_OPERATION = (
@@ -33,12 +35,30 @@ _SPREADS = (
     "One NaN in a gradient makes every parameter NaN at the next step, and nothing recovers "
     "from that."
 )
+_STUCK = (
+    "GradScaler finds that in the gradients and has made no step since step {first} (at least "
+    "{tries:,} tries): it halves its factor each time, which does not help, since the factor is "
+    "not the reason."
+)
+_STUCK_AFTER = 10
+_GO_BACK = Remedy(
+    text="Go back to the last weights that were finite, here and whenever it happens again; or "
+    "start from a checkpoint of before.",
+    control="on_nonfinite",
+    value="skip",
+)
 
 
 @register(CODE)
 def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
-    skipped = {step for step, e in run.events_of(StepSkipped) if "GradScaler" in e.reason}
-    events = [(step, e) for step, e in run.events_of(NonFinite) if step not in skipped]
+    skips = [(step, e) for step, e in run.events_of(StepSkipped) if "GradScaler" in e.reason]
+    normal = {step for step, _ in skips}
+    normal -= {step for step, e in skips if e.scale is not None and e.scale <= 1}
+    events = [
+        (step, e)
+        for step, e in run.events_of(NonFinite)
+        if step not in normal or e.where != "gradient"
+    ]
     loss_step = run.first_nonfinite_loss
     in_data = int(run.part("inputs").get("raw_nonfinite") or 0)
     in_targets = int(run.targets.get("nonfinite") or 0)
@@ -47,6 +67,8 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
     first = events[0][0] if events else loss_step if loss_step is not None else 0
     event = events[0][1] if events else None
     lasting = loss_step is not None or in_data > 0 or in_targets > 0 or _gradients_lost(run)
+    tries = _without_step(run, skips)
+    lasting = lasting or tries > 0
     place = _place(event, in_data, in_targets)
     born = next((e for at, e in run.events_of(Origin) if at == first and e.phase == "data"), None)
     if born is not None:
@@ -73,10 +95,29 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
                 else None,
             ),
         ),
-        explanation=(_FROM_OPERATION if born is None else _FROM_DATA) + _SPREADS,
+        explanation=(_FROM_OPERATION if born is None else _FROM_DATA)
+        + (_STUCK.format(first=first, tries=tries) if tries else _SPREADS),
         reference="SageMaker Debugger ExplodingTensor; DeepLocalize (Wardat et al. 2021)",
-        remedies=tuple(r for r in remedies(CODE) if not (event and event.op and r.control)),
+        remedies=(_GO_BACK,) * _may_go_back(run, event)
+        + tuple(r for r in remedies(CODE) if not (_named(event) and r.control)),
     )
+
+
+def _named(event: NonFinite | None) -> bool:
+    """Whether anomaly detection could not tell more."""
+    return event is not None and bool(event.op or event.where == "parameter")
+
+
+def _may_go_back(run: Observations, event: NonFinite | None) -> bool:
+    lost = event is not None and event.where == "parameter"
+    return lost and not run.events_of(Rewound)
+
+
+def _without_step(run: Observations, skips: list[tuple[int, StepSkipped]]) -> int:
+    """Tries since the last step, as the last event tells; 0 while GradScaler gets on."""
+    if not skips or skips[-1][1].in_a_row < _STUCK_AFTER or run.last_step > skips[-1][0]:
+        return 0
+    return skips[-1][1].in_a_row
 
 
 def _samples(born: Origin) -> str:
@@ -100,6 +141,8 @@ def _place(event: NonFinite | None, in_data: int, in_targets: int) -> str:
         return f"the targets ({in_targets} values)"
     if event is None:
         return "the loss"
+    if event.where == "parameter" and event.parameter:
+        return f"the parameter {event.parameter}"
     name = event.parameter or event.module
     kind = f" ({event.module_type})" if event.module_type else ""
     return f"the {event.where} of {name}{kind}" if name else f"the {event.where}{kind}"
