@@ -16,6 +16,7 @@ from inspector.capture.transfer import Scalar, scalar
 from inspector.capture.updates import UpdateProbe
 from inspector.commands import Clip
 
+_LEAST = torch.finfo(torch.float32).smallest_normal
 _SCALER_STEP = torch.amp.GradScaler.step.__code__
 
 
@@ -79,7 +80,7 @@ class OptimizerProbe:
         self.inside_step = True
         self.total_norm = None
         factor = getattr(optimizer, "grad_scale", None)
-        self.received_scale = None if factor is None else scalar(factor.detach())
+        self.received_scale = None if factor is None else _divisor(factor)
         found = getattr(optimizer, "found_inf", None)
         self.found_inf = None if found is None else scalar(found.detach())
         if full and self.sound and not has_closure and not self.measured:
@@ -201,4 +202,10 @@ def scale_of(scaler: Any) -> Scalar | None:
     if scaler is None or not scaler.is_enabled():
         return None
     factor = getattr(scaler, "_scale", None)
-    return None if factor is None else scalar(factor.detach())
+    return None if factor is None else _divisor(factor)
+
+
+def _divisor(factor: Tensor) -> Scalar:
+    """The factor; on the CPU one that was halved until nothing was left of it is nearly 0."""
+    value = scalar(factor.detach())
+    return value if isinstance(value, Tensor) else value or _LEAST

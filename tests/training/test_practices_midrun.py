@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from inspector.commands import Command, Controls
 from inspector.config import RunConfig
 from inspector.errors import CommandError
-from inspector.events import CommandApplied, CommandRefused, Notice, StepSkipped
+from inspector.events import CommandApplied, CommandRefused, NonFinite, Notice, StepSkipped
 from inspector.store.reader import Run
 from inspector.training.loop import train
 from inspector.training.schedules import preview
@@ -165,6 +165,34 @@ def test_skipped_steps_are_told_and_commands_are_heard_meanwhile(tmp_path: Path)
     assert {event.reason for event in skipped} == {"GradScaler found non-finite gradients"}
     assert all(torch.isfinite(tensor).all() for tensor in states[len(scale)].values())
     assert run.series("loss").values[-1] < run.series("loss").values[0]
+
+
+def test_weights_that_are_lost_under_a_scaler_are_told_and_put_back(tmp_path: Path) -> None:
+    """The loop itself makes its steps on; what it makes of them is one event each way."""
+    for policy in ("continue", "skip"):
+        controls = Controls(on_nonfinite=policy)
+        config = RunConfig(steps=60, lr=0.01, precision="fp16", controls=controls)
+        held: list[Task] = []
+
+        def lose(task: Task, held: list[Task] = held) -> None:
+            held.append(task)
+            count = [0]
+
+            def spoil(_optimizer: Any, _args: Any, _kwargs: Any) -> None:
+                count[0] += 1
+                if count[0] == 20:
+                    with torch.no_grad():
+                        next(iter(task.model.parameters())).fill_(float("nan"))
+
+            task.optimizer.register_step_post_hook(spoil)
+
+        run, _ = steered(config, tmp_path / policy, {}, lose)
+        told = {(event.where, event.parameter) for event in only(run, NonFinite)}
+        assert told == {("parameter", "hidden.0.0.weight")}
+        assert len(only(run, StepSkipped)) < 20
+        found = [f.level for f in run.findings() if f.code == "nonfinite"]
+        fine = all(p.isfinite().all() for p in held[0].model.parameters())
+        assert (found, fine) == ((["note"], True) if policy == "skip" else (["critical"], False))
 
 
 # ---------------------------------------------------------------- frozen modules
