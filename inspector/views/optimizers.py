@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.commands import OF_OPTIMIZERS, series_of
 from inspector.views.newest import newest
+from inspector.views.numbers import short
 
 if TYPE_CHECKING:
     from inspector.store.reader import Run
@@ -64,7 +65,7 @@ def value(run: Run, place: Place, control: str) -> float | None:
     document = run.document("optimizers") or {"step": -1, "optimizers": []}
     seen = newest(run, place.series(control))
     if seen is not None and seen[0] >= document["step"]:
-        return seen[1]
+        return float(f"{seen[1]:.7g}")  # what was stored as float32
     position, number = place.first
     try:
         found = document["optimizers"][position]["groups"][number].get(control)
@@ -78,7 +79,7 @@ def in_words(run: Run, control: str, places: tuple[Place, ...], most: int) -> li
     several = any(place.target.isdigit() for place in places)
     own = [place for place in places[1:] if not several or place.target.isdigit()]
     told = [
-        f"{place.title} {number:.4g}"
+        f"{place.title} {short(number)}"
         for place in own[:most]
         if (number := value(run, place, control)) is not None
     ]
