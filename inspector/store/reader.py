@@ -14,7 +14,7 @@ from inspector.errors import RunNotFound, StoreError
 from inspector.events import StoredEvent
 from inspector.quantities import QUANTITIES, SeriesKey
 from inspector.store.layout import F32, F64, I32, I64, is_absent, is_run, rank_files, read_run_file
-from inspector.store.query import bucket_size, buckets, raw, row_range
+from inspector.store.query import bucket_size, buckets, last_measured, raw, row_range
 from inspector.store.rank import RankFile
 from inspector.store.records import (
     Cursor,
@@ -133,12 +133,15 @@ class Run:
                 _, steps, numbers = raw(file.source, group, columns, lo, hi)
                 return _raw_series(steps, numbers[0])
             size, found = buckets(file.source, group, columns, lo, hi, max_points)
-        kept = (found.finite[0] > 0) | (found.nonfinite[0] > 0)
+            count = found.finite[0] + found.nonfinite[0]
+            kept = count > 0
+            steps = found.last[kept]
+            if _has_gaps(count, lo, hi, size):
+                measured = last_measured(file.source, group, int(columns[0]), lo, hi, size)
+                steps = measured if len(measured) == len(steps) else steps
         nonfinite = found.nonfinite[0][kept]
         values = np.where(nonfinite > 0, np.float32(np.nan), found.mean[0][kept])
-        return Series(
-            found.last[kept], values, found.low[0][kept], found.high[0][kept], nonfinite, size
-        )
+        return Series(steps, values, found.low[0][kept], found.high[0][kept], nonfinite, size)
 
     def raw(self, *, rank: int = 0, rows: int = 16384) -> Iterator[list[RawRows]]:
         """Everything that was measured, window by window of rising steps, one entry a group.
@@ -283,6 +286,13 @@ class Run:
     def _report(self, sentence: str) -> None:
         if sentence not in self.problems:
             self.problems.append(sentence)
+
+
+def _has_gaps(count: I32, lo: int, hi: int, size: int) -> bool:
+    """Whether a bucket with numbers has rows without one."""
+    edges = np.arange(lo // size, -(-hi // size) + 1) * size
+    rows = np.diff(np.clip(edges, lo, hi))
+    return len(rows) != len(count) or bool(((count > 0) & (count < rows)).any())
 
 
 def _takes_maximum(quantity: str) -> bool:

@@ -19,7 +19,8 @@ class Series:
     """One series over steps, at most ``max_points`` points.
 
     Attributes:
-        steps: int64[n], rising; of a point that stands for several rows the last step.
+        steps: int64[n], rising; of a point that stands for several rows the last step at which
+            it was measured.
         values: float32[n], in the quantity's unit: the measured number, or the mean of the
             bucket's. NaN (or the measured ±inf) where ``nonfinite`` is above 0, so that a
             single NaN in a million steps stays visible; ``low`` and ``high`` still bound the
@@ -47,7 +48,8 @@ class Matrix:
 
     Attributes:
         subjects: k module paths or parameter names, in the order in which they were recorded.
-        steps: int64[m], rising; of a bucket the last step.
+        steps: int64[m], rising; of a bucket the last step at which the rows of these subjects
+            were written, so that of one subject it may be later than its own last number.
         values: float32[k, m]. A bucket's greatest number for norms and other quantities on a
             logarithmic axis, else its mean. NaN where nothing was measured (``nonfinite`` 0) or
             where something non-finite was (``nonfinite`` above 0).

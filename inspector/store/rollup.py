@@ -134,6 +134,20 @@ def decode_roll(crc: int, steps: bytes, values: bytes) -> Buckets | None:
     )
 
 
+def decode_counts(crc: int, steps: bytes, values: bytes, series: int) -> tuple[I64, I64] | None:
+    """First and last steps [2, FANOUT], and how many numbers of one series [FANOUT] there are.
+
+    None when the stored bytes are damaged.
+    """
+    if checksum(steps, values) != crc or len(values) % (_BYTES_PER_BUCKET * FANOUT):
+        return None
+    size = len(values) // _BYTES_PER_BUCKET
+    counts = np.frombuffer(values, "<u2", 2 * size, 12 * size).reshape(2, -1, FANOUT)
+    inside = series < counts.shape[1]
+    count = counts[:, series].sum(axis=0, dtype=np.int64) if inside else np.zeros(FANOUT, np.int64)
+    return np.frombuffer(steps, "<i8").reshape(2, FANOUT), count
+
+
 class Pyramid:
     """The open end of one group's pyramid, on the writer's side.
 

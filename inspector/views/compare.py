@@ -143,8 +143,8 @@ def better(quantity: str) -> Literal["higher", "lower", ""]:
 def outcome(run: Run, quantity: str) -> Outcome | None:
     """None where the run recorded no such series.
 
-    The best of a long series is exact: buckets keep their least and greatest number; its step is
-    then the last of the bucket's.
+    The best of a long series is exact: buckets keep their least and greatest number, and the best
+    one is read as it was measured.
     """
     series = run.series(quantity, max_points=2000)
     if not len(series):
@@ -156,7 +156,12 @@ def outcome(run: Run, quantity: str) -> Outcome | None:
     if not direction or not np.isfinite(candidates).any():
         return Outcome(last)
     place = int(np.nanargmax(candidates) if direction == "higher" else np.nanargmin(candidates))
-    return Outcome(last, float(candidates[place]), int(series.steps[place]))
+    best, step = float(candidates[place]), int(series.steps[place])
+    if series.bucket > 1:
+        since = int(series.steps[place - 1]) + 1 if place else None
+        exact = run.series(quantity, max_points=4 * series.bucket, first=since, last=step)
+        step = int(exact.steps[int(np.argmax(exact.values == np.float32(best)))])
+    return Outcome(last, best, step)
 
 
 def _own(name: str) -> int:

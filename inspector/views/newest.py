@@ -13,8 +13,7 @@ _BUCKETS = 64
 def newest(run: Run, quantity: str) -> tuple[int, float] | None:
     """The last step at which the run measured a quantity, and its value there.
 
-    A thinned series will not do: its last value is the mean over a bucket of steps, and its last
-    step that of the bucket, whether the quantity was measured there or not.
+    A thinned series will not do: its last value is the mean over a bucket of steps.
     """
     first = None
     while len(series := run.series(quantity, max_points=_BUCKETS, first=first)) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -36,11 +37,12 @@ def check(found: Series, steps: npt.NDArray[np.int64], column: Rows, max_points:
     at = 0
     for start in range(0, len(column), found.bucket):
         part = column[start : start + found.bucket]
-        part = part[~is_absent(part)]
+        here = ~is_absent(part)
+        part = part[here]
         if not len(part):
             continue
         good = part[np.isfinite(part)].astype(np.float64)
-        assert found.steps[at] == steps[start : start + found.bucket][-1]
+        assert found.steps[at] == steps[start : start + found.bucket][here][-1]
         assert found.nonfinite[at] == len(part) - len(good)
         if len(good):
             assert found.low[at] == np.float32(good.min())
@@ -146,3 +148,40 @@ def test_a_damaged_summary_is_replaced_by_finer_data(
     with Run(copy) as run:
         check(run.series("loss", max_points=max_points), np.arange(70_000), rows[:, 0], max_points)
         assert any("summary" in sentence for sentence in run.problems)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sparse_series_names_the_steps_at_which_it_was_measured(
+    tmp_path: Path, seed: int
+) -> None:
+    """Against a plain loop over the rows; the third series is all there, but begins late."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(8_000, 14_000))
+    steps = np.cumsum(rng.integers(1, 4, count))
+    rows = rng.standard_normal((count, 3)).astype(np.float32)
+    rows[np.arange(count) % 100 != rng.integers(100), 0] = ABSENT
+    rows[rng.random(count) > 0.004, 1] = ABSENT
+    rows[: count // 3, 2] = ABSENT
+    rows[rng.random(count) < 0.001, 0] = np.nan
+    keys = tuple(SeriesKey(f"s{at}") for at in range(3))
+    path = create_run(tmp_path, "run", {"kind": "watched"})
+    writer = Writer(path, queue_rows=100_000)
+    for at, step in enumerate(steps):
+        known = 2 if at < count // 3 else 3  # a column that is not there yet
+        writer.append("scalar", int(step), keys[:known], rows[at, :known])
+        if at % 5000 == 0:
+            writer.flush()
+    writer.close()
+    assert writer.dropped == 0
+    with Run(path) as run:
+        for at, low, points in itertools.product(range(3), (0, count // 5), (7, 60, 400)):
+            high = count - 1 - low // 2
+            found = run.series(
+                f"s{at}", max_points=points, first=int(steps[low]), last=int(steps[high])
+            )
+            last: dict[int, int] = {}
+            for row in range(low, high + 1):
+                if not is_absent(rows[row : row + 1, at])[0]:
+                    last[row // found.bucket] = int(steps[row])
+            assert found.bucket > 1
+            assert found.steps.tolist() == list(last.values())
