@@ -26,6 +26,7 @@ _PICKED = 4096  # values that tell batches apart
 _REPEATS = 256  # of batches, after which their order is known
 _BATCHES = 2000  # fingerprints remembered
 _INPUT_PASSES = 16
+_CALLS = 8  # of a step whose batches are compared, each with those at its own place
 _SAME_SCALE = 9.0  # mean squares of batches further apart are of different units
 
 
@@ -43,7 +44,7 @@ class DataFacts:
         self._previous: int | None = None
         self._last_step = -1
         self._batch_tensor: Tensor | None = None
-        self._between = _Between()
+        self._between: dict[tuple[str, int], _Between] = {}
         self._bursts = InputBursts()
         self._memory = LabelMemory()
         self._latest: Tensor | None = None
@@ -94,13 +95,25 @@ class DataFacts:
         self._previous = position
         self._last_step = step
 
-    def inputs(self, inputs: Tensor, entry: tuple[str, Tensor | None], step: int) -> None:
-        """Statistics of what the first operation with parameters receives."""
+    def inputs(
+        self,
+        inputs: Tensor,
+        entry: tuple[str, Tensor | None],
+        step: int,
+        call: tuple[str, int] | None = ("", 0),
+    ) -> None:
+        """Statistics of what the first operation with parameters receives.
+
+        Args:
+            call: the model, and its how-many-eth call of the step, since these may get different
+                things in turn; None where a watched model has made the inputs.
+        """
         operation, received = entry
         self._latest = inputs.detach()
         self._bursts.add(received if received is not None else inputs, step)
         self._batch_tensor = inputs.detach()[:64].cpu() if not self._sample.full else None
-        self._between.add(inputs.detach())
+        if call is not None and (call in self._between or len(self._between) < _CALLS):
+            self._between.setdefault(call, _Between()).add(inputs.detach())
         if self._input_passes >= _INPUT_PASSES:
             return
         values = received if received is not None else inputs
@@ -137,6 +150,11 @@ class DataFacts:
         self._bursts.end_burst()
         self._memory.end_burst()
 
+    def _ratio(self) -> float | None:
+        """That of the calls whose batches differ least: a sorted data set shows in each."""
+        known = [ratio for b in self._between.values() if (ratio := b.ratio()) is not None]
+        return min(known, default=None)
+
     def document(self) -> dict[str, Any]:
         return {
             "inputs": self._inputs,
@@ -150,7 +168,7 @@ class DataFacts:
                 "batches_seen": len(self._batches),
                 "repeated": self._repeats,
                 "in_first_order": self._follows_first_order,
-                "inputs_between": self._between.ratio(),
+                "inputs_between": self._ratio(),
             },
         }
 

@@ -104,12 +104,18 @@ class GraphFacts:
         self._finished: dict[str, dict[str, Any]] = {}
         self._started: dict[str, dict[str, Any]] = {}
         self._dead_since: dict[str, int] = {}  # first step of the first burst that saw it
+        self._heads: set[tuple[str | None, str]] = set()
         self._operations: set[str] = set()
         self._through_time: dict[str, ThroughTime] = {}
         self.forms = Forms()
 
-    def examine(self, output: Tensor, step: int, entry: str = "") -> None:
-        """Walks the graph of an output of the module at path ``entry``."""
+    def examine(self, output: Tensor, step: int, entry: str = "", *, judges: bool = False) -> None:
+        """Walks the graph of an output of the module at path ``entry``.
+
+        Args:
+            judges: that module is given data as well, so that another's output which it gets is
+                made to look like data, and ends there.
+        """
         if output.grad_fn is None:
             return
         last = through(output.grad_fn, VIEWS)
@@ -126,7 +132,9 @@ class GraphFacts:
             name = base_name(node)
             if form is not None and name in _BENDS and node != last:
                 form.count(name)
-            if name in _ACTIVATIONS and node != last:
+            if name in _ACTIVATIONS and node == last:
+                self._heads.add((self._fed_by(node), _ACTIVATIONS[name]))
+            elif name in _ACTIVATIONS and not (judges and self._is_head(node, name, entry)):
                 key = self._activation(node, _ACTIVATIONS[name], position, step)
                 if key is not None:
                     repeated.setdefault(key, []).append(node)
@@ -137,6 +145,20 @@ class GraphFacts:
                 through_time = self._through_time.setdefault(key, ThroughTime(len(calls)))
                 order = sorted(calls, key=lambda node: int(node._sequence_nr()))
                 through_time.watch(latest=order[-1], earliest=order[0], step=step)
+
+    def _fed_by(self, node: Any) -> str | None:
+        """The module whose values an activation bends."""
+        source = next((n for n in inputs_of(node) if n is not None), None)
+        return None if source is None else self._owner_below(through(source, VIEWS | _POOLS))
+
+    def _is_head(self, node: Any, name: str, entry: str) -> bool:
+        """Whether it ends another model that the script calls, such as a GAN's generator."""
+        path, function = self._fed_by(node), _ACTIVATIONS[name]
+        if path is None or (path, function) not in self._heads or _within(path, entry):
+            return False
+        for kept in (self._units, self._finished, self._started, self._dead_since):
+            kept.pop(f"{path}>{function}", None)
+        return True
 
     def _find_strangers(self, nodes: list[Any]) -> None:
         """Parameters that the forward pass uses and neither model nor optimizer knows."""
@@ -198,7 +220,7 @@ class GraphFacts:
             return None
         if not bool(torch.isfinite(result).all()):
             return None
-        path = self._owner_below(through(source, VIEWS | _POOLS))
+        path = self._fed_by(node)
         key = f"{path}>{function}" if path is not None else f"?{position}>{function}"
         units = self._units.get(key)
         if units is None or units.width != unit_view(result).shape[1]:
@@ -263,6 +285,10 @@ class GraphFacts:
                 for (first, second), widths in islice(self._pairs.items(), _MOST_PAIRS)
             ],
         }
+
+
+def _within(path: str, entry: str) -> bool:
+    return entry == "" or path == entry or path.startswith(f"{entry}.")
 
 
 def _grouped(node: Any) -> bool:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from inspector.capture import modules as module_records
 from inspector.capture.activations import main_tensor, tensors_in
 from inspector.capture.attach import Attachment, Inert, ToggledHook
+from inspector.capture.examine_calls import Calls
 from inspector.capture.examine_data import DataFacts
 from inspector.capture.examine_graph import GraphFacts
 from inspector.capture.examine_loss import LossFacts
@@ -122,6 +123,7 @@ class StructureProbe:
         self._loss = LossFacts(loss_fn, self._parameters.owners)
         self._modes = ModeFacts(model)
         self._data = DataFacts(loader)
+        self._calls = Calls()
         self._paths = {id(module): plain(path) for path, module in model.named_modules()}
         # A hook inside a compiled module would be traced, or refused.
         self._visible = {id(m) for m, record in module_records.walk(model) if not record.badge}
@@ -187,19 +189,24 @@ class StructureProbe:
         self._called = True
         result = main_tensor(output)
         if not torch.is_grad_enabled() or result is None or not result.requires_grad:
+            if result is not None:
+                self._calls.leave(result)
             self._modes.forward(module, self._step, None)
             return
         self._modes.forward(module, self._step, result)
+        path = self._paths.get(id(module), "")
         inputs = next(iter(tensors_in(args)), None)
-        if inputs is not None and self._orders_wanted():
+        call = None if inputs is None else self._calls.enter(path, inputs, self._step)
+        self._calls.leave(result)
+        if inputs is not None and call is not None and self._orders_wanted():
             self._data.batch(inputs, self._step)
         if not self._examining:
             return
         self._parameters.watch_backward(result)
         self._loss.outputs(result)
-        self._graph.examine(result, self._step, self._paths.get(id(module), ""))
+        self._graph.examine(result, self._step, path, judges=path in self._calls.fed)
         if inputs is not None:
-            self._data.inputs(inputs, self._graph.entry_input(result), self._step)
+            self._data.inputs(inputs, self._graph.entry_input(result), self._step, call)
 
     def _on_criterion(self, _module: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
         if not torch.is_grad_enabled() or len(args) < 2:

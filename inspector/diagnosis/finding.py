@@ -82,12 +82,14 @@ class Remedy:
         control: the control that a ``set`` command changes now, or empty.
         value: the value to set it to.
         code: lines of PyTorch for the script, or empty.
+        unfreezes: unfreezing the finding's module, and bringing it into the optimizer, is it.
     """
 
     text: str
     control: str = ""
     value: Any = None
     code: str = ""
+    unfreezes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

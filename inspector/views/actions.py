@@ -79,7 +79,7 @@ def _now(finding: Finding) -> list[Action]:
     ]  # fmt: skip
     if finding.code in _NEW_WEIGHTS:
         made += _new_weights(finding, judged)
-    if finding.code == "frozen_parameters" and finding.module is not None:
+    if finding.module is not None and any(remedy.unfreezes for remedy in finding.remedies):
         text = f"Unfreeze {finding.module or 'the model'}"
         value = {"action": "unfreeze", "module": finding.module, "text": text, **judged}
         made.append(Action(text, "Its parameters ask for gradients and join the optimizer.",

@@ -31,8 +31,9 @@ Rows = list[dict[str, Any]]
 _ADD = Remedy(
     text="Give the optimizer all parameters.",
     code="torch.optim.SGD(model.parameters(), lr=lr)",
+    unfreezes=True,
 )
-_UNFREEZE = Remedy(text="Unfreeze it.", code="module.requires_grad_(True)")
+_UNFREEZE = Remedy(text="Unfreeze it.", code="module.requires_grad_(True)", unfreezes=True)
 _ATTACH = Remedy(
     text="Remove detach(), .data, .item() or no_grad() between this module and the loss.",
 )

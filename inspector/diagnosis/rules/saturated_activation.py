@@ -2,7 +2,8 @@
 
 Statistic: share of values with |tanh| > 0.97, or a sigmoid below 0.015 or above 0.985, in hidden
 activations, over eight consecutive steps; without the structure document the series
-``activation_saturated``. Output activations and gates of fused recurrent kernels are left out.
+``activation_saturated``. Output activations are left out, and so are those of a model whose output
+another one gets in turn with data (a GAN's generator), and gates of fused recurrent kernels.
 Threshold: 0.5, or 0.8 of the very first values, is a warning, 0.35 a note.
 Source: SageMaker Debugger SaturatedActivation (its ±9.4999 is far too lax), TheDeepChecker (ρ_B).
 False alarms: binary codes and attention gates that are meant to saturate.
