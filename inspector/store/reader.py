@@ -141,7 +141,8 @@ class Run:
                 steps = measured if len(measured) == len(steps) else steps
         nonfinite = found.nonfinite[0][kept]
         values = np.where(nonfinite > 0, np.float32(np.nan), found.mean[0][kept])
-        return Series(steps, values, found.low[0][kept], found.high[0][kept], nonfinite, size)
+        low, high, finite = (field[0][kept] for field in (found.low, found.high, found.finite))
+        return Series(steps, values, low, high, nonfinite, size, finite)
 
     def raw(self, *, rank: int = 0, rows: int = 16384) -> Iterator[list[RawRows]]:
         """Everything that was measured, window by window of rising steps, one entry a group.

@@ -29,6 +29,8 @@ class Series:
             ``bucket`` 1.
         nonfinite: int32[n], how many measured numbers were NaN or infinite.
         bucket: rows per point; 1 means nothing was left out.
+        finite: int32[n], how many finite numbers ``values`` is the mean of; None stands for one
+            in each point that is finite.
     """
 
     steps: I64
@@ -37,6 +39,7 @@ class Series:
     high: F32
     nonfinite: I32
     bucket: int = 1
+    finite: I32 | None = None
 
     def __len__(self) -> int:
         return len(self.steps)

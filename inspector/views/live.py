@@ -19,7 +19,8 @@ from inspector.quantities import QUANTITIES, SeriesKey
 from inspector.store.layout import F32, I64, Mask
 from inspector.store.records import Matrix, Series
 
-Fold = Literal["mean", "max", "min", "sum"]
+Fold = Literal["mean", "weighted", "max", "min", "sum"]
+"""How the rows of a bucket become one: ``weighted`` is a mean by the counts of the last plane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,7 @@ class Update:
         start: index of the first point here; 0 replaces everything.
         subjects: names of the rows, given when ``start`` is 0.
         steps: step of each of the n points.
-        planes: float32, one row of n values for each of value, low, high and non-finite count
-            (lines), or for value and non-finite count of each subject (matrices).
+        planes: float32, one row of n values for each of value, low, high, non-finite count and count of finite numbers (lines), or for value and non-finite count of each subject (matrices).
     """
 
     start: int
@@ -150,15 +150,18 @@ class Buffer:
         starts = np.flatnonzero(np.diff(buckets, prepend=buckets[0] - 1))
         ends = np.append(starts[1:], len(steps)) - 1
         folded = np.stack(
-            [_reduce(fold, plane, starts) for fold, plane in zip(self._folds, planes, strict=True)]
+            [
+                _reduce(fold, plane, starts, planes[-1])
+                for fold, plane in zip(self._folds, planes, strict=True)
+            ]
         )
         return steps[ends], folded
 
 
 class SeriesBuffer(Buffer):
-    """One series: planes value, low, high, non-finite count."""
+    """One series: planes value, low, high, non-finite count, count of finite numbers."""
 
-    FOLDS: tuple[Fold, ...] = ("mean", "min", "max", "sum")
+    FOLDS: tuple[Fold, ...] = ("weighted", "min", "max", "sum", "sum")
 
     def __init__(self, key: SeriesKey, max_points: int) -> None:
         super().__init__(max_points)
@@ -166,14 +169,17 @@ class SeriesBuffer(Buffer):
 
     def load(self, series: Series) -> None:
         finite = np.where(np.isfinite(series.values), series.values, np.float32(np.nan))
-        planes = np.stack([finite, series.low, series.high, series.nonfinite.astype(np.float32)])
+        counts = np.isfinite(series.values) if series.finite is None else series.finite
+        bad, good = series.nonfinite.astype(np.float32), counts.astype(np.float32)
+        planes = np.stack([finite, series.low, series.high, bad, good])
         self.fill(series.steps, planes, self.FOLDS, bucket=series.bucket)
 
     def extend(self, steps: I64, values: F32) -> None:
         """Appends measured values; NaN and infinity count as non-finite."""
         finite = np.isfinite(values)
         shown = np.where(finite, values, np.float32(np.nan))
-        self.grow(steps, np.stack([shown, shown, shown, (~finite).astype(np.float32)]))
+        good = finite.astype(np.float32)
+        self.grow(steps, np.stack([shown, shown, shown, 1 - good, good]))
 
 
 class MatrixKey(NamedTuple):
@@ -246,7 +252,7 @@ def _stride(steps: I64) -> int:
     return max(1, int(np.median(np.diff(steps)))) if len(steps) > 1 else 1
 
 
-def _reduce(fold: Fold, plane: F32, starts: npt.NDArray[np.intp]) -> F32:
+def _reduce(fold: Fold, plane: F32, starts: npt.NDArray[np.intp], counts: F32) -> F32:
     if fold == "sum":
         return np.add.reduceat(plane, starts)
     if fold == "min":
@@ -254,7 +260,7 @@ def _reduce(fold: Fold, plane: F32, starts: npt.NDArray[np.intp]) -> F32:
     if fold == "max":
         return np.fmax.reduceat(plane, starts)
     finite = np.isfinite(plane)
-    sums = np.add.reduceat(np.where(finite, plane, 0), starts)
-    counts = np.add.reduceat(finite.astype(np.float32), starts)
+    weights = np.where(finite, counts if fold == "weighted" else 1, 0).astype(np.float64)
+    sums = np.add.reduceat(np.where(finite, plane, 0) * weights, starts)
     with np.errstate(invalid="ignore"):
-        return (sums / counts).astype(np.float32)
+        return (sums / np.add.reduceat(weights, starts)).astype(np.float32)

@@ -11,7 +11,7 @@ import pytest
 
 from inspector.events import RunFinished, RunStarted, ScheduleChanged
 from inspector.quantities import SeriesKey
-from inspector.store.layout import create_run
+from inspector.store.layout import ABSENT, create_run
 from inspector.store.writer import Writer
 from tests.app.server import App
 from tests.app.tab import Tab, open_tab
@@ -99,3 +99,21 @@ def test_a_script_without_a_loss_is_told_how_to_give_one(tab: Tab, app: App) -> 
     scripted(app.runs_dir, "mute", clipped=False, losses=("reward",))
     tab.visit("live?run=mute")
     tab.until(tab.page.get_by_text("a script gives it with watch.record(loss=loss)"))
+
+
+def test_a_share_counts_every_measured_step_once(tab: Tab, app: App) -> None:
+    """Points that stand for many measured steps weigh as much: of those shown, 3,200 of 3,400 were clipped."""
+    path = create_run(app.runs_dir, "mixed", {"kind": "watched", "script": "train.py"})
+    steps = np.arange(8000)
+    table = np.ones((8000, 2), np.float32)
+    table[(steps >= 4800) & (steps % 16 != 0), 1] = ABSENT  # by then measured less often
+    table[(steps >= 4800) & (steps % 16 == 0), 1] = 0
+    with closing(Writer(path, queue_rows=10_000)) as writer:
+        writer.event(0, RunStarted())
+        writer.extend("scalar", 0, (SeriesKey("loss"), SeriesKey("clipped")), table)
+        writer.event(8000, RunFinished())
+        writer.heartbeat(8000, "finished")
+    tab.visit("live?run=mixed")
+    tab.status("Finished")
+    number = tab.page.locator(".card", has_text="Steps clipped").first
+    tab.until(number.get_by_text("94.1%"))

@@ -58,9 +58,10 @@ def test_rows_that_the_history_already_has_are_left_out() -> None:
 def test_non_finite_values_are_gaps_with_a_count() -> None:
     buffer = loaded([1, np.nan])
     buffer.extend(steps(2, 3), floats(np.inf, 4))
-    value, _, _, bad = buffer.after(Seen())[0].planes  # type: ignore[union-attr]
+    value, _, _, bad, good = buffer.after(Seen())[0].planes  # type: ignore[union-attr]
     np.testing.assert_array_equal(value, floats(1, np.nan, np.nan, 4))
     assert bad.tolist() == [0, 1, 1, 0]
+    assert good.tolist() == [1, 0, 0, 1]
 
 
 def test_rows_fold_into_buckets_that_keep_extremes_and_non_finite_counts() -> None:
@@ -73,11 +74,13 @@ def test_rows_fold_into_buckets_that_keep_extremes_and_non_finite_counts() -> No
     update, _ = buffer.after(Seen())
     assert update is not None
     assert update.steps[20:].tolist() == [209, 219, 229, 234]
-    _, low, high, bad = update.planes[:, 20:]
+    mean, low, high, bad, good = update.planes[:, 20:]
     blocks = [values[:10], values[10:20], values[20:30], values[30:]]
     np.testing.assert_allclose(low, [np.nanmin(block) for block in blocks])
     np.testing.assert_allclose(high, [np.nanmax(block) for block in blocks])
     assert bad.tolist() == [1, 0, 0, 0]
+    assert good.tolist() == [9, 10, 10, 5]
+    assert mean == pytest.approx([np.nanmean(block) for block in blocks], rel=1e-5)
 
 
 def test_an_open_bucket_that_grew_is_sent_again() -> None:
@@ -149,3 +152,21 @@ def test_a_new_subject_needs_a_fresh_look_unless_nobody_asked_for_it(
     buffer.load(matrix(["w"], [[1]]))
     values, present = np.ones((2, 1), np.float32), np.ones((2, 1), bool)
     assert buffer.extend(["w", "new"], steps(1), values, present) is grew
+
+
+def test_the_mean_of_a_bucket_counts_every_number_once() -> None:
+    """Rows that come one by one into an open bucket, against the mean of all of them."""
+    made = Series(
+        steps(7, 15), floats(1, 2), floats(1, 2), floats(1, 2), np.zeros(2, np.int32), 8,
+        np.array([8, 2], np.int32),
+    )  # fmt: skip
+    buffer = SeriesBuffer(LOSS, 100)
+    buffer.load(made)  # of the last bucket, two numbers have come
+    for step in (16, 17, 18, 19):
+        buffer.extend(steps(step), floats(10.0 * (step - 15)))
+    buffer.extend(steps(24), floats(5))
+    update, _ = buffer.after(Seen())
+    assert update is not None
+    assert update.steps.tolist() == [7, 15, 19, 24]
+    assert update.planes[0].tolist() == [1, 2, 25, 5]
+    assert update.planes[4].tolist() == [8, 2, 4, 1]

@@ -2,6 +2,7 @@
 
 const WINDOW_S = 5
 const RECENT = 50
+const COUNT = 4 // plane of how many numbers a point is the mean of
 const seen = new Map() // run → [seconds, steps done] whenever more were done, oldest first
 
 /** Seconds a step over the last seconds; undefined until they have been watched. */
@@ -20,7 +21,7 @@ export function secondsPerStep(run, status, done) {
 /** Mean of the finite values among the newest points; undefined where there are none. */
 export function recentMean(points, most = RECENT) {
   if (!points?.size) return undefined
-  return mean(newest(points, most))
+  return mean(newest(points, most), points.planes[COUNT] && newest(points, most, COUNT))
 }
 
 /** Samples of a step: what a second brought, times the seconds it took. */
@@ -31,11 +32,18 @@ export function samplesPerStep(rates, times) {
   return mean(newest(rates, most).map((rate, place) => rate * taken[place]))
 }
 
-function newest(points, most) {
-  return points.planes[0].slice(Math.max(0, points.size - most), points.size)
+function newest(points, most, plane = 0) {
+  return points.planes[plane].slice(Math.max(0, points.size - most), points.size)
 }
 
-function mean(values) {
-  const finite = values.filter(Number.isFinite)
-  return finite.length ? finite.reduce((sum, value) => sum + value, 0) / finite.length : undefined
+/** A point may stand for many steps: its weight is how many numbers it is the mean of. */
+function mean(values, weights) {
+  let sum = 0, total = 0
+  values.forEach((value, place) => {
+    if (!Number.isFinite(value)) return
+    const weight = weights ? weights[place] : 1
+    sum += weight * value
+    total += weight
+  })
+  return total ? sum / total : undefined
 }
