@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ import inspector
 from inspector.charts.evidence import evidence_figure
 from inspector.diagnosis.drawing import Drawing, as_bars, over_steps
 from inspector.diagnosis.finding import CODES, Evidence, Finding
+from inspector.events import RunFinished
+from inspector.quantities import SeriesKey
+from inspector.store.layout import create_run
+from inspector.store.writer import Writer
 from inspector.views.findings import Picture, picture
 
 torch.set_num_threads(1)
@@ -111,3 +116,23 @@ def test_a_users_own_rule_gets_its_number_beside_its_limit() -> None:
         axis="the answer", x=("this run",), y=(42.0,), limits=((41.0, "limit 41"),), marked=(0,)
     )
     assert picture(Nothing(), Evidence(statistic="a fact")) is None
+
+
+def test_the_first_losses_do_not_flatten_those_that_rise_again(tmp_path: Path) -> None:
+    held_out = [2.3, 1.1, 0.4, 0.2, 0.25, 0.3, 0.35, 0.4]
+    path = create_run(tmp_path, "run", {"kind": "watched"})
+    with closing(Writer(path)) as writer:
+        for step in range(800):
+            keys, row = [SeriesKey("loss")], [2.3 * 0.995**step]
+            if step % 100 == 99:
+                keys, row = [*keys, SeriesKey("val_loss")], [*row, held_out[step // 100]]
+            writer.append(f"scalar/{len(row)}", step, tuple(keys), np.array(row, np.float32))
+        writer.event(800, RunFinished())
+        writer.heartbeat(800, "finished")
+    with inspector.open_run(path) as run:
+        (finding,) = (one for one in run.findings() if one.code == "overfitting")
+    drawing = finding.evidence[0].drawing
+    assert drawing is not None
+    assert drawing.x == (299, 399, 499, 599, 699, 799)
+    assert max(y for y in drawing.y if y is not None) == pytest.approx(2.0, rel=1e-4)
+    assert drawing.axis == "validation loss over its minimum, from step 299"

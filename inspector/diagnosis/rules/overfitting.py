@@ -17,7 +17,7 @@ import numpy as np
 
 from inspector.diagnosis.drawing import Drawing, over_steps
 from inspector.diagnosis.finding import Evidence, Finding
-from inspector.diagnosis.observations import Curve, Observations
+from inspector.diagnosis.observations import Curve, Floats, Observations, Steps
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
 
@@ -56,8 +56,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             Evidence(statistic="validation loss over its minimum",
                      value=float(values[-1] / values[lowest]), threshold=limits["rise"],
                      quantity="val_loss", first=int(held_out.steps[lowest]), last=run.last_step,
-                     drawing=over_steps(held_out.steps, values / values[lowest],
-                                        "validation loss over its minimum")),
+                     drawing=_over_minimum(held_out.steps, values, lowest)),
         )  # fmt: skip
         return
     rising = len(after) >= patience - 1 and bool((np.diff(values[-patience:]) > 0).all())
@@ -75,6 +74,14 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                      drawing=over_steps(held_out.steps, values / np.maximum(train, 1e-9),
                                         "validation loss over training loss", log=True)),
         )  # fmt: skip
+
+
+def _over_minimum(steps: Steps, values: Floats, lowest: int) -> Drawing:
+    """From where the loss is no higher than it gets again: its first values would flatten it."""
+    higher = np.flatnonzero(values[:lowest] > values[lowest:].max())
+    start = int(higher[-1]) + 1 if len(higher) else 0
+    axis = "validation loss over its minimum" + f", from step {steps[start]}" * (start > 0)
+    return over_steps(steps[start:], values[start:] / values[lowest], axis)
 
 
 def _accuracy_gap(run: Observations, patience: int) -> tuple[int, float] | None:
