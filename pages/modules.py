@@ -4,7 +4,7 @@ import dataclasses
 
 import streamlit as st
 
-from inspector.ui.context import current_run, is_live
+from inspector.ui.context import current_run, escape, is_live
 from inspector.ui.health_page import badge
 from inspector.ui.tables import is_wide, table_height
 from inspector.views import modules as view
@@ -65,3 +65,5 @@ st.dataframe(
         "parameters": st.column_config.NumberColumn("Parameters", format="localized"),
     },
 )
+for note, paths in view.reasons(rows):  # which the table cuts
+    st.caption(f"**{escape(paths)}**: {escape(note)}")

@@ -40,7 +40,9 @@ class Update:
         start: index of the first point here; 0 replaces everything.
         subjects: names of the rows, given when ``start`` is 0.
         steps: step of each of the n points.
-        planes: float32, one row of n values for each of value, low, high, non-finite count and count of finite numbers (lines), or for value and non-finite count of each subject (matrices).
+        planes: float32, one row of n values for each of value, low, high, non-finite count and
+            count of finite numbers (lines), or for value and non-finite count of each subject
+            (matrices).
     """
 
     start: int

@@ -11,6 +11,7 @@ from inspector.views.controls import in_force
 
 ROOT = "(model)"
 _HOLDERS = frozenset({"ModuleList", "ModuleDict", "ParameterList", "ParameterDict"})
+_FITS = 24  # letters of a note in its column
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,18 @@ def matching(table: Sequence[ModuleRow], text: str) -> list[ModuleRow]:
             word in f"{row.path} {row.type} {row.inputs} {row.outputs} {row.note}".lower()
             for word in words
         )
+    ]
+
+
+def reasons(table: Sequence[ModuleRow], *, named: int = 4) -> list[tuple[str, str]]:
+    """Each note that a column cuts, and the modules it is about: a few, then how many more."""
+    found: dict[str, list[str]] = {}
+    for row in table:
+        if len(row.note) > _FITS:
+            found.setdefault(row.note, []).append(row.path)
+    return [
+        (note, ", ".join(paths[:named]) + f" and {len(paths) - named} more" * (len(paths) > named))
+        for note, paths in found.items()
     ]
 
 

@@ -22,6 +22,7 @@ from inspector.quantities import SeriesKey
 from inspector.server.settings import Settings, configure
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
+from inspector.ui.context import escape
 from inspector.views import cost as view
 from inspector.views.absent import absent
 from inspector.views.cost import Change, schedule_words
@@ -252,6 +253,12 @@ def test_the_reason_stands_beside_the_module_and_runs_are_listed_by_their_script
     assert columns[:3] == ["path", "type", "note"]
     notes = app.dataframe[0].value.set_index("path")["note"]
     assert notes["unused"] == "never called"
+    whole = [caption.value for caption in app.caption]
+    cut = {path: note for path, note in notes.items() if len(note) > 24}
+    assert any("its parameters are used" in note for note in cut.values())
+    for path, note in cut.items():  # it stands below the table in full
+        assert any(escape(path) in text and escape(note) in text for text in whole)
+    assert not any("never called" in text for text in whole)
     app.switch_page("../../pages/runs.py").run()
     assert set(app.dataframe[0].value["model"]) == {Path(sys.argv[0]).name}
     hidden = json.loads(app.dataframe[0].proto.columns)

@@ -102,7 +102,7 @@ def test_a_script_without_a_loss_is_told_how_to_give_one(tab: Tab, app: App) -> 
 
 
 def test_a_share_counts_every_measured_step_once(tab: Tab, app: App) -> None:
-    """Points that stand for many measured steps weigh as much: of those shown, 3,200 of 3,400 were clipped."""
+    """Points weigh what they stand for: of the measured steps, 3,200 of 3,400 were clipped."""
     path = create_run(app.runs_dir, "mixed", {"kind": "watched", "script": "train.py"})
     steps = np.arange(8000)
     table = np.ones((8000, 2), np.float32)
