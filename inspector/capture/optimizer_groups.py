@@ -88,7 +88,7 @@ def titles(model: torch.nn.Module | None, optimizers: Sequence[Any]) -> dict[str
     none; a group by its position, with its modules.
     """
     named = () if model is None else model.named_parameters()
-    known = {id(tensor): (plain(name), tensor) for name, tensor in named}
+    known: dict[int, Pair] = {id(tensor): (plain(name), tensor) for name, tensor in named}
     held = [[_known(known, group) for group in one.param_groups] for one in optimizers]
     whole = [[pair for group in groups for pair in group] for groups in held]
     found: dict[str, str] = {}
