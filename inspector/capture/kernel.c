@@ -2,20 +2,37 @@
 
    Plain C over addresses and sizes: it knows nothing of PyTorch or Python, so that one build
    serves every version. Tensors are dense float32 on the CPU. Sums are kept in float over short
-   blocks and in double beyond, and taken again in double where squares overflow or cancel. */
+   blocks and in double beyond, and taken again in double where squares overflow or cancel. Large
+   tensors are shared out to as many threads as PyTorch's operations use; what is added to what
+   does not depend on their number. */
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* for RTLD_DEFAULT */
+#endif
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE__
+#include <immintrin.h>
+#endif
 
 #define BLOCK 4096
+#include "threads.c"
 
 /* Sixteen numbers at a time, from any address; compilers split them where registers are shorter. */
 typedef float V __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t I __attribute__((vector_size(64), aligned(4), may_alias));
 #define AT(x) (*(const V *)(x))
+/* Processors fetch ahead by themselves, but not across the pages of 4 KiB that most memory has. */
+#define AHEAD 1024
+#define FETCH(x, i, end) fetch((x) + ((i) + AHEAD < (end) ? (i) + AHEAD : (i)))
 #define EACH(X) X(0) X(1) X(2) X(3)
+#define ZERO(k) V s##k = {0};
+
+static void fetch(const float *x) {
+    for (int k = 0; k < 4; k++) __builtin_prefetch(x + 16 * k);
+}
 
 typedef struct {
     double sum, squares;
@@ -42,63 +59,78 @@ static int64_t count_nonfinite(const float *x, int64_t n) {
     return found;
 }
 
-/* The sum of squares of one block: inexact where it is not finite, or tiny. */
-static double block_squares(const float *x, int64_t n) {
-#define ZERO(k) V s##k = {0};
+/* Part of a tensor: the sum of its squares, inexact where it is not finite, or tiny. */
+static void squares_part(const Work *work, int64_t start, int64_t end, double *found) {
+    const float *x = work->x;
+    for (; start < end; start += BLOCK) {
+        int64_t i = start, stop = start + BLOCK < end ? start + BLOCK : end;
+        EACH(ZERO)
+        for (V v; i + 64 <= stop; i += 64) {
+            FETCH(x, i, end);
 #define ADD(k) v = AT(x + i + 16 * k), s##k += v * v;
-    EACH(ZERO)
-    int64_t i = 0;
-    for (V v; i + 64 <= n; i += 64) { EACH(ADD) }
-    float rest = 0;
-    for (; i < n; i++) rest += x[i] * x[i];
-    return total_of((s0 + s1) + (s2 + s3)) + rest;
+            EACH(ADD)
 #undef ADD
+        }
+        float rest = 0;
+        for (; i < stop; i++) rest += x[i] * x[i];
+        found[0] += total_of((s0 + s1) + (s2 + s3)) + rest;
+    }
 }
 
-static double squares_of(const float *x, int64_t n) {
+static double squares_in_double(const float *x, int64_t n) {
     double total = 0;
-    for (int64_t start = 0; start < n; start += BLOCK)
-        total += block_squares(x + start, n - start < BLOCK ? n - start : BLOCK);
-    if (isfinite(total) && total > 1e-30) return total;
-    total = 0;
     for (int64_t i = 0; i < n; i++) total += (double)x[i] * x[i];
     return total;
 }
 
-/* A finite sum of squares has finite terms; only where it is not is a second look needed. */
-int inspector_finite(const float *x, int64_t n) {
-    double total = 0;
-    for (int64_t start = 0; start < n; start += BLOCK)
-        total += block_squares(x + start, n - start < BLOCK ? n - start : BLOCK);
-    return isfinite(total) || !count_nonfinite(x, n);
+static int is_exact(double squares) { return isfinite(squares) && squares > 1e-30; }
+
+static double squares_of(const float *x, int64_t n) {
+    double found[RESULTS];
+    share_out(squares_part, &(Work){.x = x}, n, found);
+    return is_exact(found[0]) ? found[0] : squares_in_double(x, n);
 }
 
-/* Sum and sum of squares of x - shift, and zeros, in one pass. */
-static Sums around(const float *x, int64_t n, double shift) {
-    Sums t = {0, 0, 0};
-    V by = (V){0} + (float)shift;
-    for (int64_t start = 0; start < n; start += BLOCK) {
-        int64_t i = start, stop = start + BLOCK < n ? start + BLOCK : n;
+/* A finite sum of squares has finite terms; only where it is not is a second look needed. */
+int inspector_finite(const float *x, int64_t n) {
+    double found[RESULTS];
+    share_out(squares_part, &(Work){.x = x}, n, found);
+    return isfinite(found[0]) || !count_nonfinite(x, n);
+}
+
+/* Part of a tensor: sum and sum of squares of x - shift, and zeros. */
+static void around_part(const Work *work, int64_t start, int64_t end, double *found) {
+    const float *x = work->x;
+    float shift = work->shift;
+    V by = (V){0} + shift;
+    for (; start < end; start += BLOCK) {
+        int64_t i = start, stop = start + BLOCK < end ? start + BLOCK : end;
         EACH(ZERO)
 #define MORE(k) V q##k = {0}; I z##k = {0};
         EACH(MORE)
 #undef MORE
         for (V v; i + 64 <= stop; i += 64) {
+            FETCH(x, i, end);
 #define ADD(k) v = AT(x + i + 16 * k), z##k -= v == 0.0f, v -= by, s##k += v, q##k += v * v;
             EACH(ADD)
 #undef ADD
         }
-        t.sum += total_of((s0 + s1) + (s2 + s3));
-        t.squares += total_of((q0 + q1) + (q2 + q3));
-        t.zeros += count_of((z0 + z1) + (z2 + z3));
+        found[0] += total_of((s0 + s1) + (s2 + s3));
+        found[1] += total_of((q0 + q1) + (q2 + q3));
+        found[2] += (double)count_of((z0 + z1) + (z2 + z3));
         for (; i < stop; i++) {
-            float d = x[i] - (float)shift;
-            t.sum += d;
-            t.squares += d * d;
-            t.zeros += x[i] == 0;
+            float d = x[i] - shift;
+            found[0] += d;
+            found[1] += d * d;
+            found[2] += x[i] == 0;
         }
     }
-    return t;
+}
+
+static Sums around(const float *x, int64_t n, float shift) {
+    double found[RESULTS];
+    share_out(around_part, &(Work){.x = x, .shift = shift}, n, found);
+    return (Sums){found[0], found[1], (int64_t)found[2]};
 }
 
 static int64_t count_outside(const float *x, int64_t n, float low, float high) {
@@ -163,109 +195,154 @@ static I larger(I a, I b) {
     return (a & first) | (b & ~first);
 }
 
+/* Part of a gradient: the sum of its squares, and its largest value as bits: they order like the
+   numbers, NaN above infinity. */
+static void gradient_part(const Work *work, int64_t start, int64_t end, double *found) {
+    const float *x = work->x;
+    int32_t most = 0;
+    for (; start < end; start += BLOCK) {
+        int64_t i = start, stop = start + BLOCK < end ? start + BLOCK : end;
+        EACH(ZERO)
+#define MORE(k) I m##k = {0};
+        EACH(MORE)
+#undef MORE
+        for (V v; i + 64 <= stop; i += 64) {
+            FETCH(x, i, end);
+#define ADD(k) v = AT(x + i + 16 * k), s##k += v * v, m##k = larger(m##k, (I)v & 0x7fffffff);
+            EACH(ADD)
+#undef ADD
+        }
+        found[0] += total_of((s0 + s1) + (s2 + s3));
+        m0 = larger(larger(m0, m1), larger(m2, m3));
+        for (int j = 0; j < 16; j++) most = m0[j] > most ? m0[j] : most;
+        for (; i < stop; i++) {
+            int32_t bits;
+            memcpy(&bits, x + i, 4);
+            bits &= 0x7fffffff;
+            found[0] += x[i] * x[i];
+            most = bits > most ? bits : most;
+        }
+    }
+    found[MOST] = most;
+}
+
 void inspector_gradients(int64_t count, const float **x, const int64_t *n, double *norm,
                          double *largest, double *nonfinite) {
     for (int64_t k = 0; k < count; k++) {
-        const float *g = x[k];
-        double total = 0;
-        int32_t most = 0; /* as bits: they order like the numbers, NaN above infinity */
-        for (int64_t start = 0; start < n[k]; start += BLOCK) {
-            int64_t i = start, stop = start + BLOCK < n[k] ? start + BLOCK : n[k];
-            EACH(ZERO)
-#define MORE(k) I m##k = {0};
-            EACH(MORE)
-#undef MORE
+        double found[RESULTS];
+        share_out(gradient_part, &(Work){.x = x[k]}, n[k], found);
+        int exact = is_exact(found[0]);
+        norm[k] = sqrt(exact ? found[0] : squares_in_double(x[k], n[k]));
+        nonfinite[k] = exact ? 0 : (double)count_nonfinite(x[k], n[k]);
+        int32_t bits = (int32_t)found[MOST];
+        float most;
+        memcpy(&most, &bits, 4);
+        largest[k] = most;
+    }
+}
+
+/* Past the caches: copies that are too large to stay there are not to push out what is in them. */
+#define LARGE (1 << 20)
+#ifdef __SSE__
+#define PUT(to, v) put(to, v)
+static void put(float *to, V v) {
+    float t[16];
+    memcpy(t, &v, 64);
+    for (int k = 0; k < 16; k += 4) _mm_stream_ps(to + k, _mm_loadu_ps(t + k));
+}
+#else
+#define PUT(to, v) (*(V *)(to) = (v))
+#endif
+
+/* Part of a tensor: copies it; the sum of its squares. */
+static void keep_part(const Work *work, int64_t start, int64_t end, double *found) {
+    const float *x = work->x;
+    float *copy = work->copy;
+    for (; start < end; start += BLOCK) {
+        int64_t i = start, stop = start + BLOCK < end ? start + BLOCK : end;
+        float rest = 0;
+        EACH(ZERO)
+#define ONE copy[i] = x[i], rest += x[i] * x[i], i++
+        if (work->large) {
+            while (i < stop && (uintptr_t)(copy + i) % 64) ONE;
             for (V v; i + 64 <= stop; i += 64) {
-#define ADD(k) v = AT(g + i + 16 * k), s##k += v * v, m##k = larger(m##k, (I)v & 0x7fffffff);
+            FETCH(x, i, end);
+#define ADD(k) v = AT(x + i + 16 * k), s##k += v * v; PUT(copy + i + 16 * k, v);
                 EACH(ADD)
 #undef ADD
             }
-            total += total_of((s0 + s1) + (s2 + s3));
-            m0 = larger(larger(m0, m1), larger(m2, m3));
-            for (int j = 0; j < 16; j++) most = m0[j] > most ? m0[j] : most;
-            for (; i < stop; i++) {
-                int32_t bits;
-                memcpy(&bits, g + i, 4);
-                bits &= 0x7fffffff;
-                total += g[i] * g[i];
-                most = bits > most ? bits : most;
+        } else {
+            for (V v; i + 64 <= stop; i += 64) {
+            FETCH(x, i, end);
+#define ADD(k) v = AT(x + i + 16 * k), s##k += v * v, *(V *)(copy + i + 16 * k) = v;
+                EACH(ADD)
+#undef ADD
             }
         }
-        int64_t bad = 0;
-        if (!isfinite(total) || total < 1e-30) {
-            total = squares_of(g, n[k]);
-            bad = count_nonfinite(g, n[k]);
-        }
-        norm[k] = sqrt(total);
-        float found;
-        memcpy(&found, &most, 4);
-        largest[k] = found;
-        nonfinite[k] = (double)bad;
+        while (i < stop) ONE;
+#undef ONE
+        found[0] += total_of((s0 + s1) + (s2 + s3)) + rest;
     }
+#ifdef __SSE__
+    if (work->large) _mm_sfence();
+#endif
 }
 
 /* Keeps copies of the tensors, and their norms. */
 void inspector_keep(int64_t count, const float **x, const int64_t *n, float *copies,
                     double *norm) {
-    for (int64_t k = 0; k < count; k++) {
-        double total = 0;
-        const float *from = copies;
-        for (int64_t start = 0; start < n[k]; start += BLOCK) {
-            int64_t length = start + BLOCK < n[k] ? BLOCK : n[k] - start;
-            const float *w = x[k] + start;
-            memcpy(copies, w, length * sizeof(float));
-            double s = block_squares(w, length);
-            copies += length;
-            total += s;
+    for (int64_t k = 0; k < count; copies += n[k++]) {
+        double found[RESULTS];
+        share_out(keep_part, &(Work){.x = x[k], .copy = copies, .large = n[k] >= LARGE}, n[k],
+                  found);
+        norm[k] = sqrt(is_exact(found[0]) ? found[0] : squares_in_double(copies, n[k]));
+    }
+}
+
+/* Part of a tensor and its copy: the sums of the squares of the change, and of the tensor. */
+static void compare_part(const Work *work, int64_t start, int64_t end, double *found) {
+    for (; start < end; start += BLOCK) {
+        const float *now = work->x + start, *then = work->copy + start;
+        int64_t i = 0, length = start + BLOCK < end ? BLOCK : end - start;
+        EACH(ZERO)
+#define MORE(k) V d##k = {0};
+        EACH(MORE)
+#undef MORE
+        for (V v, d; i + 64 <= length; i += 64) {
+            FETCH(now, i, end - start);
+            FETCH(then, i, end - start);
+#define ADD(k) v = AT(now + i + 16 * k), d = v - AT(then + i + 16 * k), s##k += v * v, d##k += d * d;
+            EACH(ADD)
+#undef ADD
         }
-        if (!isfinite(total) || total < 1e-30) total = squares_of(from, n[k]);
-        norm[k] = sqrt(total);
+        double moved = total_of((d0 + d1) + (d2 + d3)), total = total_of((s0 + s1) + (s2 + s3));
+        for (; i < length; i++) {
+            float w = now[i], d = w - then[i];
+            moved += d * d;
+            total += w * w;
+        }
+        int unmoved = moved == 0 && is_exact(total) && !memcmp(now, then, length * 4);
+        if (!unmoved && !(is_exact(moved) && is_exact(total))) {
+            moved = total = 0;
+            for (i = 0; i < length; i++) {
+                double w = now[i], d = w - then[i];
+                moved += d * d;
+                total += w * w;
+            }
+        }
+        found[0] += moved;
+        found[1] += total;
     }
 }
 
 /* Norms of the change since the copies were made, and of the tensors now. */
 void inspector_compare(int64_t count, const float **x, const int64_t *n, const float *copies,
                        double *change, double *after) {
-    for (int64_t k = 0; k < count; k++) {
-        double moved = 0, total = 0;
-        for (int64_t start = 0; start < n[k]; start += BLOCK) {
-            int64_t length = start + BLOCK < n[k] ? BLOCK : n[k] - start;
-            const float *now = x[k] + start;
-            EACH(ZERO)
-#define MORE(k) V d##k = {0};
-            EACH(MORE)
-#undef MORE
-            int64_t i = 0;
-            for (V v, d; i + 64 <= length; i += 64) {
-#define ADD(k) v = AT(now + i + 16 * k), d = v - AT(copies + i + 16 * k), s##k += v * v, d##k += d * d;
-                EACH(ADD)
-#undef ADD
-            }
-            double c = total_of((d0 + d1) + (d2 + d3)), s = total_of((s0 + s1) + (s2 + s3));
-            for (; i < length; i++) {
-                float w = now[i], d = w - copies[i];
-                c += d * d;
-                s += w * w;
-            }
-            if (c == 0 && isfinite(s) && s > 1e-30 && !memcmp(now, copies, length * 4)) {
-                total += s;
-            } else if (!isfinite(c) || c < 1e-30 || !isfinite(s) || s < 1e-30) {
-                double exact = 0, square = 0;
-                for (int64_t i = 0; i < length; i++) {
-                    double w = now[i], d = w - copies[i];
-                    exact += d * d;
-                    square += w * w;
-                }
-                moved += exact;
-                total += square;
-            } else {
-                moved += c;
-                total += s;
-            }
-            copies += length;
-        }
-        change[k] = sqrt(moved);
-        after[k] = sqrt(total);
+    for (int64_t k = 0; k < count; copies += n[k++]) {
+        double found[RESULTS];
+        share_out(compare_part, &(Work){.x = x[k], .copy = (float *)copies}, n[k], found);
+        change[k] = sqrt(found[0]);
+        after[k] = sqrt(found[1]);
     }
 }
 

@@ -30,6 +30,7 @@ from inspector.quantities import ABSENT_BITS
 
 SWITCH = "INSPECTOR_KERNEL"
 _SOURCE = Path(__file__).with_name("kernel.c")
+_PARTS = [_SOURCE.with_name("threads.c")]
 _OPTIONS = (
     "-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math",
     "-fno-math-errno", "-shared", "-fPIC",
@@ -145,20 +146,20 @@ class Kernel:
         self._gradients(count, _addresses(tensors), sizes.array, norm, largest, nonfinite)
         return norm[:], largest[:], nonfinite[:]
 
-    def keep(self, tensors: Sequence[Tensor], sizes: Sizes, copies: Tensor) -> list[float]:
-        """Copies fitting tensors into one long tensor; their norms."""
+    def keep(self, tensors: Sequence[Tensor], sizes: Sizes, copies: int) -> list[float]:
+        """Copies fitting tensors to an address, one after the other; their norms."""
         norm = (_REAL * len(tensors))()
-        self._keep(len(tensors), _addresses(tensors), sizes.array, copies.data_ptr(), norm)
+        self._keep(len(tensors), _addresses(tensors), sizes.array, copies, norm)
         return norm[:]
 
     def compare(
-        self, tensors: Sequence[Tensor], sizes: Sizes, copies: Tensor
+        self, tensors: Sequence[Tensor], sizes: Sizes, copies: int
     ) -> tuple[list[float], list[float]]:
         """Norms of the change since :meth:`keep`, and of the tensors now."""
         count = len(tensors)
         change, after = (_REAL * count)(), (_REAL * count)()
         at = _addresses(tensors)
-        self._compare(count, at, sizes.array, copies.data_ptr(), change, after)
+        self._compare(count, at, sizes.array, copies, change, after)
         return change[:], after[:]
 
 
@@ -204,7 +205,7 @@ def load() -> Kernel | None:
     if switched_off():
         return None
     try:
-        library = build(_SOURCE)
+        library = build(_SOURCE, _PARTS)
         return None if library is None else Kernel(library)
     except Exception:
         return None

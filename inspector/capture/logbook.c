@@ -218,7 +218,7 @@ static PyObject *book_leave(Logbook *self, PyObject *output) {
         (hook = PyObject_GetAttr((PyObject *)self, s_receive))) {
         Page *page = self->pages + self->current;
         if (!page->output && (page->output = PyWeakref_NewRef(output, NULL)) &&
-            listen(output, hook, minus_two) == 0) {
+            listen(output, hook, minus_two, NULL) == 0) {
             Py_DECREF(hook);
             Py_RETURN_NONE;
         }

@@ -161,9 +161,10 @@ typedef struct {
     PyObject_HEAD
     Tape *tape;
     PyObject *slow, *slow_gradient;
+    PyObject *hook, *kept[2]; /* receive(), and dictionaries with it that outputs have had */
     double low, high;
     long long column, phase;
-    int bounded, dead, known;
+    int bounded, dead, known, turn;
 } Site;
 
 static int site_init(Site *self, PyObject *args, PyObject *kwargs) {
@@ -181,6 +182,9 @@ static int site_traverse(Site *self, visitproc visit, void *arg) {
     Py_VISIT(self->tape);
     Py_VISIT(self->slow);
     Py_VISIT(self->slow_gradient);
+    Py_VISIT(self->hook);
+    Py_VISIT(self->kept[0]);
+    Py_VISIT(self->kept[1]);
     return 0;
 }
 
@@ -188,6 +192,9 @@ static int site_clear(Site *self) {
     Py_CLEAR(self->tape);
     Py_CLEAR(self->slow);
     Py_CLEAR(self->slow_gradient);
+    Py_CLEAR(self->hook);
+    Py_CLEAR(self->kept[0]);
+    Py_CLEAR(self->kept[1]);
     return 0;
 }
 
@@ -241,8 +248,19 @@ static PyObject *site_receive(Site *self, PyObject *gradient) {
 
 static PyMethodDef receive = {"receive", (PyCFunction)site_receive, METH_O, NULL};
 
+/* A dictionary with the hook; one that is kept and that no tensor has any more, where there is such
+   a one, as new ones in every call would keep Python's garbage collector busy. */
+static PyObject *hooks_with(PyObject *hook, PyObject *key, PyObject **kept) {
+    if (kept && *kept && Py_REFCNT(*kept) == 1 && PyDict_GET_SIZE(*kept) == 1)
+        return Py_NewRef(*kept);
+    PyObject *hooks = PyObject_CallNoArgs(ordered_dict);
+    if (hooks && PyObject_SetItem(hooks, key, hook) < 0) Py_CLEAR(hooks);
+    if (hooks && kept) Py_XSETREF(*kept, Py_NewRef(hooks));
+    return hooks;
+}
+
 /* tensor.register_hook(hook) without the handle, which costs more than the hook. */
-static int listen(PyObject *tensor, PyObject *hook, PyObject *key) {
+static int listen(PyObject *tensor, PyObject *hook, PyObject *key, PyObject **kept) {
     PyObject *maker = PyObject_GetAttr(tensor, s_grad_fn);
     if (!maker || !hook) {
         Py_XDECREF(maker);
@@ -258,9 +276,8 @@ static int listen(PyObject *tensor, PyObject *hook, PyObject *key) {
         else if (hooks != Py_None)
             answer = PyObject_CallMethodOneArg(tensor, s_register_hook, hook);
         else {
-            Py_SETREF(hooks, PyObject_CallNoArgs(ordered_dict));
-            if (hooks && PyObject_SetItem(hooks, key, hook) == 0 &&
-                PyObject_SetAttr(tensor, s__backward_hooks, hooks) == 0)
+            Py_SETREF(hooks, hooks_with(hook, key, kept));
+            if (hooks && PyObject_SetAttr(tensor, s__backward_hooks, hooks) == 0)
                 answer = PyObject_CallMethodOneArg(maker, s__register_hook_dict, tensor);
         }
         result = answer ? 0 : -1;
@@ -313,10 +330,9 @@ static PyObject *site_measure(Site *self, PyObject *const *args, Py_ssize_t coun
         inspector_output(x, n, self->low, self->high, self->bounded, (double)self->column, row);
     }
     if (self->column >= 0 || !heard(output)) {
-        PyObject *hook = PyCFunction_New(&receive, (PyObject *)self);
-        PyObject *heeded = listen(output, hook, minus_one) < 0 ? NULL : Py_NewRef(Py_None);
-        Py_XDECREF(hook);
-        if (!survived(heeded)) return NULL;
+        if (!self->hook) self->hook = PyCFunction_New(&receive, (PyObject *)self);
+        int heard_of = listen(output, self->hook, minus_one, &self->kept[self->turn ^= 1]) == 0;
+        if (!survived(heard_of ? Py_NewRef(Py_None) : NULL)) return NULL;
     }
     tape->forward_ns += now() - began;
     tape->forward_calls++;

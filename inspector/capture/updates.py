@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from inspector.capture import native
 from inspector.capture.cells import AFTER, BEFORE, CHANGE, ParameterCells
-from inspector.capture.kernel import Sizes, fits, load
+from inspector.capture.kernel import F32, Sizes, fits, load
 from inspector.capture.reductions import measurable, norms, spread
 from inspector.capture.transfer import Scalar
 
@@ -25,7 +26,8 @@ class UpdateProbe:
         self._copies: list[Tensor] = []
         self._kernel = load() if all(fits(p) for p in self._parameters) else None
         self._sizes = Sizes(self._parameters)
-        self._block: Tensor | None = None
+        self._block: F32 | None = None
+        self._at = 0
         self._begun = ""
         whole = self._kernel is not None and len(self._positions) == self._size
         self._native: Any = native.load() if whole else None
@@ -42,9 +44,8 @@ class UpdateProbe:
         if self._kernel is not None and all(fits(p) for p in self._parameters):
             self._sizes = Sizes(self._parameters)
             self._block, self._begun = None, "kernel"
-            self._copied()
-            assert self._block is not None
-            self._put(cells, BEFORE, self._kernel.keep(self._parameters, self._sizes, self._block))
+            found = self._kernel.keep(self._parameters, self._sizes, self._copied())
+            self._put(cells, BEFORE, found)
             return
         self._kernel, self._begun = None, "torch"
         with torch.no_grad():
@@ -79,8 +80,8 @@ class UpdateProbe:
             else:  # the step has replaced them
                 cells.clear(CHANGE, AFTER)
         elif begun == "kernel":
-            assert self._kernel is not None and self._block is not None
-            moved, now = self._kernel.compare(self._parameters, self._sizes, self._block)
+            assert self._kernel is not None
+            moved, now = self._kernel.compare(self._parameters, self._sizes, self._copied())
             self._put(cells, CHANGE, moved)
             self._put(cells, AFTER, now)
         elif begun == "torch":
@@ -94,9 +95,10 @@ class UpdateProbe:
 
     def _copied(self) -> int:
         """Address of the room for the copies."""
-        if self._block is None:
-            self._block = torch.empty(sum(self._sizes.numbers))
-        return self._block.data_ptr()
+        if self._block is None:  # NumPy asks for huge pages, which are quicker to walk
+            self._block = np.empty(sum(self._sizes.numbers), np.float32)
+            self._at = self._block.ctypes.data
+        return self._at
 
     def _put(self, cells: ParameterCells, row: int, values: Sequence[Scalar]) -> None:
         cells.put(row, spread(values, self._positions, self._size))
