@@ -151,14 +151,21 @@ static PyObject *full_end_backward(Full *self, PyObject *none) {
 
 /* ------------------------------------------------------------ around the optimizer's step */
 
-/* Whether a gradient that the optimizer receives is non-finite; None where one cannot be read. */
-static PyObject *full_receives_nonfinite(Full *self, PyObject *none) {
-    (void)none;
+/* Whether a gradient that the optimizer receives is non-finite; -1 where one cannot be read. */
+static int receives_nonfinite(Full *self) {
     double *norms = cells_of(self, RECEIVED);
     int bad = 0;
-    if (!measure_gradients(self->parameters, norms, NULL, NULL)) Py_RETURN_NONE;
+    if (!self->received && !measure_gradients(self->parameters, norms, NULL, NULL)) return -1;
     self->received = 1;
     for (Py_ssize_t k = 0; k < size_of(self); k++) bad |= !isfinite(norms[k]);
+    return bad;
+}
+
+/* receives_nonfinite(): None where one cannot be read. */
+static PyObject *full_receives_nonfinite(Full *self, PyObject *none) {
+    (void)none;
+    int bad = receives_nonfinite(self);
+    if (bad < 0) Py_RETURN_NONE;
     return PyBool_FromLong(bad);
 }
 

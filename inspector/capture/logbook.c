@@ -314,7 +314,9 @@ static PyObject *book_before(Logbook *self, PyObject *const *args, Py_ssize_t co
     if (self->resting && !self->glancing) Py_RETURN_NONE;
     if ((ordinary || self->resting) && count) {
         int64_t began = now();
-        int finite = is_object(finite_gradients(NULL, args[0]), Py_True);
+        Full *full = self->pulse ? self->pulse->full : NULL; /* it reads them anyhow */
+        int finite = full && in_charge(full) ? receives_nonfinite(full) == 0
+                                             : is_object(finite_gradients(NULL, args[0]), Py_True);
         spend(self, began);
         if (finite) Py_RETURN_NONE;
     }
