@@ -237,7 +237,7 @@ class ParameterFacts:
         del parameter.grad_rms[_KEPT:-_KEPT], parameter.weight_rms[_KEPT:-_KEPT]
         totals.gradient += rms * rms * tensor.numel()
         if tensor.dim() >= 2 and parameter.module_type != "Embedding":
-            silent = (gradient.flatten(1) == 0).all(1)
+            silent = _zero_rows(gradient.flatten(1))
             rows = parameter.silent_rows
             parameter.silent_rows = silent if rows is None else rows & silent
             parameter.rows_seen += 1
@@ -245,7 +245,7 @@ class ParameterFacts:
                 self._close_rows(parameter)
             if tensor.shape[0] > 1 and parameter.with_gradient > 1:
                 flat = tensor.detach().flatten(1)
-                parameter.rows_equal = bool((flat == flat[:1]).all()) and bool((flat != 0).any())
+                parameter.rows_equal = _rows_equal(flat) and bool((flat != 0).any())
         return size
 
     def _close_rows(self, parameter: _Parameter) -> None:
@@ -314,6 +314,22 @@ def _rms(tensor: Tensor) -> float:
     return norm / math.sqrt(max(tensor.numel(), 1))
 
 
+def _zero_rows(matrix: Tensor) -> Tensor:
+    """Which rows are wholly zero; those are read wholly of which a few numbers are.
+
+    They lie an odd number apart: kernels of convolutions may have no gradient at their rim.
+    """
+    zero = (matrix[:, :: matrix.shape[1] // 16 | 1] == 0).all(1)
+    if bool(zero.any()):
+        zero[zero.clone()] = (matrix[zero] == 0).all(1)
+    return zero
+
+
+def _rows_equal(matrix: Tensor) -> bool:
+    """Whether all rows are alike; most are told apart by the first two."""
+    return bool((matrix[1:2] == matrix[:1]).all()) and bool((matrix == matrix[:1]).all())
+
+
 def _start(tensor: Tensor, module_type: str) -> dict[str, float]:
     """Size of the initial values; ``gain`` is std·√fan_in, 0.58 for PyTorch's own default."""
     if tensor.numel() < 2 or not measurable(tensor) or tensor.is_sparse or tensor.is_complex():
@@ -328,5 +344,5 @@ def _start(tensor: Tensor, module_type: str) -> dict[str, float]:
         flat = values.flatten(1)
         facts["fan_in"] = fan_in
         facts["gain"] = float(std) * math.sqrt(fan_in)
-        facts["rows_equal"] = float(len(flat) > 1 and bool((flat == flat[:1]).all()))
+        facts["rows_equal"] = float(len(flat) > 1 and _rows_equal(flat))
     return facts
