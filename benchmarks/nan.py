@@ -23,6 +23,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.overhead_models import MODELS
+from benchmarks.steady import keep_memory
 from inspector.timemachine.machine import TimeMachine
 
 Step = Callable[[], None]
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
+    keep_memory()
     torch.set_num_threads(1)
     names = [name for name in CONTENDERS if name != "bare"]
     lines = [

@@ -30,12 +30,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.overhead_models import AUTOMATIC_DEMAND, MODELS, Built
 from benchmarks.overhead_peers import Contender, Step, Training, installed
 from benchmarks.overhead_plot import write_svg
+from benchmarks.steady import keep_memory
 from inspector.capture import kernel
 
 MARKS = ("<!-- overhead:begin -->", "<!-- overhead:end -->")
 PLOT = "images/overhead.svg"
 SETTLED = 420  # steps after which the facts for the diagnosis are collected
 SLOW_ROUNDS = 3
+OURS = ("inspector, every step", "inspector, automatic")
 Result = tuple[float, dict[str, list[float]]]
 
 
@@ -157,7 +159,9 @@ def report(model: str, demand: float, ratios: dict[str, list[float]]) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1], help="of PyTorch; after the first ours only"
+    )
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--block", type=float, default=0.15, help="seconds of bare steps a block")
     parser.add_argument("--only", default="", help="models whose name matches")
@@ -166,35 +170,33 @@ def main() -> int:
     parser.add_argument("--cockpit", help="an interpreter that has cockpit-for-pytorch")
     parser.add_argument("--write", type=Path, help="replace the table in this document, and plot")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    keep_memory()
     device = torch.device(options.device)
     contenders = {
         name: contender
         for name, contender in installed(options.slow).items()
         if name == "bare" or re.search(options.names, name)
     }
-    results: dict[str, Result] = {}
-    met = True
-    for model, (build, demand) in MODELS.items():
-        if not re.search(options.only, model):
-            continue
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            seconds, ratios = measure(
-                build, contenders, device,
-                rounds=options.rounds, block_seconds=options.block, folder=Path(folder),
-            )  # fmt: skip
-        if options.cockpit and device.type == "cpu":
-            ratios |= cockpit(options.cockpit, model, options.threads, 3.0)
-        results[model] = seconds, ratios
-        met &= report(model, demand, ratios)
-    where = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {options.threads} thread"
-    )
-    about = (
-        f"{where}, PyTorch {torch.__version__}, Python {platform.python_version()}, Adam, every "
-        f"step, ratio to a bare step; {kernel.description()}."
-    )
-    text = table(results, about)
+    tables, drawn, met = [], {}, True
+    for turn, threads in enumerate(options.threads):
+        torch.set_num_threads(threads)
+        taking_part = {k: v for k, v in contenders.items() if not turn or k in ("bare", *OURS)}
+        results: dict[str, Result] = {}
+        for model, (build, demand) in MODELS.items():
+            if not re.search(options.only, model):
+                continue
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                seconds, ratios = measure(
+                    build, taking_part, device,
+                    rounds=options.rounds, block_seconds=options.block, folder=Path(folder),
+                )  # fmt: skip
+            if options.cockpit and device.type == "cpu" and not turn:
+                ratios |= cockpit(options.cockpit, model, threads, 3.0)
+            results[model] = seconds, ratios
+            met &= report(model, demand, ratios)
+        tables.append(table(results, about(device, threads)))
+        drawn = drawn or shown(results)
+    text = "\n\n".join(tables)
     print("\n" + text)
     if options.write:
         document = options.write.read_text("utf-8")
@@ -202,8 +204,17 @@ def main() -> int:
         image = f"![What each adds to the step time]({PLOT})"
         text = f"{MARKS[0]}\n{text}\n\n{image}\n{MARKS[1]}"
         options.write.write_text(f"{before}{text}{after}", "utf-8")
-        write_svg(shown(results), options.write.parent / PLOT)
+        write_svg(drawn, options.write.parent / PLOT)
     return 0 if met else 1
+
+
+def about(device: torch.device, threads: int) -> str:
+    cpu = f"CPU, {threads} thread{'s' * (threads > 1)}"
+    where = torch.cuda.get_device_name() if device.type == "cuda" else cpu
+    return (
+        f"{where}, PyTorch {torch.__version__}, Python {platform.python_version()}, Adam, every "
+        f"step, ratio to a bare step; {kernel.description()}."
+    )
 
 
 def shown(results: dict[str, Result]) -> dict[str, dict[str, float | None]]:
