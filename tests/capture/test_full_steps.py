@@ -55,7 +55,7 @@ class Leaving(Listening):
 
     def on_boundary(self) -> None:
         if self.observer is not None:
-            self.observer.hand_over(10**9)
+            self.observer.hand_over(10**12)
 
 
 def iterate(case: Case, observer: Observer, listening: Leaving) -> None:
