@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -176,6 +177,9 @@ class Replay:
         seconds: float,
     ) -> Origin:
         place = found.place
+        if found.leaf.startswith("parameter "):
+            owner = found.leaf.removeprefix("parameter ").rpartition(".")[0]
+            place = dataclasses.replace(place, module=owner)
         if found.leaf:
             phase = "data" if found.leaf.startswith("the batch") else "parameters"
             phase = "loss" if found.leaf == "the loss" else phase

@@ -99,7 +99,12 @@ def test_weights_that_are_lost_are_told_while_the_run_goes_on(
         run = loop.run(400, weights_lost)
         (told,) = only(run, NonFinite)
         assert (told.where, told.parameter) == ("parameter", "2.weight")
-        assert [o.op for o in only(run, Origin)] == ["parameter 2.weight"]
+        (origin,) = only(run, Origin)
+        assert (origin.op, origin.module, origin.module_type) == (
+            "parameter 2.weight",
+            "2",
+            "Linear",
+        )
         (finding,) = nonfinite(run)
         assert (finding.level, finding.module, finding.step) == ("critical", "2", 30)
         assert "the parameter 2.weight" in finding.title

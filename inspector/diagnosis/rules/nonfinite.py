@@ -42,8 +42,7 @@ _STUCK = (
 )
 _STUCK_AFTER = 10
 _GO_BACK = Remedy(
-    text="Go back to the last weights that were finite, here and whenever it happens again; or "
-    "start from a checkpoint of before.",
+    text="Go back to the last weights that were finite, now and whenever it happens again.",
     control="on_nonfinite",
     value="skip",
 )
@@ -87,7 +86,7 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
             Evidence(
                 statistic="non-finite values",
                 value=float(event.count) if event and event.count else None,
-                quantity="loss" if loss_step is not None else "nonfinite",
+                quantity=_shown_by(run, loss_step),
                 first=first,
                 last=run.last_step,
                 drawing=over_steps(run.loss.steps, run.loss.values, "loss")
@@ -106,6 +105,14 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
 def _named(event: NonFinite | None) -> bool:
     """Whether anomaly detection could not tell more."""
     return event is not None and bool(event.op or event.where == "parameter")
+
+
+def _shown_by(run: Observations, loss_step: int | None) -> str:
+    """The series in which it can be seen; none where no step was made of it."""
+    if loss_step is not None:
+        return "loss"
+    counts = run.series("nonfinite").finite.values
+    return "nonfinite" if len(counts) and counts.max() > 0 else ""
 
 
 def _may_go_back(run: Observations, event: NonFinite | None) -> bool:
