@@ -94,7 +94,9 @@ class Panel:
         place = f"{self.key(widget)}/sent"
         sent = st.session_state.get(place)
         answer = self.answered.get(sent) if sent else None
-        if isinstance(answer, CommandRefused):
+        told = self.key("told")  # two widgets may wait for the same answer
+        if isinstance(answer, CommandRefused) and st.session_state.get(told) != sent:
+            st.session_state[told] = sent
             st.toast(escape(answer.text), icon="⚠️")
         if answer is not None or self.disabled:
             st.session_state.pop(place, None)

@@ -278,3 +278,53 @@ def test_practices_in_force_have_a_chip_in_the_strip(run: Going) -> None:
         "frozen": "body, norm, …",
         "eval mode": "Dropout",
     }
+
+
+def group(title: str, **settings: float) -> dict[str, Any]:
+    return {"title": title, "parameters": 1, **settings}
+
+
+@pytest.mark.parametrize("kind", ["watched"])
+def test_a_setting_of_one_group_is_sent_with_its_address(app: AppTest, run: Going) -> None:
+    assert not [box for box in app.selectbox if box.label == "Settings of"]
+    groups = [group("group 0 · body", lr=0.1, momentum=0.9, weight_decay=0.0),
+              group("group 1 · head", lr=0.3, momentum=0.5, weight_decay=0.01)]  # fmt: skip
+    told = {"step": 0, "optimizers": [{"type": "SGD", "title": "SGD", "groups": groups}]}
+    run.writer.document("optimizers", 0, told)
+    run.writer.flush()
+    app.run()
+    assert any(r"0\.1, group 1 · head 0\.3" in text for text in captions(app))
+    app.selectbox(key="steer/run/place").select("0/1").run()
+    assert not any("Scaled together" in text for text in captions(app))
+    momentum = shown(app, "slider", "momentum/0/1")
+    assert (momentum.label, momentum.value) == (r"Momentum (Adam: β₁) of group 1 · head", 0.5)
+    momentum.set_value(0.7).run()
+    command = run.sent()
+    assert (command.control, command.value, command.target) == ("momentum", 0.7, "0/1")
+    shown(app, "number_input", "lr/0/1").set_value(0.04).run()
+    command = run.sent()
+    assert (command.control, command.value, command.target) == ("lr", 0.04, "0/1")
+    run.answers(command, refused="SGD said no.")
+    app.run()
+    assert [one.value for one in app.toast] == [r"lr refused\: SGD said no\."]
+    assert shown(app, "number_input", "lr/0/1").value == 0.3  # as it was
+    app.segmented_control(key=app.session_state["steer/run/clip/drawn"]).select("norm").run()
+    assert run.sent().target == ""
+
+
+@pytest.mark.parametrize("kind", ["watched"])
+def test_the_rate_of_a_group_that_a_schedule_moves_is_typed(app: AppTest, run: Going) -> None:
+    groups = [group("group 0", lr=0.1), group("group 1", lr=0.3)]
+    told = {"step": 0, "optimizers": [{"type": "SGD", "title": "SGD", "groups": groups}]}
+    run.writer.document("optimizers", 0, told)
+    for step in range(10):
+        row = np.array([0.3 - 0.01 * step], np.float32)
+        run.writer.append("more", step, (SeriesKey("lr/group 1"),), row)
+    run.writer.flush()
+    app.run()
+    app.selectbox(key="steer/run/place").select("0/1").run()
+    typed = app.text_input(key="steer/run/lr_typed/0/1")
+    assert typed.label == "Learning rate, **0.21** now"
+    typed.set_value("0.5").run()
+    command = run.sent()
+    assert (command.control, command.value, command.target) == ("lr", 0.5, "0/1")
