@@ -13,7 +13,7 @@ from inspector.capture.readings import rates
 from inspector.capture.transfer import Scalar
 from inspector.commands import OF_OPTIMIZERS, series_of
 
-_FEW = 16  # groups whose rates are read in every step; those of more in full steps only
+_FEW = 8  # groups whose rates are read in every step; those of more in full steps only
 _SHOWN = 2  # modules in a name
 _DEEP = 8  # parts of a module path that are looked at
 
