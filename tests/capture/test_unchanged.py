@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 from listening import observe
 from torch import Tensor, nn
 from zoo import ZOO, Case
+
+import inspector
 
 STEPS = 20
 HOOKS = (
@@ -106,6 +109,31 @@ def test_nothing_is_kept_alive() -> None:
     gc.collect()
     assert [reference() for reference in references] == [None] * len(references)
     assert observer.closed
+
+
+def test_a_hook_on_an_output_hears_of_no_other(tmp_path: Path) -> None:
+    """Though the watch uses what held the hooks of one output again for a later one."""
+    torch.manual_seed(0)
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    outputs: list[Tensor] = []
+    shared.register_forward_hook(lambda _m, _a, output: outputs.append(output))
+    heard: list[tuple[int, Tensor]] = []
+    watch = inspector.watch(model, optimizer, run_dir=tmp_path, every=1)
+    for step in range(30):
+        outputs.clear()
+        loss = model(torch.randn(8, 4)).square().mean()
+        if step % 7 == 3:
+            handle = outputs[step % 2].register_hook(lambda g, step=step: heard.append((step, g)))
+        if step % 7 == 5:
+            handle.remove()
+        watch.record(loss=loss)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    watch.close()
+    assert [step for step, _ in heard] == [3, 10, 17, 24]
 
 
 def test_closing_twice_and_training_on() -> None:
