@@ -3,9 +3,9 @@
 Statistic: how much of the targets' spread lies between batches instead of inside them, corrected
 for chance: 0 for random batches, 1 when each batch holds one class. Beside it the loader's
 sampler, or batches that return in the same order.
-Without targets: the variance of the batches' mean inputs over that expected of random batches. Where
-a model is called several times a step, batches are compared with those at the same place, and the
-place where they differ least counts; what a watched model has made is no data.
+Without targets: the variance of the batches' mean inputs over that expected of random batches.
+Where a model is called several times a step, batches are compared with those at the same place, and
+the place where they differ least counts; what a watched model has made is no data.
 Threshold: 0.5, or 3 for the inputs, is a warning; a fixed order of mixed batches is a note.
 Source: own (an F statistic of batches); Bengio 2012, Practical recommendations, on shuffling.
 False alarms: data that must stay in order (streams, one long sequence cut into pieces).
