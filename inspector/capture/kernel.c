@@ -34,9 +34,14 @@ static void fetch(const float *x) {
     for (int k = 0; k < 4; k++) __builtin_prefetch(x + 16 * k);
 }
 
+/* Asks for the beginning of a tensor that is to be read soon. */
+void inspector_call_for(const float *x, int64_t n) {
+    for (int64_t i = 0; i < n && i < 512; i += 16) __builtin_prefetch(x + i);
+}
+
 typedef struct {
     double sum, squares;
-    int64_t zeros;
+    int64_t zeros, outside;
 } Sums;
 
 static double total_of(V a) {
@@ -98,54 +103,58 @@ int inspector_finite(const float *x, int64_t n) {
     return isfinite(found[0]) || !count_nonfinite(x, n);
 }
 
-/* Part of a tensor: sum and sum of squares of x - shift, and zeros. */
-static void around_part(const Work *work, int64_t start, int64_t end, double *found) {
+/* Part of a tensor: sum and sum of squares of x - shift, zeros, and what is outside the bounds. */
+static inline __attribute__((always_inline)) void around_some(const Work *work, int64_t start,
+                                                              int64_t end, double *found,
+                                                              int bounded) {
     const float *x = work->x;
-    float shift = work->shift;
+    float shift = work->shift, low = work->low, high = work->high;
     V by = (V){0} + shift;
     for (; start < end; start += BLOCK) {
         int64_t i = start, stop = start + BLOCK < end ? start + BLOCK : end;
         EACH(ZERO)
-#define MORE(k) V q##k = {0}; I z##k = {0};
+#define MORE(k) V q##k = {0}; I z##k = {0}, o##k = {0};
         EACH(MORE)
 #undef MORE
         for (V v; i + 64 <= stop; i += 64) {
             FETCH(x, i, end);
-#define ADD(k) v = AT(x + i + 16 * k), z##k -= v == 0.0f, v -= by, s##k += v, q##k += v * v;
+#define ADD(k) v = AT(x + i + 16 * k), z##k -= v == 0.0f; \
+    if (bounded) o##k -= (v < low) | (v > high); \
+    v -= by, s##k += v, q##k += v * v;
             EACH(ADD)
 #undef ADD
         }
         found[0] += total_of((s0 + s1) + (s2 + s3));
         found[1] += total_of((q0 + q1) + (q2 + q3));
         found[2] += (double)count_of((z0 + z1) + (z2 + z3));
+        if (bounded) found[3] += (double)count_of((o0 + o1) + (o2 + o3));
         for (; i < stop; i++) {
             float d = x[i] - shift;
             found[0] += d;
             found[1] += d * d;
             found[2] += x[i] == 0;
+            if (bounded) found[3] += (x[i] < low) | (x[i] > high);
         }
     }
 }
 
-static Sums around(const float *x, int64_t n, float shift) {
-    double found[RESULTS];
-    share_out(around_part, &(Work){.x = x, .shift = shift}, n, found);
-    return (Sums){found[0], found[1], (int64_t)found[2]};
+static void around_part(const Work *work, int64_t start, int64_t end, double *found) {
+    around_some(work, start, end, found, 0);
 }
 
-static int64_t count_outside(const float *x, int64_t n, float low, float high) {
-    int64_t found = 0;
-    for (int64_t start = 0; start < n; start += BLOCK) {
-        int64_t stop = start + BLOCK < n ? start + BLOCK : n;
-        int32_t outside = 0;
-        for (int64_t i = start; i < stop; i++) outside += (x[i] < low) | (x[i] > high);
-        found += outside;
-    }
-    return found;
+static void bounded_part(const Work *work, int64_t start, int64_t end, double *found) {
+    around_some(work, start, end, found, 1);
+}
+
+static Sums around(const float *x, int64_t n, float shift, int bounded, float low, float high) {
+    double found[RESULTS];
+    Work work = {.x = x, .shift = shift, .low = low, .high = high};
+    share_out(bounded ? bounded_part : around_part, &work, n, found);
+    return (Sums){found[0], found[1], (int64_t)found[2], (int64_t)found[3]};
 }
 
 static Sums around_double(const float *x, int64_t n, double shift) {
-    Sums t = {0, 0, 0};
+    Sums t = {0};
     for (int64_t i = 0; i < n; i++) {
         double d = x[i] - shift;
         t.sum += d;
@@ -162,9 +171,8 @@ void inspector_output(const float *x, int64_t n, double low, double high, int bo
     row[1] = (double)n;
     row[7] = 1;
     float shift = isfinite(x[0]) ? x[0] : 0;
-    Sums t = around(x, n, shift);
-    int64_t zeros = t.zeros;
-    int64_t outside = bounded ? count_outside(x, n, (float)low, (float)high) : 0;
+    Sums t = around(x, n, shift, bounded, (float)low, (float)high);
+    int64_t zeros = t.zeros, outside = t.outside;
     double bad = 0;
     if (!isfinite(t.squares)) {
         bad = (double)count_nonfinite(x, n);

@@ -4,45 +4,73 @@
    parameter, and answers whether it could read every tensor; if not, the rows are not to be
    used. */
 
+/* A gradient on its way to be measured: owned, or NULL where there is none. */
+typedef struct {
+    PyObject *tensor;
+    const float *x;
+    int64_t n;
+} Coming;
+
+/* The gradient of a parameter, if any, and its first numbers called for; 0 if it cannot be read. */
+static int call_for(PyObject *parameter, Coming *coming) {
+    PyObject *g = PyObject_GetAttr(parameter, s_grad);
+    coming->tensor = NULL;
+    if (!g) PyErr_Clear();
+    if (g == Py_None) {
+        Py_DECREF(g);
+        return 1;
+    }
+    if (!g || !readable(g, &coming->x, &coming->n)) {
+        Py_XDECREF(g);
+        return 0;
+    }
+    coming->tensor = g;
+    inspector_call_for(coming->x, coming->n);
+    return 1;
+}
+
 /* Norms of the gradients into a row, -1 where there is none; with more rows largest values and
-   non-finite counts too. Whether all could be read. */
+   non-finite counts too. Whether all could be read. Each is on its way from memory while the one
+   before it is measured. */
 static int measure_gradients(PyObject *parameters, double *norm, double *largest, double *bad) {
-    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(parameters); k++) {
-        PyObject *g = PyObject_GetAttr(PyTuple_GET_ITEM(parameters, k), s_grad);
-        const float *x;
-        int64_t n;
-        if (!g) {
-            PyErr_Clear();
-            return 0;
-        }
-        if (g == Py_None) {
+    Py_ssize_t count = PyTuple_GET_SIZE(parameters);
+    Coming now = {0}, coming = {0};
+    int good = !count || call_for(PyTuple_GET_ITEM(parameters, 0), &coming);
+    for (Py_ssize_t k = 0; good && k < count; k++) {
+        now = coming;
+        coming.tensor = NULL;
+        if (k + 1 < count) good = call_for(PyTuple_GET_ITEM(parameters, k + 1), &coming);
+        if (!now.tensor) {
             norm[k] = -1;
             if (largest) largest[k] = bad[k] = -1;
-        } else if (!readable(g, &x, &n)) {
-            Py_DECREF(g);
-            return 0;
         } else if (largest)
-            inspector_gradients(1, &x, &n, norm + k, largest + k, bad + k);
+            inspector_gradients(1, &now.x, &now.n, norm + k, largest + k, bad + k);
         else
-            norm[k] = inspector_norm(x, n);
-        Py_DECREF(g);
+            norm[k] = inspector_norm(now.x, now.n);
+        Py_XDECREF(now.tensor);
     }
-    return 1;
+    Py_XDECREF(coming.tensor);
+    return good;
 }
 
 /* Copies the parameters and measures their norms, or compares them with their copies. Whether all
    could be read, and are as large as they were. */
 static int walk(PyObject *parameters, const int64_t *sizes, float *copies, double *before,
                 double *change, double *after) {
-    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(parameters); k++) {
-        const float *x;
+    const float *now = NULL, *coming;
+    for (Py_ssize_t k = 0; k <= PyTuple_GET_SIZE(parameters); k++) {
         int64_t n;
-        if (!readable(PyTuple_GET_ITEM(parameters, k), &x, &n) || n != sizes[k]) return 0;
-        if (before)
-            inspector_keep(1, &x, &n, copies, before + k);
-        else
-            inspector_compare(1, &x, &n, copies, change + k, after + k);
-        copies += n;
+        if (k < PyTuple_GET_SIZE(parameters)) { /* on its way while the one before it is read */
+            if (!readable(PyTuple_GET_ITEM(parameters, k), &coming, &n) || n != sizes[k]) return 0;
+            inspector_call_for(coming, n);
+            if (k && !before) inspector_call_for(copies + sizes[k - 1], n);
+        }
+        if (k && before)
+            inspector_keep(1, &now, sizes + k - 1, copies, before + k - 1);
+        else if (k)
+            inspector_compare(1, &now, sizes + k - 1, copies, change + k - 1, after + k - 1);
+        if (k) copies += sizes[k - 1];
+        now = coming;
     }
     return 1;
 }
