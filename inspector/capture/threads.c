@@ -23,13 +23,18 @@ typedef void Part(const Work *work, int64_t start, int64_t end, double *found);
 typedef struct {
     Part *part;
     const Work *work;
-    int64_t n, length, parts, next;
+    int64_t n, length, parts;
+    int (*team)(void), (*member)(void); /* how many threads there are, and which this is */
     double found[PARTS_AT_MOST][RESULTS];
 } Shared;
 
+/* Each thread takes what lies together, as it does in PyTorch's operations: part of that is still
+   in its cache. */
 static void take_parts(void *argument) {
     Shared *all = argument;
-    for (int64_t k; (k = __atomic_fetch_add(&all->next, 1, __ATOMIC_RELAXED)) < all->parts;) {
+    int64_t team = all->team ? all->team() : 1, at = all->team ? all->member() : 0;
+    int64_t first = all->parts * at / team, last = all->parts * (at + 1) / team;
+    for (int64_t k = first; k < last; k++) {
         int64_t start = k * all->length, end = start + all->length;
         double *found = all->found[k];
         for (int r = 0; r < RESULTS; r++) found[r] = 0;
@@ -40,19 +45,25 @@ static void take_parts(void *argument) {
 /* As many threads as PyTorch would use here, at most one for each part. */
 static void run_team(Shared *all) {
     static void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
-    static int (*threads)(void), (*inside)(void), sought;
+    static int (*threads)(void), (*inside)(void), (*team)(void), (*member)(void), sought;
     if (!sought) {
         *(void **)&threads = dlsym(RTLD_DEFAULT, "omp_get_max_threads");
         *(void **)&inside = dlsym(RTLD_DEFAULT, "omp_in_parallel");
+        *(void **)&team = dlsym(RTLD_DEFAULT, "omp_get_num_threads");
+        *(void **)&member = dlsym(RTLD_DEFAULT, "omp_get_thread_num");
         *(void **)&parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
         sought = 1;
     }
-    int64_t team = parallel && threads && inside && !inside() ? threads() : 1;
-    if (team > all->parts) team = all->parts;
-    if (team > 1)
-        parallel(take_parts, all, (unsigned)team, 0);
-    else
+    int found = parallel && threads && inside && team && member;
+    int64_t wanted = found && !inside() ? threads() : 1;
+    if (wanted > all->parts) wanted = all->parts;
+    if (wanted > 1) {
+        all->team = team;
+        all->member = member;
+        parallel(take_parts, all, (unsigned)wanted, 0);
+    } else {
         take_parts(all);
+    }
 }
 
 /* What all parts of n numbers have found. */
