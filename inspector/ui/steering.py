@@ -244,7 +244,6 @@ def _buttons(panel: Panel) -> None:
             key=panel.key("one"),
             on_click=panel.press,
             args=("run_steps", 1),
-            help="Trains one step, then pauses.",
         )
         count = st.number_input(
             "Steps", value=10, key=panel.key("count"), width=56, label_visibility="collapsed"

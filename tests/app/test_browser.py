@@ -101,7 +101,7 @@ def test_reload_and_second_tab_show_the_same_run(tab: Tab, app: App, going: str)
     second = Tab(tab.page.context.new_page(), app.base)
     second.visit("")
     second.press("Watch it", lambda: second.is_at("/live"))
-    assert second.run() == going
+    second.until(lambda: second.run() == going, "the same run")
     second.status("Running")
     assert second.step() >= before
     second.page.close()
