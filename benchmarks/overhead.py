@@ -37,7 +37,6 @@ MARKS = ("<!-- overhead:begin -->", "<!-- overhead:end -->")
 PLOT = "images/overhead.svg"
 SETTLED = 420  # steps after which the facts for the diagnosis are collected
 SLOW_ROUNDS = 3
-OURS = ("inspector, every step", "inspector, automatic")
 Result = tuple[float, dict[str, list[float]]]
 
 
@@ -180,7 +179,9 @@ def main() -> int:
     tables, drawn, met = [], {}, True
     for turn, threads in enumerate(options.threads):
         torch.set_num_threads(threads)
-        taking_part = {k: v for k, v in contenders.items() if not turn or k in ("bare", *OURS)}
+        taking_part = {
+            k: v for k, v in contenders.items() if not turn or k.startswith(("bare", "inspector"))
+        }
         results: dict[str, Result] = {}
         for model, (build, demand) in MODELS.items():
             if not re.search(options.only, model):

@@ -17,7 +17,7 @@ from inspector.capture.histograms import HistogramBatch
 from inspector.capture.kernel import load
 from inspector.capture.measured import F32, Measured, ModuleColumns, Table, with_absent
 from inspector.capture.nonfinite import Onset, bad_loss, first_bad, first_nonfinite
-from inspector.capture.transfer import ABSENT, LEAST_FACTOR, Scalar, Shipment
+from inspector.capture.transfer import ABSENT, Scalar, Shipment
 from inspector.quantities import SeriesKey
 
 _NO_PAIRS: Rows = np.empty((0, 2))
@@ -82,8 +82,7 @@ class Flight:
         if self._tensors():
             scalars = {name: float(value) for name, value in scalars.items()}
         measured = Measured(self.step, self.full, scalars)
-        scale, received_scale = (float(factor) or LEAST_FACTOR for factor in self._factors[:2])
-        found_inf = float(self._factors[2])
+        scale, received_scale, found_inf = (float(factor) for factor in self._factors)
         if self.histograms is not None:
             measured.histograms = list(self.histograms.land(scale))
         nonfinite = 0.0

@@ -266,33 +266,27 @@ static void put(float *to, V v) {
 static void keep_part(const Work *work, int64_t start, int64_t end, double *found) {
     const float *x = work->x;
     float *copy = work->copy;
+    int large = work->large;
     for (; start < end; start += BLOCK) {
         int64_t i = start, stop = start + BLOCK < end ? start + BLOCK : end;
         float rest = 0;
         EACH(ZERO)
 #define ONE copy[i] = x[i], rest += x[i] * x[i], i++
-        if (work->large) {
-            while (i < stop && (uintptr_t)(copy + i) % 64) ONE;
-            for (V v; i + 64 <= stop; i += 64) {
+        while (large && i < stop && (uintptr_t)(copy + i) % 64) ONE;
+        for (V v; i + 64 <= stop; i += 64) {
             FETCH(x, i, end);
-#define ADD(k) v = AT(x + i + 16 * k), s##k += v * v; PUT(copy + i + 16 * k, v);
-                EACH(ADD)
+#define ADD(k) v = AT(x + i + 16 * k), s##k += v * v; \
+    if (large) PUT(copy + i + 16 * k, v); \
+    else *(V *)(copy + i + 16 * k) = v;
+            EACH(ADD)
 #undef ADD
-            }
-        } else {
-            for (V v; i + 64 <= stop; i += 64) {
-            FETCH(x, i, end);
-#define ADD(k) v = AT(x + i + 16 * k), s##k += v * v, *(V *)(copy + i + 16 * k) = v;
-                EACH(ADD)
-#undef ADD
-            }
         }
         while (i < stop) ONE;
 #undef ONE
         found[0] += total_of((s0 + s1) + (s2 + s3)) + rest;
     }
 #ifdef __SSE__
-    if (work->large) _mm_sfence();
+    if (large) _mm_sfence();
 #endif
 }
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from inspector.capture.cells import LARGEST, NONFINITE, NORM, RECEIVED, ParameterCells
 from inspector.capture.gradients import measure_gradients, measure_received
-from inspector.capture.transfer import LEAST_FACTOR, Scalar, scalar
+from inspector.capture.transfer import Scalar, scalar
 from inspector.capture.updates import UpdateProbe
 from inspector.commands import Clip
 
+_LEAST = torch.finfo(torch.float32).smallest_normal
 _SCALER_STEP = torch.amp.GradScaler.step.__code__
 
 
@@ -205,6 +206,5 @@ def scale_of(scaler: Any) -> Scalar | None:
 
 
 def _divisor(factor: Tensor) -> Scalar:
-    """The factor; on the CPU one that was halved until nothing was left of it is nearly 0."""
-    value = scalar(factor.detach())
-    return value if isinstance(value, Tensor) else value or LEAST_FACTOR
+    """The factor; one that was halved until nothing was left of it is nearly 0."""
+    return scalar(factor.detach().clamp_min(_LEAST))

@@ -10,9 +10,6 @@ from torch import Tensor
 Scalar = float | Tensor
 """A number, or a 0-dimensional tensor on a device whose value is not known to the host yet."""
 
-LEAST_FACTOR = torch.finfo(torch.float32).smallest_normal
-"""Stands for a loss's factor that was halved until nothing was left of it: it is divided by."""
-
 ABSENT = -1.0
 """Stands for "not measured" in lists of norms, counts and ratios, which are never negative."""
 
