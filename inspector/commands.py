@@ -261,8 +261,9 @@ class Command:
             ``capture_backward`` its backward pass node by node.
         control: the control that ``set`` changes, else empty.
         target: the optimizer or parameter group whose lr, momentum or weight_decay ``set``
-            changes, as :func:`target_of` reads it; empty for all. A learning rate for all is that
-            of the first group; the others keep their ratios to it.
+            changes, or whose learning rate ``lr_finder`` tries, as :func:`target_of` reads it;
+            empty for all. A learning rate for all is that of the first group; the others keep
+            their ratios to it.
         value: the new value of the control, or the number of steps; for ``capture_backward``
             None or a dict: ``when`` is ``nonfinite`` to wait for a gradient that is NaN or
             infinite, ``module`` the path of a module to check by finite differences. ``remedy``
@@ -282,10 +283,11 @@ class Command:
 
     def __post_init__(self) -> None:
         target_of(self.target)
-        if self.target and (self.name != "set" or self.control not in OF_OPTIMIZERS):
+        aimed = self.control in OF_OPTIMIZERS if self.name == "set" else self.name == "lr_finder"
+        if self.target and not aimed:
             raise CommandError(
-                f"Only {', '.join(OF_OPTIMIZERS)} have a target, but got {self.target!r:.80} for "
-                f"{self.control or self.name}."
+                f"Only {', '.join(OF_OPTIMIZERS)} and lr_finder have a target, but got "
+                f"{self.target!r:.80} for {self.control or self.name}."
             )
         if self.name == "set":
             check(self.control, self.value)

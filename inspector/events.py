@@ -304,17 +304,25 @@ class FaultHealed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LrFound(Event):
-    """The learning rate finder is done; its curve is the document ``lr_finder`` of this step."""
+    """The learning rate finder is done; its curve is the document ``lr_finder`` of this step.
+
+    Attributes:
+        target: the optimizer or parameter group whose rate was tried, as of a ``Command``.
+        where: its name; empty for all.
+    """
 
     kind: ClassVar[str] = "lr_found"
     suggestion: float | None = None
     steps: int = 0
     note: str = ""
+    target: str = ""
+    where: str = ""
 
     @property
     def text(self) -> str:
         found = "none" if self.suggestion is None else f"{self.suggestion:.3g}"
-        return f"Suggested learning rate: {found} ({self.steps} trial steps)."
+        of = f" of {self.where}" if self.where else ""
+        return f"Suggested learning rate{of}: {found} ({self.steps} trial steps)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

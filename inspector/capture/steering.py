@@ -212,7 +212,7 @@ class Steering:
     ) -> tuple[float | None, str]:
         """Sets all, or the optimizer or group of the target; all keep their ratios of rates."""
         optimizers = self._alive()
-        chosen, group = _chosen(optimizers, target)
+        chosen, group = addressed(optimizers, target)
         before = _readings(optimizers, name)
         lead = before.get((0, 0)) if chosen is None and name == "lr" else None
         notes: list[str] = []
@@ -280,7 +280,7 @@ def _within(place: tuple[int, int], optimizer: int | None, group: int | None) ->
     return optimizer in (None, place[0]) and group in (None, place[1])
 
 
-def _chosen(
+def addressed(
     optimizers: Sequence[torch.optim.Optimizer], target: str
 ) -> tuple[int | None, int | None]:
     """The optimizer and the group that a target names; raises CannotSet where there are none."""

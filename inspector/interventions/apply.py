@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from inspector.capture.optimizer_groups import titles
+from inspector.capture.settings import CannotSet
+from inspector.capture.steering import addressed
 from inspector.commands import Command
 from inspector.errors import CommandError
 from inspector.events import (
@@ -75,7 +78,7 @@ class Interventions:
         """Applies one command, or refuses it; never raises."""
         try:
             getattr(self, f"_do_{command.name}")(command)
-        except CommandError as error:
+        except (CommandError, CannotSet) as error:
             self._refuse(command, str(error))
         except Exception as error:
             self._refuse(command, f"{type(error).__name__}: {error}")
@@ -257,20 +260,31 @@ class Interventions:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         built_in = isinstance(self._loader, torch.utils.data.DataLoader)
         batches = loader_batches(self._loader, device) if built_in else self._kept_batches()
+        chosen, group = addressed(optimizers, command.target)
+        names = titles(model, optimizers)
+        moved = [
+            names[f"{at}/{number}"]
+            for at, optimizer in enumerate(optimizers)
+            for number in range(len(optimizer.param_groups))
+            if chosen in (None, at) and group in (None, number)
+        ]
         curve = find_lr(
             model,
-            optimizers[0],
+            optimizers if chosen is None else [optimizers[chosen]],
             loss_fn,
             batches,
+            group=group,
             low=float(wanted.get("low", 1e-6)),
             high=float(wanted.get("high", 10.0)),
             steps=steps,
         )
         recorder = self._recorder
-        recorder.writer.document("lr_finder", recorder.step, curve.document())
-        found = LrFound(suggestion=curve.suggestion, steps=len(curve.lrs), note=curve.note)
+        told = {"target": command.target, "where": names.get(command.target, "")}
+        document = curve.document() | told | {"moved": moved}
+        recorder.writer.document("lr_finder", recorder.step, document)
+        found = LrFound(suggestion=curve.suggestion, steps=len(curve.lrs), note=curve.note, **told)
         recorder.event(found)
-        self._answer(command, effective=curve.suggestion)
+        self._answer(command, effective=curve.suggestion, where=told["where"])
 
     def _kept_batches(self) -> list[tuple[Any, Any]]:
         """The batches that the time machine still has, of a loop that is not ours."""
@@ -320,11 +334,22 @@ class Interventions:
         return found
 
     def _answer(
-        self, command: Command, *, name: str = "", effective: Any = None, note: str = ""
+        self,
+        command: Command,
+        *,
+        name: str = "",
+        effective: Any = None,
+        note: str = "",
+        where: str = "",
     ) -> None:
         self._recorder.event(
             CommandApplied(
-                command_id=command.id, name=name or command.name, effective=effective, note=note
+                command_id=command.id,
+                name=name or command.name,
+                effective=effective,
+                note=note,
+                target=command.target,
+                where=where,
             )
         )
 

@@ -4,6 +4,9 @@ The rate grows geometrically over the trial steps; the loss is smoothed; the tri
 exceeds four times its best. The suggestion is where the smoothed loss falls steepest over
 log(lr) (Smith 2017; fastai and Lightning use the same limits: 100 steps, 4 × best).
 
+The rates of further groups and optimizers that take part keep their ratios to the first one, as
+they do when the suggestion is set.
+
 Batches differ more than one step changes the loss, above all in a model that has learnt already.
 So each loss is compared with that of the unchanged model on the same batch, and only the
 difference is smoothed.
@@ -65,10 +68,11 @@ class LrCurve:
 
 def find_lr(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     loss_fn: nn.Module | LossOf,
     batches: Iterable[Any],
     *,
+    group: int | None = None,
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 100,
@@ -76,25 +80,32 @@ def find_lr(
     """Runs the trial on copies; model, optimizer and random numbers stay as they are, bit by bit.
 
     Args:
+        optimizers: those that take part. What the first group of the first one steps with is the
+            rate that rises. Parameters of no optimizer that takes part stay as they are.
         loss_fn: a module between outputs and targets, or what computes a batch's loss itself.
         batches: inputs and targets, or whatever that takes; repeated if there are too few.
             Iterating it must be harmless.
+        group: position of the only parameter group that takes part; None for all.
 
     Raises:
-        CommandError: there is no batch, or the optimizer is LBFGS.
+        CommandError: there is no batch, or an optimizer is LBFGS.
     """
-    if isinstance(optimizer, torch.optim.LBFGS):
+    if isinstance(optimizers, torch.optim.Optimizer):
+        optimizers = [optimizers]
+    if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in optimizers):
         raise CommandError(
             "Expected an optimizer that steps along the gradient at hand, but LBFGS evaluates the "
             "loss several times a step; try learning rates between 0.1 and 1."
         )
     kept = Randomness()
     try:
-        twin, trial = copy.deepcopy((model, optimizer))
+        twin, trials = copy.deepcopy((model, list(optimizers)))
         unchanged = copy.deepcopy(twin)
+        if group is not None:
+            trials[0].param_groups = [trials[0].param_groups[group]]
         if isinstance(loss_fn, nn.Module):
             loss_fn = _supervised(copy.deepcopy(loss_fn))
-        sweep = _Sweep(twin, trial, loss_fn, unchanged)
+        sweep = _Sweep(twin, trials, loss_fn, unchanged)
         return sweep.run(_endless(batches), low, high, steps)
     finally:
         kept.restore()
@@ -153,12 +164,15 @@ class _Sweep:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizers: Sequence[torch.optim.Optimizer],
         loss_of: LossOf,
         unchanged: nn.Module,
     ) -> None:
         self._model, self._unchanged = model.train(), unchanged.train()
-        self._optimizer, self._loss_of = optimizer, loss_of
+        self._optimizers, self._loss_of = optimizers, loss_of
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        lead = float(groups[0]["lr"])
+        self._shares = [(one, float(one["lr"]) / lead if lead > 0 else 1.0) for one in groups]
         self._usual: list[float] = []
         self._changes: list[float] = []
         self._average = 0.0
@@ -192,17 +206,20 @@ class _Sweep:
         with torch.no_grad():
             usual = self._loss_of(self._unchanged, batch).item()
         set_random_state(random)  # the same dropout for both
-        for group in self._optimizer.param_groups:
-            held = group["lr"]
-            group["lr"] = torch.full_like(held, lr) if isinstance(held, Tensor) else lr
+        for group, share in self._shares:
+            held, rate = group["lr"], lr * share
+            group["lr"] = torch.full_like(held, rate) if isinstance(held, Tensor) else rate
         with torch.enable_grad():
-            self._optimizer.zero_grad()
+            self._model.zero_grad()
+            for optimizer in self._optimizers:
+                optimizer.zero_grad()
             loss = self._loss_of(self._model, batch)
             value = loss.item()
             if not math.isfinite(value) or not math.isfinite(usual):
                 return False
             loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
+            for optimizer in self._optimizers:
+                optimizer.step()
         self._usual.append(usual)
         self._changes.append(value - usual)
         self._average = _SMOOTHING * self._average + (1 - _SMOOTHING) * (value - usual)

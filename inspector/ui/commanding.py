@@ -12,10 +12,18 @@ from inspector.store.control import ControlWriter
 from inspector.ui.context import escape, runs_dir
 
 
-def send(run: str, name: Name, value: Any = None, *, control: str = "", said: str = "") -> None:
+def send(
+    run: str,
+    name: Name,
+    value: Any = None,
+    *,
+    control: str = "",
+    target: str = "",
+    said: str = "",
+) -> None:
     """Callback of buttons; ``said`` is shown for a moment."""
     try:
-        command = Command(name=name, control=control, value=value)
+        command = Command(name=name, control=control, value=value, target=target)
         writer = ControlWriter(runs_dir() / run)
         try:
             writer.send(command)

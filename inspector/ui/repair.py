@@ -19,6 +19,7 @@ from inspector.views import repair as view
 from inspector.views.actions import Action, actions
 from inspector.views.answers import answer
 from inspector.views.bundle import zipped
+from inspector.views.optimizers import Place, places
 
 _REFRESH = "2s"
 _MARK = {
@@ -179,19 +180,40 @@ def lr_finder_panel(name: str, *, live: bool) -> None:
             + " This run has ended: nothing can be tried on it any more."
             * (not live)
         )
-        st.button(
-            "Find a learning rate", icon=":material/search:", key="lr-find", disabled=not live,
-            on_click=send, args=(name, "lr_finder", {"steps": 100}),
-        )  # fmt: skip
-        st.fragment(_lr_curve, run_every=_REFRESH if live else None)(name)
+        st.fragment(_lr_finder, run_every=_REFRESH if live else None)(name)
 
 
-def _lr_curve(name: str) -> None:
+def _lr_finder(name: str) -> None:
     with opened(name) as run:
-        found, live = run.document("lr_finder"), is_live(run)
-        refusal(run.events(), "lr_finder")
-    if found is None:
-        return
+        found, live, of = run.document("lr_finder"), is_live(run), places(run)
+        events = run.events()
+    target = _whose(name, of, disabled=not live)
+    st.button(
+        "Find a learning rate", icon=":material/search:", key="lr-find", disabled=not live,
+        on_click=send, args=(name, "lr_finder", {"steps": 100}), kwargs={"target": target},
+    )  # fmt: skip
+    refusal(events, "lr_finder")
+    if found is not None:
+        _lr_curve(name, found, live=live)
+
+
+def _whose(name: str, of: Sequence[Place], *, disabled: bool) -> str:
+    """Target of the trial: a choice where there are several optimizers."""
+    optimizers = {place.target: place.title for place in of if "/" not in place.target}
+    if len(optimizers) < 2:
+        return ""
+    return st.selectbox(
+        "Learning rate of",
+        list(optimizers),
+        format_func=lambda target: optimizers.get(target, target),
+        key=f"lr-of/{name}",
+        disabled=disabled,
+        help="What is not chosen rests in the trial. Rates that rise together keep their ratios; "
+        "the one on the axis is the first one's.",
+    )
+
+
+def _lr_curve(name: str, found: Mapping[str, Any], *, live: bool) -> None:
     suggestion = found.get("suggestion")
     figure = go.Figure()
     figure.add_scatter(
@@ -211,11 +233,14 @@ def _lr_curve(name: str) -> None:
         yaxis={"title": "loss", "range": [best - 0.1 * (top - best), top + 0.6 * (top - best)]},
     )
     st.plotly_chart(presenter.enlarged(figure), key="lr-curve", config={"displayModeBar": False})
-    if found.get("note"):
-        st.caption(escape(str(found["note"])))
+    for words in (view.tried(found), str(found.get("note", ""))):
+        if words:
+            st.caption(escape(words))
     if suggestion:
+        of = f" of {escape(found['where'])}" if found.get("where") else ""
         st.button(
-            f"Set the learning rate to {suggestion:.2g}", key="lr-apply", type="primary",
+            f"Set the learning rate{of} to {suggestion:.2g}", key="lr-apply", type="primary",
             icon=":material/check:", disabled=not live, on_click=send,
-            args=(name, "set", float(f"{suggestion:.2g}")), kwargs={"control": "lr"},
+            args=(name, "set", float(f"{suggestion:.2g}")),
+            kwargs={"control": "lr", "target": found.get("target", "")},
         )  # fmt: skip

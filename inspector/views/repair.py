@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from inspector.events import (
     RemedyVerdict,
     StoredEvent,
 )
+
+_NAMED = 3  # groups that a sentence lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,22 @@ def refused(events: Iterable[StoredEvent], *commands: str) -> tuple[int, str] | 
             reason = event.reason if isinstance(event, CommandRefused) else ""
             newest = (stored.step, reason) if reason else None
     return newest
+
+
+def tried(found: Mapping[str, Any]) -> str:
+    """Whose learning rate the finder has moved; empty where there is one only."""
+    where, moved = str(found.get("where", "")), [str(title) for title in found.get("moved", ())]
+    if not where and len(moved) < 2:
+        return ""
+    lead, *others = moved or [where]
+    if not others:
+        return f"Tried on {lead}; everything else rested."
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    rested = f" Other optimizers than {where} rested." if where else ""
+    return (
+        f"The rate is that of {lead}; {', '.join(others[:_NAMED])}{more} "
+        f"kept {'its' if len(others) == 1 else 'their'} ratio to it.{rested}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
