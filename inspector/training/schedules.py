@@ -89,18 +89,35 @@ def preview(
     ``reduce_on_plateau`` waits for the validation loss, which is not known ahead: its preview
     stays at ``lr``. See :func:`resolve` for the arguments and errors.
     """
+    (rates,) = previews(schedule, [lr], total_steps, steps_per_epoch, ongoing=ongoing)
+    return rates
+
+
+def previews(
+    schedule: dict[str, Any] | None,
+    rates: Sequence[float],
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    ongoing: bool = False,
+) -> list[list[float]]:
+    """The same for an optimizer of several parameter groups: a list for each, in their order.
+
+    ``rates`` are those of the groups; what the schedule leaves open goes by the first one.
+    """
     resolved = resolve(
-        schedule, lr, steps=total_steps, steps_per_epoch=steps_per_epoch, ongoing=ongoing
+        schedule, rates[0], steps=total_steps, steps_per_epoch=steps_per_epoch, ongoing=ongoing
     )
-    dummy = _plan([lr])
+    dummy = _plan(rates)
     running = Schedule(dummy, resolved)
-    rates = []
+    found: list[list[float]] = [[] for _ in rates]
     for step in range(1, total_steps + 1):
-        rates.append(float(dummy.param_groups[0]["lr"]))
+        for seen, lr in zip(found, _rates(dummy), strict=True):
+            seen.append(lr)
         running.after_step()
         if steps_per_epoch and step % steps_per_epoch == 0:
             running.after_epoch()
-    return rates
+    return found
 
 
 class Schedule:

@@ -75,6 +75,16 @@ def test_a_schedule_is_drawn_for_what_the_check_has_read(app: AppTest, table: st
     assert "Drawn for 100 steps an epoch" in captions(app)
 
 
+def test_every_parameter_group_has_a_curve_of_its_own_rate(app: AppTest) -> None:
+    groups = [{"modules": ["conv1", "conv2"], "lr": 0.01}, {"modules": ["fc2"], "lr": 0.1}]
+    load(app, "digits", model="lenet", lr=0.1, param_groups=groups)
+    app.selectbox(key="practices/1/Schedule/name").select("exponential").run()
+    drawn = curve(app)
+    assert drawn.count("<polyline") == 2  # two of one rate are one
+    assert "all others, fc2" in drawn and "conv1, conv2" in drawn
+    assert ">0.1 → " in drawn and ">0.01 → " in drawn
+
+
 def augmentation(app: AppTest) -> bool:
     return any("Augmentation" in str(one.label) for one in app.expander)
 

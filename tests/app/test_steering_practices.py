@@ -328,3 +328,16 @@ def test_the_rate_of_a_group_that_a_schedule_moves_is_typed(app: AppTest, run: G
     typed.set_value("0.5").run()
     command = run.sent()
     assert (command.control, command.value, command.target) == ("lr", 0.5, "0/1")
+
+
+def test_the_rate_of_each_group_is_drawn_ahead(app: AppTest, run: Going) -> None:
+    groups = [group("group 0 · body", lr=0.1), group("group 1 · head", lr=0.3)]
+    told = {"step": 0, "optimizers": [{"type": "SGD", "title": "SGD", "groups": groups}]}
+    run.writer.document("optimizers", 20, told)
+    run.writer.flush()
+    app.run()
+    app.selectbox(key="steer/run/schedule/constant").select("exponential").run()
+    drawn = curve(app)
+    assert drawn.count("<polyline") == 2
+    assert "group 0 · body" in drawn and "group 1 · head" in drawn
+    assert ">step 20<" in drawn and ">0.1 → " in drawn and ">0.3 → " in drawn

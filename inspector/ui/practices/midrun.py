@@ -12,6 +12,7 @@ from inspector.ui.practices.preview import draw
 from inspector.ui.practices.regularise import eval_options
 from inspector.ui.practices.schedule import argument_fields
 from inspector.views.newest import newest
+from inspector.views.optimizers import places, value
 from inspector.views.practices import SCHEDULES as WORDS
 
 if TYPE_CHECKING:
@@ -69,19 +70,28 @@ def _schedule(panel: Panel) -> None:
 
 
 def _ahead(panel: Panel, schedule: dict[str, Any]) -> None:
-    """The learning rate from the present step to the end of the run."""
+    """The learning rates from the present step to the end of the run."""
     beat = panel.run.heartbeat
     if beat is None or not beat.total_steps:
         return
     stride = max(1, beat.total_steps // _STRIDES)
     begin = beat.step // stride * stride
     steps = max(1, beat.total_steps - begin)
-    rate = newest(panel.run, "lr")
-    lr = float(f"{rate[1]:.3g}") if rate else 0.0
     draw(
-        schedule, lr, steps, _steps_per_epoch(panel, beat.step), ongoing=True, begin=begin,
-        most=_POINTS,
+        schedule, _in_force(panel), steps, _steps_per_epoch(panel, beat.step), ongoing=True,
+        begin=begin, most=_POINTS,
     )  # fmt: skip
+
+
+def _in_force(panel: Panel) -> dict[str, float]:
+    """The learning rate of each parameter group, by its title."""
+    groups = [place for place in places(panel.run) if "/" in place.target]
+    if groups:
+        found = {place.title: value(panel.run, place, "lr") or 0.0 for place in groups}
+    else:
+        rate = newest(panel.run, "lr")
+        found = {"": rate[1] if rate else 0.0}
+    return {title: float(f"{lr:.3g}") for title, lr in found.items()}
 
 
 def _steps_per_epoch(panel: Panel, step: int) -> int:

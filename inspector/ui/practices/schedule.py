@@ -16,6 +16,7 @@ from inspector.errors import CommandError, InspectorError
 from inspector.schedules import ARGUMENTS, SCHEDULES, check_schedule
 from inspector.ui.context import escape
 from inspector.ui.own.check import checked_batches
+from inspector.ui.practices.modules import modules_of
 from inspector.ui.practices.preview import draw
 from inspector.views.practices import SCHEDULES as WORDS
 
@@ -113,7 +114,7 @@ def schedule_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
     with picture:
         per_epoch = _steps_per_epoch(config)
         steps = config.steps or config.epochs * (per_epoch or _GUESS)
-        draw(chosen, config.lr, steps, per_epoch or _GUESS, width=360)
+        draw(chosen, _groups(config), steps, per_epoch or _GUESS, width=360)
         if not per_epoch:
             st.caption(
                 f"Drawn for {_GUESS} steps an epoch: the data has not been read yet; "
@@ -184,6 +185,27 @@ def _field(name: str, default: Any, value: Any, key: str) -> Any:
 
 
 _WHOLE = frozenset({"step_size", "T_max", "total_steps", "warmup_steps", "patience", "cooldown"})
+
+
+def _groups(config: RunConfig) -> dict[str, float]:
+    """The learning rate that each parameter group begins with, by its modules."""
+    rates: dict[tuple[str, ...], float] = {}
+    for group in config.param_groups:
+        paths = group.get("modules", ()) if isinstance(group, dict) else ()
+        if not paths:
+            continue  # refused at the start
+        rates[(paths,) if isinstance(paths, str) else tuple(paths)] = group.get("lr", config.lr)
+    named = {", ".join(paths): lr for paths, lr in rates.items()}
+    if not named:
+        return {"": config.lr}
+    trained = [module.path for module in modules_of(config) if module.trained]
+    inside = tuple(path for paths in rates for path in paths)
+    covered = trained and all(_within(path, inside) for path in trained)
+    return named if covered else {"all others": config.lr, **named}
+
+
+def _within(path: str, modules: tuple[str, ...]) -> bool:
+    return any(f"{path}.".startswith(f"{module}.") for module in modules)
 
 
 def _steps_per_epoch(config: RunConfig) -> int:
