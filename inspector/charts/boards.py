@@ -11,6 +11,7 @@ from inspector.quantities import QUANTITIES, SeriesKey
 
 _PARTS = {"train": "training", "val": "validation", "valid": "validation", "test": "test"}
 _MOST_OWN = 40
+_BESIDE_RATES = ("momentum", "weight_decay")
 _OF_LOSS, _OF_ACCURACY = "loss", "accuracy"
 _BY_THE_CLOCK = (
     "By the clock over the last five seconds, slow motion included; of a run that has ended, by "
@@ -38,13 +39,7 @@ def overview(
     families = _families(keys)
     measured = not keys or any(key.quantity in ("accuracy", "val_accuracy") for key in keys)
     loss, accuracy = families.pop(_OF_LOSS, ()), families.pop(_OF_ACCURACY, ())
-    named = {"lr": "group 0", **(rates or {})}
-    groups = tuple(
-        dataclasses.replace(line, label=named.get(line.quantity, line.label))
-        for line in families.pop("lr", ())
-    )
-    for setting in ("momentum", "weight_decay"):
-        families.pop(setting, None)
+    learning_rate, *_ = [_of_groups(name, families, rates or {}) for name in ("lr", *_BESIDE_RATES)]
     if keys and not any(key.quantity == "loss" for key in keys):
         loss = (*loss, *_losses(families))
     scaled = any(key.quantity == "grad_scale" for key in keys)
@@ -60,7 +55,7 @@ def overview(
             hint=_NO_LOSS,
         ),
         *([_accuracy(accuracy)] if measured or accuracy else []),
-        lines(Line("lr", label=named["lr"]), *groups) if groups else lines("lr"),
+        learning_rate,
         lines(
             Line("total_grad_norm", label="before clipping"),
             Line("clipped_grad_norm", label="after", same=_UNCLIPPED),
@@ -76,6 +71,40 @@ def overview(
         *(
             lines(*drawn, id=f"own/{title}", title=_title(title, drawn))
             for title, drawn in list(families.items())[:_MOST_OWN]
+        ),
+    )
+
+
+def settings(
+    keys: Iterable[SeriesKey], titles: Mapping[str, str] | None = None
+) -> tuple[Chart, ...]:
+    """What each parameter group steps with besides its learning rate, where it was recorded.
+
+    Args:
+        titles: names for people of the series of ``overview``'s ``rates``.
+    """
+    keys = list(keys)
+    families, known = _families(keys), {key.quantity for key in keys}
+    return tuple(
+        _of_groups(name, families, titles or {})
+        for name in _BESIDE_RATES
+        if name in known or name in families
+    )
+
+
+def _of_groups(
+    setting: str, families: dict[str, tuple[Line, ...]], titles: Mapping[str, str]
+) -> LineChart:
+    """A line for each parameter group; takes those of further groups out of the families."""
+    further = families.pop(setting, ())
+    if not further:
+        return lines(setting)
+    named = {f"{setting}{name.removeprefix('lr')}": title for name, title in titles.items()}
+    return lines(
+        Line(setting, label=named.get(setting, "group 0")),
+        *(
+            dataclasses.replace(line, label=named.get(line.quantity, line.label))
+            for line in further
         ),
     )
 

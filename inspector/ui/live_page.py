@@ -14,6 +14,7 @@ from inspector.ui.own.edited import source_line
 from inspector.ui.presets import explain
 from inspector.ui.repair import nan_panel
 from inspector.ui.speed import speed_panel
+from inspector.ui.stepped_with import settings_panel
 from inspector.views.optimizers import labels
 
 _REFRESH = "3s"
@@ -39,6 +40,7 @@ def live_page() -> None:
         "was changed."
     )
     speed_panel(name, config, recorded, live=live, rank=rank)
+    settings_panel(name, rank=rank)
     wanted = "confusion_matrix" in config.get("metrics", ())
     confusion_panel(name, wanted=wanted, live=live)
 

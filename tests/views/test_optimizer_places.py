@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inspector.charts.boards import overview
+from inspector.charts.boards import overview, settings
 from inspector.charts.specs import LineChart
 from inspector.events import CommandApplied, StoredEvent
 from inspector.quantities import SeriesKey
@@ -83,7 +83,23 @@ def test_rates_share_a_chart_under_their_names_and_other_settings_have_none(
     assert [line.label for line in rates.lines] == [
         "body · Adam", "head · SGD · group 0", "head · SGD · group 1",
     ]  # fmt: skip
-    assert not any("momentum" in chart.title for chart in charts)
+    assert not any("momentum" in chart.title.lower() for chart in charts)
+
+
+def test_momentum_and_decay_of_each_group_share_a_chart_each(tmp_path: Path) -> None:
+    path = create_run(tmp_path, "run", {"kind": "watched"})
+    names = ("lr", "lr/optimizer 1", "momentum", "momentum/optimizer 1", "weight_decay")
+    with closing(Writer(path)) as writer:
+        writer.append("scalar", 0, tuple(map(SeriesKey, names)), np.ones(5, np.float32))
+        writer.document("optimizers", 0, {"step": 0, "optimizers": OPTIMIZERS})
+    with Run(path) as run:
+        momentum, decay = settings(run.keys(), labels(run))
+    assert isinstance(momentum, LineChart) and isinstance(decay, LineChart)
+    assert [(line.quantity, line.label) for line in momentum.lines] == [
+        ("momentum", "body · Adam"), ("momentum/optimizer 1", "head · SGD · group 0"),
+    ]  # fmt: skip
+    assert (momentum.title, decay.title, len(decay.lines)) == ("Momentum", "Weight decay", 1)
+    assert settings([SeriesKey("loss"), SeriesKey("lr")]) == ()
 
 
 def applied(seq: int, name: str, effective: float, target: str = "") -> StoredEvent:
