@@ -37,6 +37,7 @@ class Frame:
         }
         if update.start == 0:
             fields["subjects"] = update.subjects
+            fields["folded"] = update.folded
         return fields
 
     def pack(self, header: dict[str, Any]) -> bytes:

@@ -43,12 +43,14 @@ class Update:
         planes: float32, one row of n values for each of value, low, high, non-finite count and
             count of finite numbers (lines), or for value and non-finite count of each subject
             (matrices).
+        folded: whether a point stands for several rows, and its step is that of the last one.
     """
 
     start: int
     subjects: tuple[str, ...]
     steps: I64
     planes: F32
+    folded: bool = False
 
 
 class Buffer:
@@ -137,6 +139,7 @@ class Buffer:
                 subjects=self.subjects if start == 0 else (),
                 steps=self._steps[start : self.size].copy(),
                 planes=self._planes[:, start : self.size].copy(),
+                folded=self.stride > 1,
             ),
             now,
         )

@@ -170,3 +170,14 @@ def test_the_mean_of_a_bucket_counts_every_number_once() -> None:
     assert update.steps.tolist() == [7, 15, 19, 24]
     assert update.planes[0].tolist() == [1, 2, 25, 5]
     assert update.planes[4].tolist() == [8, 2, 4, 1]
+
+
+def test_viewers_are_told_whether_a_point_stands_for_several_steps() -> None:
+    alone, _ = loaded([0.0] * 4, max_points=10).after(Seen())
+    buffer = SeriesBuffer(LOSS, 10)
+    buffer.load(series([0.0] * 10, bucket=2, width=2))
+    several, _ = buffer.after(Seen())
+    assert alone is not None
+    assert several is not None
+    assert not alone.folded
+    assert several.folded

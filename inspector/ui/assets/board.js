@@ -305,10 +305,13 @@ export class Board {
     else this.#paintBar(card)
   }
 
-  #paintRhythm({ rhythm }) {
+  // The schedule is a rule for what comes; of a run that has ended, what came of it is told.
+  #paintRhythm({ rhythm, points: [points] }) {
     const every = this.state?.measured ?? 1
-    rhythm.textContent = every > 1 ? `every ${number(every)} steps` : ""
-    rhythm.title = every > 1 ? "Measured this often, so that watching costs little; the page Hook health says more." : ""
+    const over = this.state && !LIVE.has(this.state.status) && !points.folded
+    const measured = over ? `measured at ${number(points.size)} step${points.size === 1 ? "" : "s"}` : `every ${number(every)} steps`
+    rhythm.textContent = every > 1 ? measured : ""
+    rhythm.title = every > 1 ? "Measured so seldom that watching costs little; the page Hook health says more." : ""
   }
 
   #paintLegend(card) {

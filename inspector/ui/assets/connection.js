@@ -11,6 +11,7 @@ export class Points {
     this.steps = new Float64Array(0)
     this.planes = []
     this.subjects = []
+    this.folded = false // whether a point stands for several rows
   }
 
   apply(update) {
@@ -18,6 +19,7 @@ export class Points {
     const size = start + steps.length
     if (start === 0) {
       this.subjects = update.subjects ?? []
+      this.folded = update.folded ?? false
       this.steps = new Float64Array(0)
       this.planes = planes.map(() => new Float32Array(0))
     }

@@ -10,6 +10,7 @@ const STEP_INCREMENTS = [1, 2, 5, 10, 20, 25, 50].concat(
   Array.from({ length: 8 }, (_, power) => [1, 2, 2.5, 5].map((m) => m * 10 ** (power + 2))).flat(),
 )
 const TWIN_DASH = [7, 5] // what lies under it is seen through it
+const NARROW = 3.2 // ratio of the ends of a logarithmic axis up to which its ticks are even
 const QUIET = "checkpoint_saved" // came by itself: a tick at the foot, no line through the curves
 const MARKER_COLOURS = { critical: "danger", warning: "warning", note: "primary" }
 
@@ -330,9 +331,19 @@ function span(min, max, log) {
   return [min >= 0 && min - room < 0 ? 0 : min - room, max + room]
 }
 
+// A range that holds few digits of a power of ten, such as that of a constant rate of 0.15.
+function evenTicks(min, max) {
+  const rough = (max - min) / 4
+  const power = 10 ** Math.floor(Math.log10(rough))
+  const step = [1, 2, 5, 10].map((digit) => digit * power).find((candidate) => candidate >= rough)
+  const first = Math.ceil(min / step)
+  return Array.from({ length: Math.floor(max / step) - first + 1 }, (_, i) => (first + i) * step)
+}
+
 // uPlot's own search for the ticks of a logarithmic axis has no end when it begins at zero.
 function powerTicks(u, axis, min, max) {
   if (!(min > 0 && max < Infinity)) return []
+  if (max / min <= NARROW) return evenTicks(min, max)
   const [first, last] = [Math.floor(Math.log10(min)), Math.floor(Math.log10(max))]
   const skip = Math.ceil((last - first) / 20) || 1
   const digits = last - first > 6 ? [1] : [1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -344,7 +355,8 @@ function powerTicks(u, axis, min, max) {
 // On a logarithmic axis only 1, 2 and 5 times a power of ten, or the powers alone, get a label.
 function roundTicks(u, ticks) {
   const { min, max } = u.scales.y
-  const kept = max / min > 1e3 ? [1] : [1, 2, 5]
+  if (max / min <= NARROW) return ticks
+  const kept = max / min > 1e3 ? [1] : max / min > 12 ? [1, 2, 5] : [1, 2, 3, 5, 7]
   return ticks.map((value) => {
     const mantissa = value / 10 ** Math.floor(Math.log10(value) + 1e-9)
     return kept.some((round) => Math.abs(mantissa - round) < 1e-6) ? value : null

@@ -1,6 +1,6 @@
 // A heat map, subjects × steps, drawn on one canvas: 60 × 600 cells take about a millisecond.
 
-import { number, quantity, stepTick } from "./format.js"
+import { abbreviated, number, quantity, stepTick } from "./format.js"
 import { alpha, rgb } from "./theme.js"
 
 const VIRIDIS = ["#440154", "#482475", "#414487", "#355f8d", "#2a788e", "#21918c", "#22a884",
@@ -164,11 +164,14 @@ export class MatrixChart {
     return { context, width, height, plot, rowHeight: plot.height / this.rows }
   }
 
+  // Where columns begin; the last place is where the last one ends. What was measured holds until
+  // the next measurement or the present, never before it: no column may show a NaN too early.
+  // A column of several measurements (folded) ends at its step instead.
   #edges() {
-    // Column i ends at its step and begins where the one before ended.
-    const { steps, size } = this.points
-    const first = size > 1 ? steps[0] - (steps[1] - steps[0]) : steps[0] - 1
-    return { first, of: (i) => (i < 0 ? first : steps[i]) }
+    const { steps, size, folded } = this.points
+    const known = Array.from(steps.subarray(0, size))
+    if (folded) return [Math.max(0, 2 * known[0] - (known[1] ?? known[0])), ...known]
+    return [...known, Math.max(known[size - 1], this.board.state?.step ?? 0) + 1]
   }
 
   #draw() {
@@ -186,7 +189,7 @@ export class MatrixChart {
     context.imageSmoothingEnabled = false
     const edges = this.#edges()
     for (let i = 0; i < this.points.size; i++) {
-      const [from, to] = [toX(edges.of(i - 1)), toX(edges.of(i))]
+      const [from, to] = [toX(edges[i]), toX(edges[i + 1])]
       if (to < plot.left || from > plot.left + plot.width) continue
       const x = Math.floor(from)
       context.drawImage(this.cells, i, 0, 1, this.rows, x, plot.top, Math.max(1, Math.ceil(to) - x), plot.height)
@@ -200,7 +203,7 @@ export class MatrixChart {
   #range() {
     if (this.board.zoom) return this.board.zoom
     const edges = this.#edges()
-    return [Math.min(edges.first, this.board.range()[0]), this.board.range()[1]]
+    return [edges[0], edges.at(-1)]
   }
 
   #drawMarkers(context, toX, plot) {
@@ -225,9 +228,9 @@ export class MatrixChart {
     context.textBaseline = "middle"
     context.textAlign = "right"
     const every = Math.max(1, Math.ceil((13 * theme.scale) / rowHeight))
-    for (let row = 0; row < this.rows; row += every) {
+    for (let row = Math.floor(every / 2); row < this.rows; row += every) {
       const text = fit(context, label(this.points.subjects[row]), plot.left - GAP)
-      context.fillText(text, plot.left - GAP, Math.max(7, plot.top + (row + 0.5) * rowHeight))
+      context.fillText(text, plot.left - GAP, plot.top + (row + 0.5) * rowHeight)
     }
     context.fillStyle = theme.muted
     context.textBaseline = "top"
@@ -262,10 +265,11 @@ export class MatrixChart {
     if (row < 0 || row >= this.rows || y > plot.top + plot.height) return null
     if (x < plot.left) return { row, column: -1 }
     const step = min + ((x - plot.left) / plot.width) * (max - min)
-    const { steps, size } = this.points
+    const edges = this.#edges()
     let column = 0
-    while (column < size - 1 && steps[column] < step) column++
-    return { row, column: step > steps[size - 1] ? -1 : column }
+    while (column < this.points.size && edges[column + 1] <= step) column++
+    const inside = step >= edges[0] && column < this.points.size
+    return { row, column: inside ? column : -1, step: Math.floor(step) }
   }
 
   #point(event) {
@@ -276,23 +280,23 @@ export class MatrixChart {
     this.board.tooltip(this.#lines(this.pointer), event)
   }
 
-  #lines({ row, column }) {
+  #lines({ row, column, step }) {
     const name = label(this.points.subjects[row])
     if (column < 0) return [{ text: name, strong: true }]
     const value = this.points.planes[row][column]
     const bad = this.points.planes[this.rows + row][column]
-    const from = Math.max(0, Math.floor(this.#edges().of(column - 1)) + 1)
-    const to = this.points.steps[column]
-    // A column reaches back to the one before, though only its last step was measured.
-    const alone = to - from < (this.board.state?.measured ?? 1)
-    const lines = [
-      { text: name, strong: true },
-      { text: from < to && !alone ? `steps ${from}–${to}` : `step ${to}` },
-    ]
+    const lines = [{ text: name, strong: true }, { text: this.#when(column, step) }]
     if (Number.isFinite(value)) lines.push({ text: quantity(value, this.spec.unit), note: this.spec.unit === "L2" ? "L2 norm" : "" })
     else if (!bad) lines.push({ text: "not measured" })
     if (bad) lines.push({ text: `${number(bad)} non-finite`, colour: this.board.theme.danger })
     return lines
+  }
+
+  #when(column, step) {
+    const measured = this.points.steps[column]
+    if (!this.points.folded) return step > measured ? `measured at step ${measured}` : `step ${measured}`
+    const from = Math.floor(this.#edges()[column]) + (column ? 1 : 0)
+    return from < measured ? `steps ${from}–${measured}` : `step ${measured}`
   }
 
   #leave() {
@@ -320,11 +324,12 @@ function label(subject) {
   return subject === "" ? "(model)" : subject
 }
 
-// The end of a module path says most: the beginning is cut.
+// The end of a module path says most: the beginning is shortened, then cut.
 function fit(context, text, width) {
-  if (context.measureText(text).width <= width) return text
-  let cut = text
-  while (cut.length > 3 && context.measureText(`…${cut}`).width > width) cut = cut.slice(1)
+  const fits = (candidate) => context.measureText(candidate).width <= width
+  let cut = abbreviated(text, fits)
+  if (fits(cut)) return cut
+  while (cut.length > 3 && !fits(`…${cut}`)) cut = cut.slice(1)
   return `…${cut}`
 }
 
