@@ -60,6 +60,7 @@ class Loop:
         self.schedule = Schedule(task.optimizer, self._resolved(watch.controls.schedule))
         self.stopping = EarlyStopping(task.config.early_stopping)
         self.stopped_early = False
+        self._changed = self._validated = watch.step
         self._update = Update(task, watch)
         watch.conducted_by(self)
         parts: dict[str, Part] = {
@@ -114,8 +115,10 @@ class Loop:
 
     def _change(self) -> None:
         """Applies what the configuration wants changed at this step."""
+        step, before = self.watch.step, self._changed
+        self._changed = step
         for change in self.task.config.by_hand:
-            if change["step"] == self.watch.step:
+            if change["step"] == step != before:  # a step that was skipped is none
                 control, value = change["control"], change["value"]
                 if control == "stop":
                     self.watch.apply(Command(name="stop"))
@@ -140,18 +143,21 @@ class Loop:
         task, watch, at = self.task, self.watch, self.at
         cut_short = at.step == task.config.steps and at.batch != task.batches_per_epoch
         self.keeper.mark()
-        means = mean_scores(task, task.val_loader, "val", watch)
-        val_loss = means.get("val_loss")
+        scores = mean_scores(task, task.val_loader, "val", watch)
+        val_loss = scores.get("val_loss")
         self.keeper.validated(val_loss)
         self._reschedule(val_loss)
         self.stopped_early = self.stopping.update(at.epoch, val_loss)
         at.epoch, at.batch = at.epoch + 1, 0
+        # All steps of an epoch may have been skipped: a step is validated once.
+        told = scores if watch.step != self._validated else {}
+        self._validated = watch.step
         if not self._more_epochs():
-            means |= mean_scores(task, task.test_loader, "test", watch)
-        if means:
-            watch.validation(**means)
+            told = told | mean_scores(task, task.test_loader, "test", watch)
+        if told:
+            watch.validation(**told)
         if not cut_short:
-            watch.event(EpochFinished(epoch=at.epoch - 1, **of_epoch(means)))
+            watch.event(EpochFinished(epoch=at.epoch - 1, **of_epoch(scores)))
         if self.stopped_early:
             best, when = self.stopping.best, self.stopping.best_epoch
             watch.event(EarlyStopped(patience=self.stopping.patience, best=best, epoch=when))
