@@ -20,17 +20,22 @@ def send(
     control: str = "",
     target: str = "",
     said: str = "",
-) -> None:
-    """Callback of buttons; ``said`` is shown for a moment."""
+) -> str | None:
+    """Callback of buttons: the command's id; None, and why, where it could not be sent.
+
+    Args:
+        said: shown for a moment once it is sent.
+    """
     try:
         command = Command(name=name, control=control, value=value, target=target)
         writer = ControlWriter(runs_dir() / run)
         try:
-            writer.send(command)
+            sent = writer.send(command)
         finally:
             writer.close()
     except (CommandError, StoreError) as error:
         st.toast(escape(str(error)), icon="⚠️")
-        return
+        return None
     if said:
         st.toast(said)
+    return sent

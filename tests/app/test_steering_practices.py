@@ -22,7 +22,7 @@ from inspector.store.control import ControlReader
 from inspector.store.layout import create_run
 from inspector.store.reader import Run
 from inspector.store.writer import Writer
-from inspector.ui import steering
+from inspector.ui import panel
 from inspector.views.state import StateKeeper
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,17 +203,17 @@ def test_the_first_report_of_a_new_widget_is_no_change(
     # Where two drawings overlap, Streamlit does not know a widget yet when the browser reports the
     # value that it was drawn with, and takes that for a change.
     state: dict[str, Any] = {}
-    monkeypatch.setattr(steering.st, "session_state", state)
+    monkeypatch.setattr(panel.st, "session_state", state)
     with Run(run.path) as reader:
-        panel = steering.Panel(reader, Controls(), {}, disabled=False)
-        key = panel.prepare("lr", 0.09)
-        panel.prepare("lr_slider", 0.1)
-        panel.changed("lr", "lr")
+        drawn = panel.Panel(reader, Controls(), {}, disabled=False)
+        key = drawn.prepare("lr", 0.09)
+        drawn.prepare("lr_slider", 0.1)
+        drawn.changed("lr", "lr")
         assert run.poll() == []
         for value in (0.02, 0.09):  # there, and back before the answer
             state[key] = value
-            panel.changed("lr", "lr")
-            panel.changed("lr_slider", "lr")
+            drawn.changed("lr", "lr")
+            drawn.changed("lr_slider", "lr")
             assert run.sent().value == value
 
 

@@ -16,7 +16,7 @@ from inspector.views.optimizers import places, value
 from inspector.views.practices import SCHEDULES as WORDS
 
 if TYPE_CHECKING:
-    from inspector.ui.steering import Panel
+    from inspector.ui.panel import Panel
 
 _POINTS = 400
 _STRIDES = 40  # the picture of what is ahead changes so often over a run, not at every refresh
