@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from inspector.commands import Controls
@@ -22,7 +23,7 @@ from inspector.store.control import ControlReader
 from inspector.store.layout import create_run
 from inspector.store.reader import Run
 from inspector.store.writer import Writer
-from inspector.ui import panel
+from inspector.ui.panel import Panel
 from inspector.views.state import StateKeeper
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,9 +204,9 @@ def test_the_first_report_of_a_new_widget_is_no_change(
     # Where two drawings overlap, Streamlit does not know a widget yet when the browser reports the
     # value that it was drawn with, and takes that for a change.
     state: dict[str, Any] = {}
-    monkeypatch.setattr(panel.st, "session_state", state)
+    monkeypatch.setattr(st, "session_state", state)
     with Run(run.path) as reader:
-        drawn = panel.Panel(reader, Controls(), {}, disabled=False)
+        drawn = Panel(reader, Controls(), {}, disabled=False)
         key = drawn.prepare("lr", 0.09)
         drawn.prepare("lr_slider", 0.1)
         drawn.changed("lr", "lr")
