@@ -51,12 +51,14 @@ ALL = under("inspector", "pages", "sample_models", "app.py")
 @pytest.mark.parametrize("name", sorted(PLAIN))
 def test_plain_modules_import_only_the_standard_library_and_each_other(name: str) -> None:
     allowed = {f"inspector.{plain}" for plain in PLAIN}
-    for imported in imports(ROOT / "inspector" / f"{name}.py"):
-        top = imported.split(".")[0]
-        fine = top in sys.stdlib_module_names or any(
-            imported == one or imported.startswith(f"{one}.") for one in allowed
-        )
-        assert fine or imported == "inspector", f"{name}.py imports {imported}"
+    path = ROOT / "inspector" / name
+    for file in under(f"inspector/{name}") if path.is_dir() else [path.with_suffix(".py")]:
+        for imported in imports(file):
+            top = imported.split(".")[0]
+            fine = top in sys.stdlib_module_names or any(
+                imported == one or imported.startswith(f"{one}.") for one in allowed
+            )
+            assert fine or imported == "inspector", f"{file} imports {imported}"
 
 
 @pytest.mark.parametrize("room", ["store", "views", "charts", "diagnosis"])
