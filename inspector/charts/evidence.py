@@ -7,10 +7,13 @@ import math
 import plotly.graph_objects as go
 
 from inspector.diagnosis.drawing import Drawing
+from inspector.views.paths import shortened
 
 _BLUE, _RED, _GREY, _AMBER = "#3b7dd8", "#d6413b", "#8a8f98", "#c77d0a"
 _LABELLED = 12  # bars whose values can be written above them
 _DECADES = 2.5  # of values that a logarithmic axis tells apart better
+_LETTERS = 18  # of the name of a bar
+_SLIVER = 0.1  # decades of a bar that is below a logarithmic axis, such as that of an exact zero
 
 
 def evidence_figure(
@@ -22,8 +25,8 @@ def evidence_figure(
         drawing: the statistic.
         window: the steps that were looked at; shaded behind a line.
     """
-    figure = _over_steps(drawing, window) if drawing.is_line else _bars(drawing)
     logarithmic = _is_log(drawing)
+    figure = _over_steps(drawing, window) if drawing.is_line else _bars(drawing, logarithmic)
     limits = [one for one in sorted(drawing.limits) if one[0] > 0 or not logarithmic]
     for number, (value, label) in enumerate(limits):
         _limit(figure, value, label, logarithmic=logarithmic, shift=_shift(number, len(limits)))
@@ -36,7 +39,7 @@ def evidence_figure(
     )
     if not logarithmic and limits:
         figure.add_scatter(  # lines that are shapes do not widen the axis
-            x=[drawing.x[0] if drawing.is_line else shortened(str(drawing.x[0]))] * len(limits),
+            x=[drawing.x[0] if drawing.is_line else 0] * len(limits),
             y=[value for value, _ in limits],
             mode="markers", marker={"opacity": 0}, hoverinfo="skip",
         )  # fmt: skip
@@ -69,9 +72,11 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
     if lost:
         stays = drawing.y[-1] is None
         word = "from" if stays else "at" if len(lost) == 1 else "first at"
+        late = 2 * drawing.y.index(None) > len(drawing.y)  # there is more room at the left
         figure.add_vline(
             x=lost[0], line={"color": _RED, "dash": "dot", "width": 2},
-            annotation={"text": f"NaN or infinity {word} step {lost[0]}", "font": {"color": _RED}},
+            annotation={"text": f"NaN or infinity {word} step {lost[0]}", "font": {"color": _RED},
+                        "xanchor": "right" if late else "left", "xshift": -5 if late else 5},
         )  # fmt: skip
         figure.add_vrect(
             x0=lost[0], x1=max(drawing.x) if stays else lost[-1], fillcolor=_RED, opacity=0.08,
@@ -81,7 +86,9 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
     return figure
 
 
-def _bars(drawing: Drawing) -> go.Figure:
+def _bars(drawing: Drawing, logarithmic: bool) -> go.Figure:
+    """One bar each, by position: two long names may be shortened to the same letters."""
+    low = 10 ** (_decades(drawing)[0] + _SLIVER) if logarithmic else -math.inf
     colors = [_RED if at in drawing.marked else _GREY for at in range(len(drawing.x))]
     few = len(drawing.x) <= _LABELLED
     texts = [
@@ -90,8 +97,8 @@ def _bars(drawing: Drawing) -> go.Figure:
     ]
     figure = go.Figure(
         go.Bar(
-            x=[shortened(str(name)) for name in drawing.x],
-            y=drawing.y,
+            x=list(range(len(drawing.x))),
+            y=[None if value is None else max(value, low) for value in drawing.y],
             width=0.8 * min(1.0, len(drawing.x) / 4),  # a lone bar is no wall
             marker_color=colors,
             text=texts,
@@ -99,11 +106,15 @@ def _bars(drawing: Drawing) -> go.Figure:
             textfont={"size": 11, "color": colors},
             constraintext="none",
             cliponaxis=False,
-            customdata=list(drawing.x),
-            hovertemplate="%{customdata}<br>%{y:.4g}<extra></extra>",
+            customdata=list(zip(drawing.x, drawing.y, strict=True)),
+            hovertemplate="%{customdata[0]}<br>%{customdata[1]:.4g}<extra></extra>",
         )
     )
-    figure.update_xaxes(type="category", automargin=True)
+    figure.update_xaxes(
+        tickvals=list(range(len(drawing.x))),
+        ticktext=[shortened(str(name), _LETTERS) for name in drawing.x],
+        showgrid=False, zeroline=False, automargin=True,
+    )  # fmt: skip
     return figure
 
 
@@ -149,11 +160,6 @@ def _decades(drawing: Drawing) -> list[float]:
 def _span(drawing: Drawing) -> float:
     low, high = _decades(drawing)
     return high - low
-
-
-def shortened(name: str) -> str:
-    """The end of a long path, which tells modules apart."""
-    return name if len(name) <= 18 else "…" + name[-17:]
 
 
 def wrapped(text: str, width: int = 24) -> str:

@@ -81,5 +81,5 @@ def set_lr(lr: float, *, current: float | None = None) -> Remedy:
     """Sets the learning rate, rounded to one digit."""
     if lr > 0 and math.isfinite(lr):
         lr = float(f"{lr:.0e}")
-    was = f" (now {current:g})" if current else ""
+    was = f" (now {current:.3g})" if current else ""
     return Remedy(text=f"Set the learning rate to {lr:g}{was}.", control="lr", value=lr)

@@ -73,6 +73,29 @@ def test_the_label_of_a_limit_stands_at_the_logarithm_on_a_logarithmic_axis() ->
     assert high > 0
 
 
+def test_bars_whose_long_names_end_alike_stay_apart() -> None:
+    names = [
+        "layer2.0.downsample.0.weight",
+        "encoder.weight_of_all_heads",
+        "decoder.weight_of_all_heads",
+    ]
+    figure = evidence_figure(as_bars(zip(names, (1.0, 2.0, 3.0), strict=True), "size"))
+    (bars,) = figure.data
+    assert len(set(bars.x)) == 3
+    assert figure.layout.xaxis.ticktext == ("l2.0.d.0.weight", *["…ight_of_all_heads"] * 2)
+    assert [name for name, _ in bars.customdata] == names
+
+
+def test_an_exact_zero_is_seen_on_a_logarithmic_axis() -> None:
+    drawing = as_bars([("a", 0.0), ("b", 1e-12), ("c", 1.0)], "size", (1e-7, "limit"), log=True)
+    figure = evidence_figure(drawing)
+    (bars,) = figure.data
+    low, high = figure.layout.yaxis.range
+    assert all(low < math.log10(y) < high for y in bars.y)
+    assert bars.text[0] == "0"
+    assert bars.customdata[0] == ["a", 0.0]
+
+
 def test_a_linear_axis_reaches_to_the_limit() -> None:
     figure = evidence_figure(over_steps([0, 1], [0.1, 0.2], "share", (0.9, "limit 0.9")))
     drawn = [value for trace in figure.data for value in trace.y]

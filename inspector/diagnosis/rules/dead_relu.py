@@ -83,10 +83,11 @@ def _finding(
     module: str | None, dead: float, serious: bool, step: int, evidence: Evidence
 ) -> Finding:
     level: Level = "note" if not serious else "critical" if dead > 0.9 else "warning"
+    place = f"module {module}" if module else "the input"
     return Finding(
         code=CODE,
         level=level,
-        title=f"{dead:.0%} of the ReLU units after {module or 'the input'} never fire.",
+        title=f"{dead:.0%} of the ReLU units after {place} never fire.",
         confidence=0.4 if not serious else min(0.55 + 0.4 * dead, 0.95),
         module=module,
         op="relu",

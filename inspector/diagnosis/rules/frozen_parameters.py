@@ -144,7 +144,7 @@ def _frozen(run: Observations, rows: Rows) -> Finding | None:
     behind = [row for row in found if order.get(row["module"], -1) > first_trainable]
     # Who tells the optimizer what to leave out has frozen it on purpose.
     mistaken = [row for row in behind if row["in_optimizer"]]
-    shown = mistaken or found
+    shown = mistaken or [row for row in rows if not row["ever_required_grad"]]
     return _finding(
         "warning" if mistaken else "note",
         0.85 if mistaken else 0.35,

@@ -50,8 +50,12 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     if moving >= limits["note"] or small or (fall > 4 * limits["fall"] and not still):
         return
     sure = still or (moving < limits["ratio"] and fall < limits["fall"])
+    # A note has limits of its own.
+    least, rise = (
+        (limits["ratio"], limits["fall"]) if sure else (limits["note"], 4 * limits["fall"])
+    )
     level: Level = "note" if not sure else "critical" if moving == 0 else "warning"
-    current = rates.median()
+    current, newest = rates.median(), float(rates.finite.values[-1]) if len(rates.finite) else None
     factor = min(1e-3 / moving, 1e4) if moving > 0 else 1.0
     yield Finding(
         code=CODE,
@@ -64,7 +68,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             Evidence(
                 statistic="median update ratio ‖Δw‖/‖w‖",
                 value=moving,
-                threshold=limits["ratio"],
+                threshold=least,
                 side="below",
                 quantity="total_update_ratio",
                 first=run.last_step // 4,
@@ -74,7 +78,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             Evidence(
                 statistic="fall of the loss",
                 value=fall,
-                threshold=limits["fall"],
+                threshold=rise if fall < rise else None,
                 side="below",
                 quantity="loss",
                 last=run.last_step,
@@ -91,7 +95,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         ),
         reference="CS231n: ratio of weights to updates; SageMaker Debugger WeightUpdateRatio",
         remedies=(
-            (set_lr(current * factor if current > 0 else 1e-3, current=current),)
+            (set_lr(current * factor if current > 0 else 1e-3, current=newest),)
             if math.isfinite(current)
             else ()
         ),

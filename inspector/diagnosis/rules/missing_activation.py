@@ -35,7 +35,7 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
         yield Finding(
             code=CODE,
             level="warning" if wide else "note",
-            title=f"{pair['first']} feeds {pair['second']} without an activation in between"
+            title=f"Module {pair['first']} feeds {pair['second']} without an activation in between"
             + (f" since step {step}." if step else "."),
             confidence=0.85 if wide else 0.35,
             module=pair["second"],

@@ -46,7 +46,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     if alike is not None:
         yield _finding(
             "critical", 0.95, alike,
-            f"All units of {alike['module']} start with the same weights.",
+            f"All units of module {alike['module']} start with the same weights.",
             Evidence(statistic="rows of the weight are identical",
                      quantity="weight_norm", subject=alike["name"], last=run.last_step,
                      drawing=_alike(run, alike)),
@@ -98,8 +98,8 @@ def _rewritten(run: Observations, limits: Thresholds) -> Finding | None:
     over = run.last_step - step > _LATELY and run.loss_at_end() <= 1.1 * before
     return _finding(
         "note" if over else "warning", 0.4 if over else 0.92, worst,
-        f"The weights of {worst['module']}{more} became {became} at step {step}; no step of the "
-        "optimizer did that.",
+        f"The weights of module {worst['module']}{more} became {became} at step {step}; no step of "
+        "the optimizer did that.",
         Evidence(
             statistic="size of the weight over that before",
             value=factor,
@@ -142,7 +142,8 @@ def _odd_gain(
         "warning" if symptom else "note",
         0.9 if symptom else 0.4,
         worst,
-        f"The weights of {worst['module']} start {'far too large' if large else 'almost at zero'}.",
+        f"The weights of module {worst['module']} start "
+        f"{'far too large' if large else 'almost at zero'}.",
         Evidence(
             statistic="std·√fan_in of the initial weights",
             value=gain,

@@ -89,11 +89,11 @@ def _from_series(run: Observations, limits: Thresholds) -> Iterator[Finding]:
 def _finding(
     module: str | None, function: str, share: float, serious: bool, evidence: Evidence
 ) -> Finding:
+    place = f"module {module}" if module else "the input"
     return Finding(
         code=CODE,
         level="warning" if serious else "note",
-        title=f"{share:.0%} of the {function} values after {module or 'the input'} "
-        "are at the bounds.",
+        title=f"{share:.0%} of the {function} values after {place} are at the bounds.",
         confidence=min(0.5 + 0.45 * share, 0.95) if serious else 0.4,
         module=module,
         op=function,

@@ -26,6 +26,7 @@ from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
 
 CODE = "vanishing_gradient"
+_NOTHING = 1e-45  # stands for an exact zero where one divides by it
 _HALF = 8  # values that the structure document keeps from the beginning and from the end
 
 
@@ -60,8 +61,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     yield Finding(
         code=CODE,
         level="warning" if serious else "note",
-        title=f"The gradient of {first['module']} is {_power(1 / max(ratios[0], 1e-30))} times "
-        "smaller than the largest."
+        title=f"The gradient of module {first['module']} is "
+        f"{_power(1 / max(ratios[0], 1e-30))} times smaller than the largest."
         if not absolute
         else "Gradients are practically zero everywhere.",
         confidence=min(0.75 + 0.05 * float(np.log10(limit / max(value, 1e-30))), 0.95)
@@ -72,7 +73,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         evidence=(
             Evidence(
                 statistic="gradient size of the first weight over the largest",
-                value=value,
+                value=_told(value),
                 threshold=limit,
                 side="below",
                 quantity="grad_norm",
@@ -80,7 +81,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 last=run.last_step,
                 drawing=as_bars(
                     [
-                        (row["name"], size if absolute else size / max(sizes))
+                        (row["name"], _told(size) if absolute else _told(size) / max(sizes))
                         for row, size in zip(weights, sizes, strict=True)
                     ],
                     "gradient size (rms)" + ("" if absolute else " over the largest"),
@@ -112,8 +113,8 @@ def _squashed(run: Observations, weights: list[dict[str, Any]], limit: float) ->
     return Finding(
         code=CODE,
         level="warning",
-        title=f"Activations are sigmoids since step {step}: the gradient of {first['module']} is "
-        f"{before / now:.2g} times smaller beside the largest than before.",
+        title=f"Activations are sigmoids since step {step}: the gradient of module "
+        f"{first['module']} is {before / now:.2g} times smaller beside the largest than before.",
         confidence=0.9,
         module=first["module"],
         op="sigmoid",
@@ -241,7 +242,11 @@ def _measured_late(row: dict[str, Any]) -> bool:
 
 def _median(values: list[float | None]) -> float:
     finite = [value for value in values if value is not None and value > 0]
-    return float(np.median(finite)) if finite else 1e-45
+    return float(np.median(finite)) if finite else _NOTHING
+
+
+def _told(size: float) -> float:
+    return 0.0 if size == _NOTHING else size
 
 
 def _converged(run: Observations) -> bool:

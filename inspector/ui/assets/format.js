@@ -71,11 +71,12 @@ export function stepTick(value) {
   return String(Number(value.toPrecision(6)))
 }
 
-/** A module path with as many names as it takes cut to a letter, from the left; numbers stay. */
+/** A module path with as many names as it takes cut to a letter, from the left; numbers
+ * stay, which tell modules apart. */
 export function abbreviated(path, fits) {
   const names = path.split(".")
   for (let i = 0; i < names.length - 1 && !fits(names.join(".")); i++) {
-    if (!/^\d+$/.test(names[i])) names[i] = names[i].slice(0, 1)
+    names[i] = names[i].replace(/^(\D).*?(\d*)$/, "$1$2")
   }
   return names.join(".")
 }
