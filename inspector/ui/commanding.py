@@ -20,22 +20,24 @@ def send(
     control: str = "",
     target: str = "",
     said: str = "",
-) -> str | None:
-    """Callback of buttons: the command's id; None, and why, where it could not be sent.
+) -> None:
+    """Callback of buttons; ``said`` is shown for a moment."""
+    sent = submit(run, name, value, control=control, target=target)
+    if sent is not None and said:
+        st.toast(said)
 
-    Args:
-        said: shown for a moment once it is sent.
-    """
+
+def submit(
+    run: str, name: Name, value: Any = None, *, control: str = "", target: str = ""
+) -> str | None:
+    """The id of the command that was sent; None, and why on the page, where it could not be."""
     try:
         command = Command(name=name, control=control, value=value, target=target)
         writer = ControlWriter(runs_dir() / run)
         try:
-            sent = writer.send(command)
+            return writer.send(command)
         finally:
             writer.close()
     except (CommandError, StoreError) as error:
         st.toast(escape(str(error)), icon="⚠️")
         return None
-    if said:
-        st.toast(said)
-    return sent

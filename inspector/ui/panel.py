@@ -15,7 +15,7 @@ from inspector.commands import OF_OPTIMIZERS, Controls, Name, check
 from inspector.errors import CommandError
 from inspector.events import CommandApplied, CommandRefused
 from inspector.store.reader import Run
-from inspector.ui.commanding import send
+from inspector.ui.commanding import submit
 from inspector.ui.context import escape
 from inspector.ui.fields import refusal, say
 from inspector.views.optimizers import Place
@@ -151,4 +151,4 @@ class Panel:
     def send(self, name: Name, control: str = "", value: Any = None) -> str | None:
         """The command's id; None, and why, where it could not be sent."""
         target = self.target if control in OF_OPTIMIZERS else ""
-        return send(self.run.name, name, value, control=control, target=target)
+        return submit(self.run.name, name, value, control=control, target=target)
