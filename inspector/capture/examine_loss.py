@@ -140,7 +140,7 @@ def _signed(root: Any) -> list[tuple[Any, int]]:
             flips = name in ("Neg", "Rsub") or (name == "Sub" and position == 1)
             if name in ("Mul", "Div"):
                 factor = saved(node, "other")
-                flips = factor is not None and factor.numel() == 1 and float(factor) < 0
+                flips = factor is not None and factor.numel() == 1 and float(factor.detach()) < 0
             queue.append((following, -sign if flips else sign))
     return made
 

@@ -113,7 +113,18 @@ class RankFile:
                 return None
             alive = self._alive(self.meta())
         step, state, total_steps, wall, beat, facts = found[0]
+        if alive is False:  # it died between two heartbeats; its last rows may be younger
+            step = max(step, self._recorded())
         return Heartbeat(step, state, total_steps, wall, beat, alive, json.loads(facts))
+
+    def _recorded(self) -> int:
+        """How many steps there are rows of."""
+        with self.lock:
+            ends = [
+                self.source.rows("SELECT MAX(last) FROM chunk WHERE grp = ? AND stripe = 0", group)
+                for group in self.groups()
+            ]
+        return max((row[0][0] + 1 for row in ends if row and row[0][0] is not None), default=0)
 
     def _alive(self, meta: dict[str, Any]) -> bool | None:
         try:

@@ -12,10 +12,12 @@ from inspector.events import (
     FaultHealed,
     FaultInjected,
     FaultRevealed,
+    NonFinite,
     Origin,
     RemedyVerdict,
     StoredEvent,
 )
+from inspector.views.numbers import short
 
 _NAMED = 3  # groups that a sentence lists
 
@@ -44,8 +46,11 @@ class OriginCard:
 def origin_card(events: Iterable[StoredEvent]) -> OriginCard | None:
     """The newest origin; None while everything is finite."""
     newest: StoredEvent | None = None
+    first: int | None = None
     over = False
     for stored in events:
+        if isinstance(stored.event, NonFinite) and first is None:
+            first = stored.step
         if isinstance(stored.event, Origin):
             newest, over = stored, False
         elif stored.event.kind in ("resumed", "rewound", "run_finished", "run_failed"):
@@ -58,7 +63,7 @@ def origin_card(events: Iterable[StoredEvent]) -> OriginCard | None:
         step=newest.step,
         title=origin.text,
         code=origin.code,
-        rows=_story(origin),
+        rows=(*_story(origin), *_missed(origin, newest.step, first)),
         tensors=tuple(_row(tensor) for tensor in origin.tensors),
         report=origin.report,
         held=origin.held,
@@ -83,14 +88,26 @@ def _story(origin: Origin) -> tuple[tuple[str, str], ...]:
     return tuple((label, text) for label, text in rows if text)
 
 
+def _missed(origin: Origin, step: int, first: int | None) -> tuple[tuple[str, str], ...]:
+    """What helps where the values had been non-finite before the step that could be run again."""
+    if origin.phase != "parameters" or first is None or first >= step:
+        return ()
+    text = (
+        f"Step {first:,}, where it began, could not be run again. Give the loss to "
+        "watch(…, loss_fn=criterion), or set “On NaN or infinity” to pause or skip: then steps "
+        "under 1 ms are looked into as well, and the operation and its line are named."
+    )
+    return (("What helps", text),)
+
+
 def _row(tensor: dict[str, Any]) -> dict[str, Any]:
     low, high = tensor.get("low"), tensor.get("high")
     return {
         "Input": tensor.get("name", ""),
         "Shape": " × ".join(map(str, tensor.get("shape", ()))) or "scalar",
         "Type": tensor.get("dtype", ""),
-        "Smallest": None if low is None else float(f"{low:.6g}"),
-        "Largest": None if high is None else float(f"{high:.6g}"),
+        "Smallest": "–" if low is None else short(low, 6),
+        "Largest": "–" if high is None else short(high, 6),
         "NaN or inf": tensor.get("nonfinite", 0),
     }
 

@@ -1,0 +1,39 @@
+"""What the card says of a NaN whose own step could not be run again."""
+
+from __future__ import annotations
+
+from inspector.events import NonFinite, Origin, StoredEvent
+from inspector.views.repair import origin_card
+
+
+def events(origin: Origin, step: int, first: int) -> list[StoredEvent]:
+    seen = NonFinite(where="loss", count=1)
+    return [StoredEvent(1, first, 0, 0.0, 0, seen), StoredEvent(2, step, 0, 0.0, 0, origin)]
+
+
+def origin(phase: str) -> Origin:
+    tensor = {"name": "w", "shape": [2], "dtype": "float32", "low": None, "high": 1234.5678}
+    return Origin(phase=phase, op="parameter w", value="NaN", tensors=[tensor])
+
+
+def test_a_nan_found_one_step_late_says_what_would_find_it_in_time() -> None:
+    card = origin_card(events(origin("parameters"), 231, 230))
+    assert card is not None
+    helps = dict(card.rows)["What helps"]
+    assert helps.startswith("Step 230, where it began, could not be run again.")
+    assert "loss_fn=criterion" in helps
+
+
+def test_a_nan_found_in_its_own_step_needs_no_advice() -> None:
+    for card in (
+        origin_card(events(origin("parameters"), 230, 230)),
+        origin_card(events(origin("forward"), 231, 230)),
+    ):
+        assert card is not None
+        assert "What helps" not in dict(card.rows)
+
+
+def test_a_range_without_finite_numbers_is_a_dash() -> None:
+    card = origin_card(events(origin("forward"), 3, 3))
+    assert card is not None
+    assert (card.tensors[0]["Smallest"], card.tensors[0]["Largest"]) == ("–", "1234.57")
