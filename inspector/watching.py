@@ -17,12 +17,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from inspector.capture.attach import Attachment
 from inspector.capture.freezing import inside
 from inspector.capture.modes import find
 from inspector.capture.steering import OF_THE_LOOP, Conductor
 from inspector.capture.waiting import Batches, Waiting
+from inspector.capture.wrappers import all_of, lead_through, scaler_of, unwrapped
 from inspector.commands import Command, Controls
-from inspector.errors import CommandError, InspectorError
+from inspector.errors import CommandError
 from inspector.events import Event, RunFailed, RunFinished
 from inspector.frames import user_frames
 from inspector.recorder import Recorder
@@ -38,8 +40,9 @@ class Watch:
     Leaving a ``with`` block by an exception ends the run as failed; the exception goes on.
     """
 
-    def __init__(self, recorder: Recorder, path: Path) -> None:
+    def __init__(self, recorder: Recorder, path: Path, attachment: Attachment) -> None:
         self._recorder = recorder
+        self._attachment = attachment
         self._take = recorder.take
         self._waiting = Waiting(lambda: recorder.step)
         self.run_path = path
@@ -166,6 +169,7 @@ class Watch:
 
     def _end(self, last: Event) -> None:
         atexit.unregister(self._at_exit)
+        self._attachment.remove()
         self._recorder.close(last)
 
     def _at_exit(self) -> None:
@@ -216,13 +220,13 @@ def watch(
 
     Args:
         model: the module whose modules and parameters are shown.
-        optimizer: what steps its parameters.
+        optimizer: what steps its parameters; one that Lightning or accelerate has wrapped will do.
         name: name of the run; made unique. The script's name and the time when left out.
         every: measure modules and parameters every so many steps; 0 measures as often as keeps
             the cost of watching within 3 %.
         loss_fn, loader: what computes the loss and yields the batches, for the diagnosis.
         scaler: the GradScaler, so that gradients are unscaled from the first step on. Without
-            it, it is found at the first step.
+            it, it is found in accelerate's optimizer, or at the first step.
         kind, config: kept in ``run.json``.
         controls: what is in force at the first step.
         total_steps: how many steps there will be, for the progress bar.
@@ -231,15 +235,14 @@ def watch(
 
     Raises:
         StoreError: the run directory cannot be written.
-        InspectorError: ``optimizer`` is empty or not an optimizer.
+        InspectorError: ``optimizer`` is empty, not an optimizer, or hides the one that steps.
         CommandError: ``controls`` name a module that is not there, or what only a loop of the
             inspector's own can do.
     """
-    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
-    if not optimizers or not all(isinstance(o, torch.optim.Optimizer) for o in optimizers):
-        raise InspectorError(
-            f"watch() expects an optimizer or a sequence of them, but got {optimizer!r:.80}."
-        )
+    given = all_of(optimizer)
+    optimizers = [unwrapped(one) for one in given]
+    if scaler is None:
+        scaler = next((found for one in given if (found := scaler_of(one)) is not None), None)
     _check(controls or Controls(), model, built_in=kind == "built_in")
     script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     if name is None:
@@ -263,7 +266,10 @@ def watch(
         loader=loader,
         first_step=first_step,
     )
-    return Watch(recorder, path)
+    attachment = Attachment()
+    for one, inner in zip(given, optimizers, strict=True):
+        lead_through(one, inner, attachment)
+    return Watch(recorder, path, attachment)
 
 
 def _check(controls: Controls, model: torch.nn.Module, *, built_in: bool) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from inspector.capture.step_hooks import StepStart, remove_step_hook
 
 
 class Attachment:
@@ -37,15 +41,26 @@ class Attachment:
         before: Callable[..., None],
         after: Callable[..., None],
     ) -> ToggledHook:
-        """Hooks around ``optimizer.step()``; gives the one after it."""
-        self._undo.append(optimizer.register_step_pre_hook(before).remove)
-        handle = optimizer.register_step_post_hook(after)
-        self._undo.append(handle.remove)
-        hooks = optimizer._optimizer_step_post_hooks
-        return ToggledHook(hooks, handle.id, after)
+        """Hooks around ``optimizer.step()``; gives the one after it.
+
+        The one before is called when the gradients are there that are stepped with: a step that
+        is given a closure has them from it.
+        """
+        start = StepStart(before)
+        self._undo.append(start.silence)
+        for hooks, key in (
+            (optimizer._optimizer_step_pre_hooks, optimizer.register_step_pre_hook(start).id),
+            (optimizer._optimizer_step_post_hooks, optimizer.register_step_post_hook(after).id),
+        ):
+            undo = functools.partial(
+                remove_step_hook, weakref.ref(optimizer), weakref.ref(hooks), key
+            )
+            self._undo.append(undo)
+        return ToggledHook(hooks, key, after)
 
     def replace_method(self, owner: object, name: str, function: Callable[..., Any]) -> None:
-        """Shadows a method by an instance attribute, until removal."""
+        """Shadows a method by an instance attribute of the same signature, until removal."""
+        function = _signed(function, getattr(owner, name))
         previous = vars(owner).get(name)
         setattr(owner, name, function)
         reference = weakref.ref(owner)
@@ -67,6 +82,16 @@ class Attachment:
     def remove(self) -> None:
         while self._undo:
             self._undo.pop()()
+
+
+def _signed(function: Callable[..., Any], like: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with the signature of another one, which libraries look at."""
+    if not isinstance(function, functools.partial) and not inspect.isbuiltin(function):
+        return function
+    signed: Any = functools.partial(function)
+    with contextlib.suppress(TypeError, ValueError):
+        signed.__signature__ = inspect.signature(like)
+    return signed  # type: ignore[no-any-return]
 
 
 class ToggledHook:

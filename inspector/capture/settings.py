@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from inspector.capture.wrappers import unwrapped
+
 _SCHEDULED_KEYS = ("initial_lr", "max_lr", "min_lr")
 _SCHEDULER_LISTS = ("base_lrs", "max_lrs", "_last_lr")
 
@@ -128,11 +130,15 @@ def _plain(value: Any) -> Any:
 
 
 def _schedulers(optimizer: torch.optim.Optimizer) -> list[Any]:
-    """Schedulers of the optimizer: nothing points from it to them, so the heap is searched."""
+    """Schedulers of the optimizer: nothing points from it to them, so the heap is searched.
+
+    They may know it by the wrapper that a framework has put around it.
+    """
     found = []
     for candidate in gc.get_objects():
         with contextlib.suppress(Exception):
-            if issubclass(type(candidate), LRScheduler) and candidate.optimizer is optimizer:
+            of_some = issubclass(type(candidate), LRScheduler)
+            if of_some and unwrapped(candidate.optimizer) is optimizer:
                 found.append(candidate)
     return found
 

@@ -58,6 +58,7 @@ class OptimizerProbe:
         self.inside_step = False
         self._passes_before = 0
         self._usual = 1
+        self._elsewhere = False  # something else than the optimizer clears the gradients
         self.updates = UpdateProbe(parameters)
         self._optimized = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -111,15 +112,18 @@ class OptimizerProbe:
         if full:
             self._usual = self.passes - self._passes_before
         else:  # passes are not counted between full steps, unless something asks for them
-            self.passes = max(self.passes, self._passes_before + self._usual)
+            self.passes = max(self.passes, self._passes_before + self.usual)
         self._passes_before = self.passes
         if full:
             self.updates.after_step(self._cells)
 
     @property
     def usual(self) -> int:
-        """Backward passes in a step, as counted in the last full one."""
-        return self._usual
+        """Backward passes that a step adds to those before, as counted in the last full one.
+
+        0 where the gradients are cleared unseen (``model.zero_grad()``): they do not pile up.
+        """
+        return 0 if self._elsewhere else self._usual
 
     def count(self, passes: int) -> None:
         """So many backward passes have been since the last ``zero_grad()``."""
@@ -138,6 +142,9 @@ class OptimizerProbe:
         self.updates.resume(bool(book.copied))
 
     def on_zero_grad(self) -> None:
+        """The gradients are being cleared, or a backward pass has found none of before."""
+        if self.passes:
+            self._elsewhere = torch._C._current_graph_task_id() != -1
         self.passes = self._passes_before = 0
         self.measured = False
 
