@@ -23,7 +23,6 @@ from inspector.store.layout import (
     FANOUT,
     I64,
     LEVELS,
-    STRIPE,
     Mask,
     is_absent,
 )
@@ -31,7 +30,6 @@ from inspector.store.rollup import (
     Buckets,
     combine,
     concatenate,
-    decode_counts,
     decode_roll,
 )
 
@@ -246,55 +244,6 @@ def buckets(
         return size, fine
     starts = np.flatnonzero(np.diff(rows // size, prepend=-1))
     return size, combine(fine, starts, axis=1)
-
-
-def last_measured(source: Source, group: str, column: int, lo: int, hi: int, size: int) -> I64:
-    """Of each bucket of rows [lo, hi) that has numbers of one column, the step of its last one."""
-    parts = [
-        (rows[have], steps[0][have], steps[1][have], count[have])
-        for rows, steps, count in _counts(source, group, column, lo, hi, size)
-        if (have := count > 0).any()
-    ]
-    if not parts:
-        return np.empty(0, np.int64)
-    rows, first, last, count = (np.concatenate(field) for field in zip(*parts, strict=True))
-    ends = np.flatnonzero(np.diff(rows // size, append=-1))
-    found: I64 = last[ends].copy()
-    # A finer bucket with gaps, of which any row may be the last one that was measured.
-    for at in np.flatnonzero((first[ends] < last[ends]) & (count[ends] < LEVELS[0])):
-        row = int(rows[ends[at]])
-        _, steps, values = raw(source, group, np.array([column]), row, row + LEVELS[0])
-        here = np.flatnonzero(~is_absent(values[0]))
-        if len(here):
-            found[at] = steps[here[-1]]
-    return found
-
-
-def _counts(
-    source: Source, group: str, column: int, lo: int, hi: int, size: int
-) -> Iterator[tuple[I64, I64, I64]]:
-    """Where rows [lo, hi) have numbers of a column, by the finest buckets or by row.
-
-    Rows [n], first and last steps [2, n], and how many numbers [n].
-    """
-    columns = np.array([column])
-    span = FANOUT * LEVELS[0]
-    stored = source.rows(
-        "SELECT row, crc, steps, v FROM roll "
-        "WHERE grp=? AND level=1 AND stripe=? AND row>=? AND row<? ORDER BY row",
-        group, column // STRIPE, -(-lo // span) * span, hi // span * span,
-    ) if size > LEVELS[0] else []  # fmt: skip
-    at = lo
-    for row, crc, packed, blob in (*stored, (hi, 0, b"", b"")):
-        decoded = decode_counts(crc, packed, blob, column % STRIPE) if row < hi else None
-        if decoded is None and row < hi:
-            continue  # damaged: the rows themselves are read
-        if at < row:
-            rows, steps, values = raw(source, group, columns, at, row)
-            yield rows, np.stack([steps, steps]), (~is_absent(values[0])).astype(np.int64)
-        if decoded is not None:
-            yield np.arange(row, row + span, LEVELS[0]), *decoded
-        at = row + span
 
 
 def bucket_size(lo: int, hi: int, max_points: int) -> int:

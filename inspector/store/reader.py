@@ -13,8 +13,9 @@ import numpy as np
 from inspector.errors import RunNotFound, StoreError
 from inspector.events import StoredEvent
 from inspector.quantities import QUANTITIES, SeriesKey
+from inspector.store.gaps import measured
 from inspector.store.layout import F32, F64, I32, I64, is_absent, is_run, rank_files, read_run_file
-from inspector.store.query import bucket_size, buckets, last_measured, raw, row_range
+from inspector.store.query import bucket_size, buckets, raw, row_range
 from inspector.store.rank import RankFile
 from inspector.store.records import (
     Cursor,
@@ -128,21 +129,14 @@ class Run:
             if not group:
                 return _no_series()
             lo, hi = row_range(file.source, group, first, last)
-            columns = columns[:1]
             if bucket_size(lo, hi, max_points) == 1:
-                _, steps, numbers = raw(file.source, group, columns, lo, hi)
+                _, steps, numbers = raw(file.source, group, columns[:1], lo, hi)
                 return _raw_series(steps, numbers[0])
-            size, found = buckets(file.source, group, columns, lo, hi, max_points)
-            count = found.finite[0] + found.nonfinite[0]
-            kept = count > 0
-            steps = found.last[kept]
-            if _has_gaps(count, lo, hi, size):
-                measured = last_measured(file.source, group, int(columns[0]), lo, hi, size)
-                steps = measured if len(measured) == len(steps) else steps
-        nonfinite = found.nonfinite[0][kept]
-        values = np.where(nonfinite > 0, np.float32(np.nan), found.mean[0][kept])
-        low, high, finite = (field[0][kept] for field in (found.low, found.high, found.finite))
-        return Series(steps, values, low, high, nonfinite, size, finite)
+            size, found = measured(file.source, group, int(columns[0]), lo, hi, max_points)
+        values = np.where(found.nonfinite > 0, np.float32(np.nan), found.mean)
+        return Series(
+            found.last, values, found.low, found.high, found.nonfinite, size, found.finite
+        )
 
     def raw(self, *, rank: int = 0, rows: int = 16384) -> Iterator[list[RawRows]]:
         """Everything that was measured, window by window of rising steps, one entry a group.
@@ -287,13 +281,6 @@ class Run:
     def _report(self, sentence: str) -> None:
         if sentence not in self.problems:
             self.problems.append(sentence)
-
-
-def _has_gaps(count: I32, lo: int, hi: int, size: int) -> bool:
-    """Whether a bucket with numbers has rows without one."""
-    edges = np.arange(lo // size, -(-hi // size) + 1) * size
-    rows = np.diff(np.clip(edges, lo, hi))
-    return len(rows) != len(count) or bool(((count > 0) & (count < rows)).any())
 
 
 def _takes_maximum(quantity: str) -> bool:

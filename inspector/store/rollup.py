@@ -39,6 +39,11 @@ class Buckets:
     finite: I32
     nonfinite: I32
 
+    @property
+    def measured(self) -> I32:
+        """How many numbers there are; the rest of a bucket's rows is ABSENT."""
+        return self.finite + self.nonfinite
+
 
 def summarize(steps: I64, rows: F32) -> Buckets:
     """Buckets [m, k] of rows [m·FANOUT, k]."""
@@ -128,10 +133,8 @@ def decode_roll(crc: int, steps: bytes, values: bytes) -> Buckets | None:
     first, last = np.frombuffer(steps, "<i8").reshape(2, FANOUT)
     size = len(values) // _BYTES_PER_BUCKET
     low, high, mean = np.frombuffer(values, "<f4", 3 * size).reshape(3, -1, FANOUT)
-    finite, nonfinite = np.frombuffer(values, "<u2", 2 * size, 12 * size).reshape(2, -1, FANOUT)
-    return Buckets(
-        first, last, low, high, mean, finite.astype(np.int32), nonfinite.astype(np.int32)
-    )
+    finite, nonfinite = _counts(values).astype(np.int32)
+    return Buckets(first, last, low, high, mean, finite, nonfinite)
 
 
 def decode_counts(crc: int, steps: bytes, values: bytes, series: int) -> tuple[I64, I64] | None:
@@ -141,11 +144,16 @@ def decode_counts(crc: int, steps: bytes, values: bytes, series: int) -> tuple[I
     """
     if checksum(steps, values) != crc or len(values) % (_BYTES_PER_BUCKET * FANOUT):
         return None
-    size = len(values) // _BYTES_PER_BUCKET
-    counts = np.frombuffer(values, "<u2", 2 * size, 12 * size).reshape(2, -1, FANOUT)
+    counts = _counts(values)
     inside = series < counts.shape[1]
     count = counts[:, series].sum(axis=0, dtype=np.int64) if inside else np.zeros(FANOUT, np.int64)
     return np.frombuffer(steps, "<i8").reshape(2, FANOUT), count
+
+
+def _counts(values: bytes) -> Array:
+    """Finite and non-finite numbers [2, k, FANOUT] of a stored row."""
+    size = len(values) // _BYTES_PER_BUCKET
+    return np.frombuffer(values, "<u2", 2 * size, 12 * size).reshape(2, -1, FANOUT)
 
 
 class Pyramid:
