@@ -8,6 +8,9 @@ from inspector.ui.context import current_run, escape, is_live
 from inspector.ui.health_page import badge
 from inspector.ui.tables import is_wide, table_height
 from inspector.views import modules as view
+from inspector.views.paths import shortened
+
+_LETTERS = 48  # of a module's path, before its beginning is shortened
 
 with current_run() as run:
     table = view.recorded(run)
@@ -29,14 +32,14 @@ search = st.text_input(
     "Search", placeholder="path, type or shape, such as: conv 64", label_visibility="collapsed"
 )
 rows = view.matching(table, search)
-whole = view.totals(table)
+totals = view.totals(table)
 with st.container(horizontal=True, gap="large"):
     for label, text in (
-        ("Modules", f"{whole.modules:,}"),
-        ("Parameters", f"{whole.parameters:,}"),
-        ("Trainable", f"{whole.trainable:,}"),
-        ("Parameter memory", view.bytes_text(whole.bytes) or "0 B"),
-        ("Outputs of one step", view.bytes_text(whole.output_bytes) or "0 B"),
+        ("Modules", f"{totals.modules:,}"),
+        ("Parameters", f"{totals.parameters:,}"),
+        ("Trainable", f"{totals.trainable:,}"),
+        ("Parameter memory", view.bytes_text(totals.bytes) or "0 B"),
+        ("Outputs of one step", view.bytes_text(totals.output_bytes) or "0 B"),
     ):
         st.metric(label, text, width="content")
 if not rows:
@@ -44,14 +47,20 @@ if not rows:
     st.stop()
 shown = [
     dataclasses.asdict(row)
-    | {"bytes": view.bytes_text(row.bytes), "output_bytes": view.bytes_text(row.output_bytes)}
+    | {
+        "path": shortened(row.path, _LETTERS),
+        "whole": row.path,
+        "bytes": view.bytes_text(row.bytes),
+        "output_bytes": view.bytes_text(row.output_bytes),
+    }
     for row in rows
 ]
 noted = {"note": "Note"} if any(row.note for row in rows) else {}
+whole = {"whole": "Whole path"} if any(row["path"] != row["whole"] for row in shown) else {}
 heads = {
     "path": "Module", "type": "Type", **noted, "inputs": "Input shape", "outputs": "Output shape",
     "dtype": "dtype", "parameters": "Parameters", "state": "State", "bytes": "Parameter memory",
-    "output_bytes": "Output memory",
+    "output_bytes": "Output memory", **whole,
 }  # fmt: skip
 st.dataframe(
     shown,

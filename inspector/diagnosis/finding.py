@@ -69,7 +69,7 @@ class Evidence:
         if self.threshold is not None:
             parts.append(f"(limit {self.threshold:.3g})")
         if self.last > self.first:
-            parts.append(f"in steps {self.first}–{self.last}")
+            parts.append(f"in steps {self.first:,}–{self.last:,}")
         return " ".join(parts)
 
 

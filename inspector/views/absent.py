@@ -9,6 +9,7 @@ from inspector.views.modules import ROOT, recorded
 
 _NAMED = 6  # modules that are named for each reason
 _ALWAYS = "weight_norm"  # needs no gradient
+_ZERO = "update_ratio"  # is 0 then
 
 
 def absent(run: Run, quantity: str) -> str:
@@ -17,7 +18,8 @@ def absent(run: Run, quantity: str) -> str:
     for path, reason in reasons(run, quantity).items():
         found.setdefault(reason, []).append(path)
     parts = [f"{_listed(paths)} ({reason})" for reason, paths in found.items()]
-    return f"Without numbers: {'; '.join(parts)}." if parts else ""
+    said = "Not updated" if quantity == _ZERO else "Without numbers"
+    return f"{said}: {'; '.join(parts)}." if parts else ""
 
 
 def reasons(run: Run, quantity: str) -> dict[str, str]:

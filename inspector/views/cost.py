@@ -178,7 +178,7 @@ def cost_words(cost: Cost) -> list[str]:
         if part >= _NAMED_AT
     )
     if parts:
-        said.append(f"What the measurements take goes to: {parts}.")
+        said.append(f"Of the time that measuring takes: {parts}.")
     if cost.first is not None:
         said.append(
             f"In the first {EXAMINED} steps, in which the program is examined for the diagnosis, "

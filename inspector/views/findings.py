@@ -95,7 +95,7 @@ def place(finding: Finding) -> str:
     if finding.file:
         parts.append(f"{finding.file}:{finding.line}")
     if finding.step:
-        parts.append(f"since step {finding.step}")
+        parts.append(f"since step {finding.step:,}")
     if finding.ranks:
         parts.append(named(finding.ranks))
     return " · ".join(parts)

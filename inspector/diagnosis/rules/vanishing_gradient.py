@@ -72,7 +72,9 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         step=_faded_at(run, first["name"]) if absolute and max(early) > value else 0,
         evidence=(
             Evidence(
-                statistic="gradient size of the first weight over the largest",
+                statistic="largest gradient size (rms) of a weight"
+                if absolute
+                else "gradient size of the first weight over the largest",
                 value=_told(value),
                 threshold=limit,
                 side="below",
