@@ -494,6 +494,7 @@ class Recorder:
 
     def _attend(self) -> None:
         steering = self.steering
+        steering.step_done()
         if self._structure.on_step(self.step - 1 - self._first_step):
             self._store_structure()
         if self._commanded or steering.pace.engaged or self._snapshots.armed:

@@ -22,7 +22,7 @@ from inspector.capture.freezing import inside
 from inspector.capture.modes import find
 from inspector.capture.steering import OF_THE_LOOP, Conductor
 from inspector.capture.waiting import Batches, Waiting
-from inspector.capture.wrappers import all_of, lead_through, scaler_of, unwrapped
+from inspector.capture.wrappers import all_of, called_in, lead_through, scaler_of, unwrapped
 from inspector.commands import Command, Controls
 from inspector.errors import CommandError
 from inspector.events import Event, RunFailed, RunFinished
@@ -219,7 +219,8 @@ def watch(
     A step is a completed ``optimizer.step()``; with several optimizers, one of the first.
 
     Args:
-        model: the module whose modules and parameters are shown.
+        model: the module whose modules and parameters are shown. Of Fabric's wrapper, and of a
+            LightningModule with one network and no ``forward``, it is the one inside.
         optimizer: what steps its parameters; one that Lightning or accelerate has wrapped will do.
         name: name of the run; made unique. The script's name and the time when left out.
         every: measure modules and parameters every so many steps; 0 measures as often as keeps
@@ -239,7 +240,7 @@ def watch(
         CommandError: ``controls`` name a module that is not there, or what only a loop of the
             inspector's own can do.
     """
-    given = all_of(optimizer)
+    model, given = called_in(model), all_of(optimizer)
     optimizers = [unwrapped(one) for one in given]
     if scaler is None:
         scaler = next((found for one in given if (found := scaler_of(one)) is not None), None)

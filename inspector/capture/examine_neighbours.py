@@ -55,9 +55,11 @@ class Sample:
         if self._count < 64:
             return {}
         inputs, targets = torch.cat(self._inputs), torch.cat(self._targets)
-        inputs, targets = inputs[:_SAMPLES], targets[:_SAMPLES]
-        inputs = torch.nan_to_num(inputs)
-        inputs = (inputs - inputs.mean(0)) / inputs.std(0).clamp_min(1e-6)
+        whole = inputs[:_SAMPLES].isfinite().all(1)  # the others have a finding of their own
+        inputs, targets = inputs[:_SAMPLES][whole].double(), targets[:_SAMPLES][whole]
+        if len(inputs) < 64:
+            return {}
+        inputs = ((inputs - inputs.mean(0)) / inputs.std(0).clamp_min(1e-6)).float()
         # The fast way through a matrix product does not give zero for equal samples.
         distances = torch.cdist(inputs, inputs, compute_mode="donot_use_mm_for_euclid_dist")
         # The same sample twice (small data, several epochs) says nothing about its neighbours.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from inspector.capture.freezing import Freezing
+from inspector.capture.kept_gradients import CLEARED, KeptGradients
 from inspector.capture.modes import Modes
 from inspector.capture.observer import Observer
 from inspector.capture.optimizer_groups import document, titles
@@ -16,7 +17,7 @@ from inspector.capture.pace import Pace
 from inspector.capture.settings import CannotSet, OptimizerSettings, current
 from inspector.commands import OF_OPTIMIZERS, Command, Controls, covers_first, target_of
 from inspector.errors import CommandError
-from inspector.events import CommandApplied, CommandRefused, Event, Paused, Resumed
+from inspector.events import CommandApplied, CommandRefused, Event, Notice, Paused, Resumed
 
 _LISTED = 4  # changed groups that a note names
 OF_THE_LOOP = {
@@ -69,6 +70,7 @@ class Steering:
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._settings = [OptimizerSettings(optimizer) for optimizer in optimizers]
         self._freezing, self._modes = Freezing(model), Modes(model)
+        self._kept = KeptGradients()
         self._anomaly = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
 
     def start(self, controls: Controls) -> None:
@@ -97,6 +99,11 @@ class Steering:
             self.refuse(command, str(error))
         except Exception as error:
             self.refuse(command, f"{type(error).__name__}: {error}")
+
+    def step_done(self) -> None:
+        """At each boundary that is attended: tells of a control that does not reach the script."""
+        if self._kept.cleared(self._alive()):
+            self._emit(Notice(message=CLEARED))
 
     def pause(self, reason: str) -> None:
         """Holds training at this boundary."""
@@ -185,6 +192,7 @@ class Steering:
             self._observer.clip_threshold = controls.clip_threshold
         elif name == "zero_grad":
             self._observer.zero_grad = controls.zero_grad
+            self._kept.begin(not controls.zero_grad)
         elif name == "detect_anomaly":
             torch.autograd.set_detect_anomaly(controls.detect_anomaly)
         elif name == "max_steps_per_s":

@@ -1,4 +1,4 @@
-"""What frameworks put around an optimizer: Lightning, Fabric and accelerate."""
+"""What frameworks put around a model and its optimizer: Lightning, Fabric and accelerate."""
 
 from __future__ import annotations
 
@@ -6,12 +6,35 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 
 from inspector.capture.attach import Attachment
 from inspector.errors import InspectorError
 
 _HOOKS = "_optimizer_step_post_hooks"
+
+
+def called_in(model: nn.Module) -> nn.Module:
+    """The module that training calls, where that is known to be one inside ``model``.
+
+    Fabric wraps it. A LightningModule without a ``forward`` of its own is never called: if all
+    parameters are those of one module in it, it is that one.
+    """
+    parts = dict(model.named_children())
+    if type(model).__name__ == "_FabricModule" and "_forward_module" in parts:
+        return called_in(parts["_forward_module"])
+    defined = getattr(type(model).forward, "__module__", "")
+    if "lightning" in defined and defined.endswith("core.module"):
+        trained = [part for part in parts.values() if next(part.parameters(), None) is not None]
+        own = next(model.parameters(recurse=False), None)
+        if len(trained) == 1 and own is None and _is_called(trained[0]):
+            return trained[0]
+    return model
+
+
+def _is_called(module: nn.Module) -> bool:
+    return type(module) not in (nn.ModuleList, nn.ModuleDict)
 
 
 def all_of(given: Any) -> list[Any]:

@@ -17,7 +17,7 @@ from torch.optim import SGD, AdamW, Optimizer
 import inspector
 from inspector.commands import Command, Controls
 from inspector.errors import InspectorError
-from inspector.events import NonFinite, Origin
+from inspector.events import NonFinite, Notice, Origin
 from inspector.store.reader import Run
 
 LIMIT = 0.05
@@ -284,6 +284,50 @@ def test_gradients_cleared_by_the_model_do_not_pile_up(tmp_path: Path, every: in
             model.zero_grad()
     with inspector.open_run(watch.run_path) as run:
         assert set(values(run, "backward_passes")) == {2.0}
+
+
+@pytest.mark.parametrize("by", ["optimizer", "model"])
+def test_gradients_that_are_cleared_all_the_same_are_told(tmp_path: Path, by: str) -> None:
+    model = small()
+    optimizer = SGD(model.parameters(), lr=0.05)
+    with inspector.watch(model, optimizer, run_dir=tmp_path) as watch:
+        for step in range(12):
+            if step == 6:
+                watch.apply(Command(name="set", control="zero_grad", value=False))
+            inputs, targets = batch(step)
+            (model if by == "model" else optimizer).zero_grad()
+            loss = F.cross_entropy(model(inputs), targets)
+            loss.backward()
+            watch.record(loss=loss)
+            optimizer.step()
+    with inspector.open_run(watch.run_path) as run:
+        told = [(e.step, e.event.message) for e in run.events() if isinstance(e.event, Notice)]
+        assert [step for step, _ in told] == ([8] if by == "model" else [])
+        assert all("model.zero_grad()" in message for _, message in told)
+
+
+class Fabricated(nn.Module):
+    """As Fabric wraps a model; ``__name__`` is what it is known by."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._forward_module = self._original_module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward_module(x)  # type: ignore[no-any-return]
+
+
+def test_modules_have_the_names_they_have_inside_fabric(tmp_path: Path) -> None:
+    Fabricated.__name__ = "_FabricModule"
+    model = small()
+    wrapper = Fabricated(model)
+    with inspector.watch(wrapper, SGD(model.parameters(), lr=0.1), run_dir=tmp_path) as watch:
+        wrapper(batch(0)[0]).sum().backward()
+    with inspector.open_run(watch.run_path) as run:
+        document = run.document("parameters")
+        assert document is not None
+        names = [row["name"] for row in document["parameters"]]
+        assert names == [name for name, _ in model.named_parameters()]
 
 
 @pytest.mark.parametrize("others", ["before", "after", "around", "none"])
