@@ -45,6 +45,11 @@ class Quantity:
     about: str
     log: bool = False
 
+    @property
+    def peaks(self) -> bool:
+        """Whether several rows in one place are shown by their greatest value, not their mean."""
+        return self.log or self.unit == "L2"
+
 
 _ALL = (
     Quantity("loss", "Loss", "", "run", "step", "Training loss of the step's batch."),
@@ -146,10 +151,14 @@ QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _ALL}
 """Every quantity the package records by itself; a user's own scalars have scope ``run``."""
 
 
+def described(quantity: str) -> Quantity:
+    """A quantity by its name; one that the package does not know is a user's own scalar."""
+    return QUANTITIES.get(quantity) or Quantity(quantity, quantity, "", "run", "step", "")
+
+
 def scope_of(quantity: str) -> Scope:
-    """Scope of a quantity; names that the package does not know are the user's run scalars."""
-    known = QUANTITIES.get(quantity)
-    return known.scope if known else "run"
+    """Scope of a quantity."""
+    return described(quantity).scope
 
 
 _THINNED = frozenset(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from inspector.errors import ConfigError
-from inspector.quantities import QUANTITIES, SeriesKey, is_thinned, scope_of
+from inspector.quantities import SeriesKey, described, is_thinned, scope_of
 
 Reading = Literal["newest", "mean", "share", "clock"]
 
@@ -130,26 +130,25 @@ def lines(
     drawn = tuple(item if isinstance(item, Line) else Line(item) for item in quantities)
     if not drawn:
         raise ConfigError("A line chart needs one quantity or more, but got none.")
-    known = [QUANTITIES.get(line.quantity) for line in drawn]
-    first = known[0]
+    known = [described(line.quantity) for line in drawn]
     labelled = tuple(
         dataclasses.replace(
             line,
             label=line.label or _label(line, len(drawn)),
-            sparse=item is not None and item.when == "epoch",
+            sparse=item.when == "epoch",
         )
         for line, item in zip(drawn, known, strict=True)
     )
     return LineChart(
         id=id or "+".join(f"{line.quantity}/{line.subject}".rstrip("/") for line in drawn),
-        title=title or (first.title if first else drawn[0].quantity),
-        unit=first.unit if first else "",
+        title=title or known[0].title,
+        unit=known[0].unit,
         lines=labelled,
-        log=all(item is not None and item.log for item in known),
+        log=all(item.log for item in known),
         smooth=smooth,
         wide=wide,
         height=height,
-        about=" ".join(item.about for item in known if item),
+        about=" ".join(item.about for item in known if item.about),
         thinned=all(is_thinned(line.quantity) for line in drawn),
         hint=hint,
     )
@@ -165,17 +164,17 @@ def matrix(
     wide: bool = True,
 ) -> MatrixChart:
     """A heat map of a quantity over all its subjects and steps."""
-    known = QUANTITIES.get(quantity)
+    known = described(quantity)
     return MatrixChart(
         id=id or f"matrix/{quantity}/{by}",
-        title=title or (known.title if known else quantity),
+        title=title or known.title,
         quantity=quantity,
-        unit=known.unit if known else "",
+        unit=known.unit,
         by=by,
         subjects=subjects,
-        log=bool(known and known.log),
+        log=known.log,
         wide=wide,
-        about=known.about if known else "",
+        about=known.about,
         thinned=is_thinned(quantity),
     )
 
@@ -190,15 +189,15 @@ def number(
     about: str = "",
 ) -> Number:
     """A single number of the run."""
-    known = QUANTITIES.get(quantity)
+    known = described(quantity)
     return Number(
         id=id or f"number/{quantity}/{reading}",
-        title=title or (known.title if known else quantity),
+        title=title or known.title,
         quantity=quantity,
-        unit=known.unit if known else "",
+        unit=known.unit,
         reading=reading,
         beside=beside,
-        about=about or (known.about if known else ""),
+        about=about or known.about,
         thinned=is_thinned(quantity),
     )
 
@@ -229,8 +228,7 @@ def from_dict(fields: dict[str, Any]) -> Chart:
 
 
 def _label(line: Line, count: int) -> str:
-    known = QUANTITIES.get(line.quantity)
-    name = known.title if known else line.quantity
+    name = described(line.quantity).title
     if not line.subject:
         return name
     return line.subject if count > 1 else f"{name} of {line.subject}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from inspector.errors import RunNotFound, StoreError
 from inspector.events import StoredEvent
-from inspector.quantities import QUANTITIES, SeriesKey
+from inspector.quantities import SeriesKey, described
 from inspector.store.gaps import measured
 from inspector.store.layout import F32, F64, I32, I64, is_absent, is_run, rank_files, read_run_file
 from inspector.store.query import bucket_size, buckets, raw, row_range
@@ -174,10 +174,10 @@ class Run:
                 return _no_matrix()
             lo, hi = row_range(file.source, group, first, last)
             size, found = buckets(file.source, group, columns, lo, hi, max_points)
-        values = found.high if _takes_maximum(quantity) else found.mean
+        known = described(quantity)
+        values = found.high if known.peaks else found.mean
         nonfinite = found.nonfinite
-        known = QUANTITIES.get(quantity)
-        if by == "module" and known is not None and known.scope == "parameter":
+        if by == "module" and known.scope == "parameter":
             names, values, nonfinite = _by_module(names, values, nonfinite, known.unit)
         values = np.where(nonfinite > 0, np.float32(np.nan), values)
         return Matrix(names, found.last, values, nonfinite, size)
@@ -281,11 +281,6 @@ class Run:
     def _report(self, sentence: str) -> None:
         if sentence not in self.problems:
             self.problems.append(sentence)
-
-
-def _takes_maximum(quantity: str) -> bool:
-    known = QUANTITIES.get(quantity)
-    return known is not None and (known.log or known.unit == "L2")
 
 
 def _by_module(

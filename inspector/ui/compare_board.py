@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from inspector.quantities import QUANTITIES
+from inspector.quantities import described
 from inspector.ui.board import css, loader
 from inspector.views.compare import Axis, Curve
 
@@ -65,8 +65,8 @@ def compare_board(
 
 
 def _chart(overlay: Overlay, axis: Axis) -> dict[str, Any]:
-    known = QUANTITIES.get(overlay.quantity)
-    sparse = known is not None and known.when == "epoch"
+    known = described(overlay.quantity)
+    sparse = known.when == "epoch"
     hues = overlay.hues or range(len(overlay.curves))
     lines = [
         {
@@ -82,10 +82,10 @@ def _chart(overlay: Overlay, axis: Axis) -> dict[str, Any]:
         "kind": "line",
         "id": overlay.id,
         "title": overlay.title,
-        "unit": known.unit if known else "",
-        "about": known.about if known else "",
+        "unit": known.unit,
+        "about": known.about,
         "lines": lines,
-        "log": bool(known and known.log),
+        "log": known.log,
         "smooth": 0.0 if sparse else _SMOOTH,
         "wide": overlay.wide,
         "height": 260,

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from inspector.quantities import QUANTITIES
+from inspector.quantities import QUANTITIES, described
 from inspector.store.layout import F64, I64
 from inspector.store.reader import Run, Series
 from inspector.views.newest import newest
@@ -75,8 +75,7 @@ def recorded(runs: Sequence[Run]) -> list[Recorded]:
 
 def title(quantity: str) -> str:
     """The quantity in words; a user's own scalar keeps its name."""
-    known = QUANTITIES.get(quantity)
-    return known.title if known else quantity
+    return described(quantity).title
 
 
 def usual(found: Sequence[Recorded]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from inspector.quantities import QUANTITIES, SeriesKey
+from inspector.quantities import SeriesKey, described
 from inspector.store.layout import F32, I64, Mask
 from inspector.store.records import Matrix, Series
 
@@ -204,10 +204,10 @@ class MatrixBuffer(Buffer):
     def __init__(self, key: MatrixKey, max_points: int) -> None:
         super().__init__(max_points)
         self.key = key
-        known = QUANTITIES.get(key.quantity)
-        self._unit = known.unit if known else ""
-        self._fold_values: Fold = "max" if known and (known.log or known.unit == "L2") else "mean"
-        self._by_module = key.by == "module" and known is not None and known.scope == "parameter"
+        known = described(key.quantity)
+        self._unit = known.unit
+        self._fold_values: Fold = "max" if known.peaks else "mean"
+        self._by_module = key.by == "module" and known.scope == "parameter"
         self._rows: dict[str, int] = {}
 
     def load(self, matrix: Matrix) -> None:

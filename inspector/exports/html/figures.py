@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from inspector.charts.evidence import evidence_figure
-from inspector.quantities import QUANTITIES
+from inspector.quantities import QUANTITIES, described
 from inspector.store.layout import F32
 from inspector.store.reader import Run, Series
 from inspector.views.findings import Picture
@@ -59,9 +59,9 @@ def line_chart(
             series = run.series(name, max_points=POINTS, rank=rank)
             if not len(series):
                 continue
-            label = QUANTITIES[name].title if name in QUANTITIES else name
-            label = f"{label}, rank {rank}" if len(ranks) > 1 else label
-            sparse = name in QUANTITIES and QUANTITIES[name].when == "epoch"
+            shown = described(name)
+            label = f"{shown.title}, rank {rank}" if len(ranks) > 1 else shown.title
+            sparse = shown.when == "epoch"
             traces += _line(series, label, shade, dots=sparse or len(series) == 1)
             shade += 1
     if not traces:
