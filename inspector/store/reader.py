@@ -14,7 +14,8 @@ from inspector.errors import RunNotFound, StoreError
 from inspector.events import StoredEvent
 from inspector.quantities import SeriesKey, described
 from inspector.store.gaps import measured
-from inspector.store.layout import F32, F64, I32, I64, is_absent, is_run, rank_files, read_run_file
+from inspector.store.layout import F32, F64, I64, is_absent, is_run, rank_files, read_run_file
+from inspector.store.modules import by_module
 from inspector.store.query import bucket_size, buckets, raw, row_range
 from inspector.store.rank import RankFile
 from inspector.store.records import (
@@ -178,7 +179,7 @@ class Run:
         values = found.high if known.peaks else found.mean
         nonfinite = found.nonfinite
         if by == "module" and known.scope == "parameter":
-            names, values, nonfinite = _by_module(names, values, nonfinite, known.unit)
+            names, values, nonfinite = by_module(names, values, nonfinite, known.unit)
         values = np.where(nonfinite > 0, np.float32(np.nan), values)
         return Matrix(names, found.last, values, nonfinite, size)
 
@@ -281,28 +282,6 @@ class Run:
     def _report(self, sentence: str) -> None:
         if sentence not in self.problems:
             self.problems.append(sentence)
-
-
-def _by_module(
-    names: list[str], values: F32, nonfinite: I32, unit: str
-) -> tuple[list[str], F32, I32]:
-    owners = [name.rpartition(".")[0] for name in names]
-    modules = list(dict.fromkeys(owners))
-    lines = [[at for at, owner in enumerate(owners) if owner == module] for module in modules]
-    combined = np.stack([_together(values[own], unit) for own in lines])
-    return modules, combined, np.stack([nonfinite[own].sum(axis=0) for own in lines])
-
-
-def _together(values: F32, unit: str) -> F32:
-    """One line out of several; NaN stands for what is missing, and stays only where all are."""
-    missing = np.isnan(values).all(axis=0)
-    if unit == "L2":
-        line = np.sqrt(np.nansum(np.square(values, dtype=np.float64), axis=0))
-    elif unit == "values":
-        line = np.nansum(values, axis=0, dtype=np.float64)
-    else:
-        line = np.fmax.reduce(values, axis=0)
-    return np.where(missing, np.nan, line).astype(np.float32)
 
 
 def _raw_series(steps: I64, values: F32) -> Series:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from inspector.quantities import SeriesKey, described
 from inspector.store.layout import F32, I64, Mask
+from inspector.store.modules import owner, together
 from inspector.store.records import Matrix, Series
 
 Fold = Literal["mean", "weighted", "max", "min", "sum"]
@@ -223,33 +224,24 @@ class MatrixBuffer(Buffer):
         Returns:
             False when a row is new, so that the buffer must be loaded again.
         """
-        owners = [subject.rpartition(".")[0] if self._by_module else subject
-                  for subject in subjects]  # fmt: skip
         wanted = self.key.subjects
-        kept = [at for at, subject in enumerate(subjects) if not wanted or subject in wanted]
-        if any(owners[at] not in self._rows for at in kept):
+        rows: dict[str, list[int]] = {}
+        for at, subject in enumerate(subjects):
+            if not wanted or subject in wanted:
+                rows.setdefault(owner(subject) if self._by_module else subject, []).append(at)
+        if not rows.keys() <= self._rows.keys():
             return False
         count = len(self._rows)
         shown = np.full((count, len(steps)), np.nan, np.float32)
         bad = np.zeros((count, len(steps)), np.float32)
-        for at in kept:
-            row = self._rows[owners[at]]
-            finite = np.isfinite(values[at])
-            number = np.where(finite, values[at], np.float32(np.nan))
-            shown[row] = self._together(shown[row], number) if self._by_module else number
-            bad[row] += present[at] & ~finite
+        finite = np.isfinite(values)
+        numbers = np.where(finite, values, np.float32(np.nan))
+        for name, own in rows.items():
+            row = self._rows[name]
+            shown[row] = together(numbers[own], self._unit) if len(own) > 1 else numbers[own[0]]
+            bad[row] = (present[own] & ~finite[own]).sum(axis=0)
         self.grow(steps, np.concatenate([shown, bad]))
         return True
-
-    def _together(self, line: F32, other: F32) -> F32:
-        """Two parameters of one module; NaN is a missing one."""
-        if self._unit == "L2":
-            both = np.hypot(line, other)
-        elif self._unit == "values":
-            both = line + other
-        else:
-            return np.fmax(line, other)
-        return np.where(np.isnan(both), np.fmax(line, other), both).astype(np.float32)
 
 
 def _stride(steps: I64) -> int:
