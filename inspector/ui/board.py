@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import streamlit as st
-
 from inspector.charts.specs import Chart, number, to_dict
-from inspector.server.assets import PREFIX
+from inspector.ui.components import component
 
-_ASSETS = Path(__file__).parent / "assets"
-_HTML = '<div class="inspector"></div>'
+HOLDER = "inspector"
+STYLES = ("vendor/uPlot.min.css", "live.css")
 _STRIP_QUANTITIES = ("epoch", "step_time", "samples_per_s", "backward_passes")
 
 
@@ -30,28 +27,8 @@ class Selection:
     step: int | None
 
 
-def loader(view: str) -> str:
-    """The script of a component: it loads the bundled module, once per tab."""
-    return f"""export default function (component) {{
-  const address = new URL("{PREFIX}/live.js", location.origin).href
-  let [gone, cleanup] = [false, null]
-  import(address).then((module) => {{ if (!gone) cleanup = module.{view}(component) }})
-  return () => {{ gone = true; cleanup?.() }}
-}}
-"""
-
-
-def css() -> str:
-    names = ("vendor/uPlot.min.css", "live.css")
-    return "\n".join((_ASSETS / name).read_text("utf-8") for name in names)
-
-
-_board = st.components.v2.component(
-    "torch_inspector_board", html=_HTML, css=css(), js=loader("board")
-)
-_strip = st.components.v2.component(
-    "torch_inspector_strip", html=_HTML, css=css(), js=loader("strip")
-)
+_board = component("board", HOLDER, "live.js", view="board", styles=STYLES)
+_strip = component("strip", HOLDER, "live.js", view="strip", styles=STYLES)
 
 
 def board(

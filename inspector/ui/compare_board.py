@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import streamlit as st
 
 from inspector.quantities import described
-from inspector.ui.board import css, loader
+from inspector.ui.board import HOLDER, STYLES
+from inspector.ui.components import component
 from inspector.views.compare import Axis, Curve
 
 _COLOURS = 8
@@ -20,9 +20,7 @@ _DASHED = [7, 4]
 _SMOOTH = 0.9
 _AXES = {"step": "", "epoch": "epoch", "time": "s"}
 
-_compare = st.components.v2.component(
-    "torch_inspector_compare", html='<div class="inspector"></div>', css=css(), js=loader("compare")
-)
+_compare = component("compare", HOLDER, "live.js", view="compare", styles=STYLES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import streamlit as st
+from inspector.ui.components import component
 
-from inspector.server.assets import PREFIX
-
-_ASSETS = Path(__file__).parent / "assets"
-_LOADER = f"""export default function (component) {{
-  const address = new URL("{PREFIX}/editor.js", location.origin).href
-  let [gone, cleanup] = [false, null]
-  import(address).then((module) => {{ if (!gone) cleanup = module.mount(component) }})
-  return () => {{ gone = true; cleanup?.() }}
-}}
-"""
-
-_component = st.components.v2.component(
-    "torch_inspector_editor",
-    html='<div class="editor"></div>',
-    css=(_ASSETS / "editor.css").read_text("utf-8"),
-    js=_LOADER,
-)
+_component = component("editor", "editor", "editor.js", styles=("editor.css",))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import streamlit as st
-
 from inspector.server.assets import PREFIX
+from inspector.ui.components import component
 from inspector.views.graph import Box, FoldedGraph, Frame
 
 LAYOUT_LIMIT_MS = 2000
 
-_ASSETS = Path(__file__).parent / "assets"
-_LOADER = f"""export default function (component) {{
-  const address = new URL("{PREFIX}/graph.js", location.origin).href
-  let [gone, cleanup] = [false, null]
-  import(address).then((module) => {{ if (!gone) cleanup = module.mount(component) }})
-  return () => {{ gone = true; cleanup?.() }}
-}}
-"""
-
-_component = st.components.v2.component(
-    "torch_inspector_graph",
-    html='<div class="autograd-graph"></div>',
-    css=(_ASSETS / "graph.css").read_text("utf-8"),
-    js=_LOADER,
-)
+_component = component("graph", "autograd-graph", "graph.js", styles=("graph.css",))
 
 
 @dataclass(frozen=True, slots=True)

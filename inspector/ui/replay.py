@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
-import streamlit as st
-
 from inspector.server.assets import PREFIX
+from inspector.ui.components import component
 
-_ASSETS = Path(__file__).parent / "assets"
-_LOADER = f"""export default function (component) {{
-  const address = new URL("{PREFIX}/replay.js", location.origin).href
-  let [gone, cleanup] = [false, null]
-  import(address).then((module) => {{ if (!gone) cleanup = module.mount(component) }})
-  return () => {{ gone = true; cleanup?.() }}
-}}
-"""
-
-_component = st.components.v2.component(
-    "torch_inspector_replay",
-    html='<div class="replay"></div>',
-    css=(_ASSETS / "replay.css").read_text("utf-8"),
-    js=_LOADER,
-)
+_component = component("replay", "replay", "replay.js", styles=("replay.css",))
 
 
 def identity(view: dict[str, Any]) -> str:
