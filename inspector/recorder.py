@@ -25,6 +25,7 @@ from inspector.capture.memory import device_bytes, resident_bytes
 from inspector.capture.nonfinite import Onset, bad_loss
 from inspector.capture.observer import Observer
 from inspector.capture.quiet import NOWHERE, Column, filled
+from inspector.capture.reductions import is_sharded
 from inspector.capture.schedule import Schedule
 from inspector.capture.skips import Skipped, Skips, worth
 from inspector.capture.steering import Steering
@@ -63,6 +64,10 @@ _CONTEXT = ("epoch", "samples")  # in force until they are given again
 _LATE = (
     "No backward pass through the model was noticed, so gradients are measured right before the "
     "optimizer's step: if the script clips them, they are shown as clipped."
+)
+_SHARDED = (
+    "Parameters are sharded over ranks (FSDP): their norms are those of each rank's part, the "
+    "program is not examined for most of the diagnosis, and the time machine is off."
 )
 
 
@@ -151,6 +156,9 @@ class Recorder:
         # Before the observer, so that a bad update is held before anything is clipped.
         incidents = Incidents(self, model, run_path)
         self.timemachine = TimeMachine(model, optimizers, incidents, loss_fn=loss_fn)
+        self._sharded = any(is_sharded(parameter) for parameter in model.parameters())
+        if self._sharded:  # whatever they do with such parameters, all ranks would have to do
+            self.timemachine.close()
         self._interventions = Interventions(self, model, run_path, loss_fn=loss_fn, loader=loader)
         self.observer = Observer(model, optimizers, self, schedule=Schedule(every), scaler=scaler)
         self.observer.clock.step = first_step
@@ -162,6 +170,8 @@ class Recorder:
         self._structure.charge = partial(self.observer.clock.charge, "structure")
         self.steering = Steering(model, optimizers, self.observer, self.event)
         self.event(RunStarted(device=str(self._device), resumed_at=first_step or None))
+        if self._sharded:
+            self.event(Notice(message=_SHARDED))
         if environment is not None:
             self.writer.document("environment", 0, environment)
         self.on_described()
@@ -485,6 +495,8 @@ class Recorder:
             self.pause("nonfinite")
 
     def _store_structure(self) -> None:
+        if self._sharded:
+            return
         self.writer.document("structure", max(0, self.step - 1), self._structure.document())
         if self._structure.failed is not None and not self._structure_reported:
             self._structure_reported = True

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from inspector.capture.reductions import measurable
+from inspector.capture.reductions import is_sharded, measurable
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +109,6 @@ def _badge(tensor: Tensor, optimized: bool) -> str:
         return "frozen"
     if not optimized:
         return "no optimizer steps it"
+    if is_sharded(tensor):
+        return "sharded: the norms are those of this rank's part"
     return ""

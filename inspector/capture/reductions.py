@@ -15,7 +15,18 @@ from torch.nn.parameter import is_lazy
 
 from inspector.capture.transfer import ABSENT, Scalar, scalar
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _SMALL_FLOATS = (torch.float16, torch.bfloat16)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether several ranks share it (DTensor, as in FSDP): operations on it are collective."""
+    return type(tensor) not in _PLAIN and hasattr(tensor, "_local_tensor")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor; any other tensor as it is."""
+    return tensor._local_tensor if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def measurable(tensor: Tensor | None) -> bool:
@@ -31,10 +42,13 @@ def measurable(tensor: Tensor | None) -> bool:
 
 
 def values_of(tensor: Tensor) -> Tensor | None:
-    """The numbers of a tensor as a dense detached one; None where there are none to measure."""
+    """The numbers of a tensor as a dense detached one; None where there are none to measure.
+
+    Those of a sharded tensor are this rank's.
+    """
     if not measurable(tensor):
         return None
-    tensor = tensor.detach()
+    tensor = local(tensor).detach()
     if tensor.layout is torch.sparse_coo:
         tensor = tensor.coalesce().values()
     elif tensor.layout is not torch.strided:

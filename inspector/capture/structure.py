@@ -36,6 +36,7 @@ from inspector.capture.examine_loss import LossFacts
 from inspector.capture.examine_modes import ModeFacts
 from inspector.capture.examine_parameters import ParameterFacts
 from inspector.capture.parameters import plain
+from inspector.capture.reductions import is_sharded
 
 VERSION = 1
 FIRST_STEPS = 16
@@ -72,7 +73,7 @@ def _period(step: int) -> int:
 
 
 class StructureProbe:
-    """Collects the ``structure`` document of a run.
+    """Collects the ``structure`` document of a run; of sharded models (FSDP) there is none.
 
     Attributes:
         charge: is told the nanoseconds that the probe has taken.
@@ -97,7 +98,8 @@ class StructureProbe:
         self._switched: tuple[bool, ...] = ()
         self._examining = True
         self._called = False
-        self._closed = False
+        # Each look at a sharded parameter would be a collective operation.
+        self._closed = any(is_sharded(parameter) for parameter in model.parameters())
         self._entries: list[ToggledHook] = []
         self._criterion: list[ToggledHook] = []
         self._owners: list[ToggledHook] = []

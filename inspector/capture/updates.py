@@ -12,7 +12,7 @@ from torch import Tensor
 from inspector.capture import native
 from inspector.capture.cells import AFTER, BEFORE, CHANGE, ParameterCells
 from inspector.capture.kernel import F32, Sizes, fits, load
-from inspector.capture.reductions import measurable, norms, spread
+from inspector.capture.reductions import is_sharded, local, measurable, norms, spread
 from inspector.capture.transfer import Scalar
 
 
@@ -22,7 +22,9 @@ class UpdateProbe:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._size = len(parameters)
         self._positions = [i for i, p in enumerate(parameters) if measurable(p)]
-        self._parameters = tuple(parameters[i] for i in self._positions)
+        self._given = tuple(parameters[i] for i in self._positions)
+        self._sharded = any(map(is_sharded, self._given))
+        self._parameters = tuple(map(local, self._given))
         self._copies: list[Tensor] = []
         self._kernel = load() if all(fits(p) for p in self._parameters) else None
         self._sizes = Sizes(self._parameters)
@@ -34,6 +36,8 @@ class UpdateProbe:
 
     def before_step(self, cells: ParameterCells) -> None:
         """Copies the parameters; measures their norms."""
+        if self._sharded:
+            self._parameters = tuple(map(local, self._given))
         if self._native is not None:
             sizes = self._sizes.address
             if self._native.keep(self._parameters, sizes, self._copied(), cells.at[BEFORE]):

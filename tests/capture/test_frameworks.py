@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -375,3 +378,34 @@ def test_close_inside_a_step_leaves_the_step_alone(
     with inspector.open_run(path) as run:
         assert run.status == "finished"
         assert not [e for e in run.events() if type(e.event).__name__ == "ProbeFailed"]
+
+
+def test_of_sharded_parameters_each_rank_has_its_part(tmp_path: Path) -> None:
+    program = Path(__file__).with_name("sharded_program.py")
+    ranks = [
+        subprocess.Popen([sys.executable, str(program), str(rank), str(tmp_path)])
+        for rank in range(2)
+    ]
+    try:
+        assert [rank.wait(120) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    found = [json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in range(2)]
+    assert [one["same"] for one in found] == [True, True]
+    with inspector.open_run(tmp_path / "runs" / "job") as run:
+        parts = [
+            [run.series(name, rank=rank).values for rank in range(2)]
+            for name in ("total_grad_norm", "clipped_grad_norm")
+        ]
+        before, after = ((a**2 + b**2) ** 0.5 for a, b in parts)
+        assert before.tolist() == pytest.approx(found[0]["before"], rel=1e-4)
+        assert after.tolist() == pytest.approx([0.1] * len(before), rel=1e-4)
+        document = run.document("parameters")
+        assert document is not None
+        assert all("this rank's part" in row["badge"] for row in document["parameters"])
+        told = [e.event.message for e in run.events(rank=0) if isinstance(e.event, Notice)]
+        assert len(told) == 1 and "the time machine is off" in told[0]
+        assert not [e for e in run.events() if type(e.event).__name__ == "ProbeFailed"]
+        assert run.findings() == []

@@ -15,6 +15,7 @@ from inspector.diagnosis.drawing import Drawing, over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
+from inspector.events import StepSkipped
 
 CODE = "mode_mistake"
 _LONG = 50  # training passes in train mode, after which the mistake is one of the past
@@ -84,7 +85,8 @@ def _counted(steps: list[int], axis: str) -> Drawing:
 def _validation_in_train(run: Observations, often: float) -> Finding | None:
     modes = run.part("modes")
     steps = list(modes["no_grad_train_steps"])
-    repeated = list(modes.get("repeated_pass_steps", ()))
+    tried_again = {step for step, _ in run.events_of(StepSkipped)}
+    repeated = [s for s in modes.get("repeated_pass_steps", ()) if s not in tried_again]
     validations = set(run.series("val_loss").steps.tolist())
     validations |= set(run.series("val_accuracy").steps.tolist())
     if not steps and len(repeated) <= often * max(run.last_step, 1):
