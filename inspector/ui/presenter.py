@@ -48,10 +48,12 @@ html {{ font-size: {size}px !important; }}
 }}
 .stApp :is(p, li, h1, h2, h3, h4, label, summary), .stApp [data-testid="stCaptionContainer"],
 [data-testid="stWidgetLabel"], [data-testid="stMarkdownContainer"] {{ color: {text}; opacity: 1; }}
+[data-testid="stSidebar"][data-collapsed="false"] {{ min-width: 18.5rem; }}
 .stApp [data-testid="stCaptionContainer"] {{ font-size: 0.95rem !important; }}
 .stApp :is(button, input, textarea, [data-baseweb="select"] > div) {{
   border-color: {text} !important;
 }}
+.stApp label:has(> span [role="switch"]) > div:first-of-type {{ outline: 1.5px solid {text}; }}
 .stApp button[kind^="primary"] * {{ color: {on_primary} !important; }}
 .stApp button[data-selected="true"] {{ background: {text} !important; }}
 .stApp button[data-selected="true"] * {{ color: {back} !important; }}
@@ -81,6 +83,7 @@ def enlarged(figure: go.Figure) -> go.Figure:
     figure.update_xaxes(tickfont=letters, title={"font": letters})
     figure.update_yaxes(tickfont=letters, title={"font": letters})
     figure.update_annotations(font={"size": 15})
+    figure.update_traces(textfont={"size": 15}, selector={"type": "bar"})
     figure.update_layout(font=letters, legend={"font": letters})
     if figure.layout.height:
         figure.layout.height *= scale()

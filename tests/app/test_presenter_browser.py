@@ -11,7 +11,7 @@ from torch import nn
 
 import inspector
 from tests.app.server import App
-from tests.app.tab import TABLE, open_tab
+from tests.app.tab import TABLE, Tab, open_tab
 
 pytestmark = pytest.mark.browser
 
@@ -52,3 +52,21 @@ def test_the_choice_made_stands_out_and_no_row_is_cut(chromium: Any, app: App, s
         assert needed <= given
     finally:
         tab.close()
+
+
+def test_space_pauses_the_run_after_a_switch_or_a_slider_was_used(tab: Tab) -> None:
+    """It does not flip the switch back, and is not lost on the slider."""
+    run = tab.start()
+    tab.visit(f"live?run={run}&presenter=1")
+    side = tab.page.get_by_test_id("stSidebar")
+    switch = side.locator("label", has_text="each step").first
+    tab.click(tab.page.get_by_test_id("stExpandSidebarButton"), switch)
+    tab.click(switch, tab.chip("zero_grad"))
+    tab.page.keyboard.press("Space")
+    tab.status("Paused")
+    assert tab.chip("zero_grad").count() == 1
+    slider = side.get_by_role("slider", name="Learning rate").first
+    tab.act(lambda: slider.press("ArrowRight"), tab.chip("lr"), "a higher rate")
+    tab.page.keyboard.press("Space")
+    tab.status("Running")
+    tab.stop()

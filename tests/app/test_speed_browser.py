@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 
 import pytest
 
 from inspector.commands import Controls
 from inspector.config import RunConfig
+from inspector.events import RunFinished
+from inspector.quantities import SeriesKey
+from inspector.store.layout import create_run
+from inspector.store.writer import Writer
 from inspector.training import runner
 from tests.app.server import App
 from tests.app.tab import Tab
@@ -40,6 +45,20 @@ def test_card_and_strip_read_samples_off_the_clock_and_agree(tab: Tab, app: App)
     finally:
         runner.stop()
         assert runner.join(60)
+
+
+def test_steps_of_uneven_length_bring_no_more_samples_than_there_were(tab: Tab, app: App) -> None:
+    """Nine steps of 10 ms and one of 910 ms, 64 samples each: 640 samples a second."""
+    keys = (SeriesKey("loss"), SeriesKey("step_time"), SeriesKey("samples_per_s"))
+    with closing(Writer(create_run(app.runs_dir, "uneven", {"config": {}}))) as writer:
+        for step in range(2000):  # far more than the card has points
+            seconds = 0.91 if step % 10 == 9 else 0.01
+            writer.append("scalar", step, keys, [1.0, seconds, 64 / seconds])
+        writer.heartbeat(2000, "finished", total_steps=2000)
+        writer.event(2000, RunFinished())
+    tab.visit("live?run=uneven")
+    card = tab.page.locator(".card.number", has_text="Samples per second").locator(".value")
+    tab.until(lambda: 550 < digits(card.inner_text()) < 750, "640 samples a second")
 
 
 def digits(text: str) -> float:

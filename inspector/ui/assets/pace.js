@@ -2,14 +2,18 @@
 
 const WINDOW_S = 5
 const RECENT = 50
+const LOW = 1, HIGH = 2 // planes of the least and greatest number that a point stands for
 const COUNT = 4 // plane of how many numbers a point is the mean of
 const seen = new Map() // run → [seconds, steps done] whenever more were done, oldest first
 
 /** Seconds a step over the last seconds; undefined until they have been watched. */
 export function secondsPerStep(run, status, done) {
-  if (status !== "running" && status !== "paused") return undefined
+  if (status !== "running") { // what was waited in a pause is no step's time
+    seen.delete(run)
+    return undefined
+  }
   const now = performance.now() / 1000
-  let kept = status === "paused" ? [] : seen.get(run) ?? []
+  let kept = seen.get(run) ?? []
   if (done < kept.at(-1)?.[1] - RECENT) kept = [] // rewound; a little less is another chart's frame
   if (!kept.length || done > kept.at(-1)[1]) kept.push([now, done])
   while (kept.length > 2 && kept[0][0] < now - WINDOW_S) kept.shift()
@@ -24,12 +28,16 @@ export function recentMean(points, most = RECENT) {
   return mean(newest(points, most), points.planes[COUNT] && newest(points, most, COUNT))
 }
 
-/** Samples of a step: what a second brought, times the seconds it took. */
+/** Samples of a step: what a second brought, times the seconds it took.
+ *
+ * Where a point stands for many steps, their means would not do: the mean of the rates times that of
+ * the times is more than the samples. The highest rate is that of the shortest step.
+ */
 export function samplesPerStep(rates, times) {
   if (!rates?.size || !times?.size) return undefined
   const most = Math.min(rates.size, times.size, RECENT)
-  const taken = newest(times, most)
-  return mean(newest(rates, most).map((rate, place) => rate * taken[place]))
+  const taken = newest(times, most, LOW)
+  return mean(newest(rates, most, HIGH).map((rate, place) => rate * taken[place]))
 }
 
 function newest(points, most, plane = 0) {
