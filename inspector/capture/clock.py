@@ -23,8 +23,8 @@ class Clock:
         meters: by probe, what gives the nanoseconds that ``pulse`` has been told of directly.
     """
 
-    def __init__(self) -> None:
-        self.pulse: Any = Pulse()
+    def __init__(self, extension: Any = None) -> None:
+        self.pulse: Any = Pulse() if extension is None else extension.Stretch()
         self.meters: dict[str, Callable[[], int]] = {}
         self.last: int | None = None
         self._due = 0.0

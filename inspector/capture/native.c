@@ -12,6 +12,7 @@
 #include "parameters.c"
 #include "full.c"
 #include "stretch.c"
+#include "step_hooks.c"
 #include "logbook.c"
 
 /* checksum(tensor): tells batches apart; 0 where the tensor cannot be read here. */
@@ -60,7 +61,8 @@ PyMODINIT_FUNC PyInit_inspector_native(void) {
     PyObject *module = PyModule_Create(&definition);
     if (!module || PyModule_AddType(module, &TapeType) < 0 ||
         PyModule_AddType(module, &SiteType) < 0 || PyModule_AddType(module, &StretchType) < 0 ||
-        PyModule_AddType(module, &FullType) < 0 || PyModule_AddType(module, &LogbookType) < 0)
+        PyModule_AddType(module, &FullType) < 0 || PyModule_AddType(module, &StepHooksType) < 0 ||
+        PyModule_AddType(module, &LogbookType) < 0)
         return NULL;
     return module;
 }

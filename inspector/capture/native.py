@@ -21,7 +21,17 @@ from inspector.quantities import ABSENT_BITS
 _SOURCE = Path(__file__).with_name("native.c")
 _PARTS = [
     _SOURCE.with_name(f"{part}.c")
-    for part in ("threads", "kernel", "reading", "tape", "parameters", "full", "stretch", "logbook")
+    for part in (
+        "threads",
+        "kernel",
+        "reading",
+        "tape",
+        "parameters",
+        "full",
+        "stretch",
+        "step_hooks",
+        "logbook",
+    )
 ]
 
 

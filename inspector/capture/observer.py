@@ -33,10 +33,11 @@ from inspector.capture.landing import Landing
 from inspector.capture.listener import Listener
 from inspector.capture.measured import Measured
 from inspector.capture.nonfinite import bad_loss
-from inspector.capture.optimizer_groups import OtherGroups
+from inspector.capture.optimizer_groups import OtherGroups, Places
 from inspector.capture.parameters import ParameterSet, collect
 from inspector.capture.plain import Landed
 from inspector.capture.probes import Probes
+from inspector.capture.quiet import StepHooks
 from inspector.capture.readings import rates, states, zero_grad
 from inspector.capture.schedule import Schedule
 from inspector.capture.skips import SCALER, ScalerStep, Skipped
@@ -74,14 +75,13 @@ class Observer:
         self._clip: Clip = "off"
         self.clip_threshold = 1.0
         self._zero_grad = True
-        self.clock = Clock()
+        self.clock = Clock(native.load())
         self.schedule = schedule
         self.closed = False
         self.late = False
         self._quiet = False
         self._listener = listener
         self._scaler: Any = None
-        self._trying: int | None = None  # position of the optimizer that a GradScaler is to step
         self._after_skip = False
         self._tried: dict[str, Scalar] = {}  # what was recorded right after a skipped try
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
@@ -106,6 +106,7 @@ class Observer:
         self._full_steps: FullSteps | None = None
         self._at_hand = False  # all numbers of the last full step were
         self._refresh_at = 1
+        self._step_hooks: list[Any] = []  # one for each optimizer
         for position, optimizer in enumerate(optimizers):
             self._attach_optimizer(position, optimizer)
         self._follow(scaler)
@@ -140,14 +141,12 @@ class Observer:
         previous = vars(optimizer).get("zero_grad")
         inherited = previous or partial(zero_grad, weakref.ref(optimizer))
         sweep: Any = partial(self._on_zero_grad, position, inherited)
-        extension = native.load()
-        if position == 0 and extension is not None:
-            stretch = extension.Stretch(weakref.ref(optimizer), before, after, sweep)
-            before, after = stretch.before, stretch.after
-            sweep = sweep if previous else stretch.sweep
-            self.clock.pulse = stretch
-        self._attachment.step_hooks(optimizer, before, after)
-        self._attachment.replace_method(optimizer, "zero_grad", sweep)
+        kind = StepHooks if (extension := native.load()) is None else extension.StepHooks
+        reference = weakref.ref(optimizer)
+        hooks = kind(self.clock.pulse, reference, before, after, sweep, position == 0)
+        self._step_hooks.append(hooks)
+        self._attachment.step_hooks(optimizer, hooks.before, hooks.after)
+        self._attachment.replace_method(optimizer, "zero_grad", sweep if previous else hooks.sweep)
 
     def _follow(self, scaler: Any) -> None:
         """Notices at once when this GradScaler skips a step."""
@@ -159,8 +158,7 @@ class Observer:
     def _adopt(self, parameters: ParameterSet) -> None:
         """Measures these parameters from now on."""
         self.parameters = parameters
-        optimizers = [o for reference in self._optimizers if (o := reference()) is not None]
-        self._measured: Probes | None = Probes(parameters, optimizers)
+        self._measured: Probes | None = Probes(parameters, self._living())
         self._probes = self._measured.each
         self._remote, self._lazy = self._measured.remote, self._measured.lazy
         self._references = tuple(parameters.tensors)
@@ -275,7 +273,8 @@ class Observer:
         if not self._zero_grad:
             return None
         self._leave_full()
-        self.clock.pulse.passes = 0
+        if position == 0:
+            self.clock.pulse.passes = 0
         probe = self._probes[position]
         reason = ""
         if probe.passes and probe.unstepped and not probe.inside_step:
@@ -293,13 +292,16 @@ class Observer:
         if self.closed:
             return inherited(optimizer, *args, **kwargs)
         known = [reference() for reference in self._optimizers]
-        self._trying = next((i for i, o in enumerate(known) if o is optimizer), None)
-        try:
-            result = inherited(optimizer, *args, **kwargs)
-            position = self._trying
-        finally:
-            self._trying = None
-        if position is not None and "updates" not in self._failed:
+        position = next((i for i, o in enumerate(known) if o is optimizer), None)
+        if position is None:
+            return inherited(optimizer, *args, **kwargs)
+        hooks = self._step_hooks[position]
+        stepped = hooks.stepped
+        if position == 0 and self._stretches.open:
+            self._stretches.note_scale(self._scaler._scale)
+        result = inherited(optimizer, *args, **kwargs)
+        if hooks.stepped == stepped and "updates" not in self._failed:
+            self._leave_stretch()
             self._landing.release()
             probe = self._probes[position]
             probe.unstepped = False
@@ -353,16 +355,20 @@ class Observer:
 
     def _on_after_step(self, position: int, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         started = time.perf_counter_ns()
-        self._trying = None
         self._leave_stretch()
         try:
             self._landing.release()
             if not self._quiet and "updates" not in self._failed:
                 self._probes[position].after_step(self.full)
+                for probe in self._probes:  # it may have left gradients to the others' parameters
+                    probe.unstepped = False
         except Exception as error:
             self._fail("updates", error)
         if position == 0:
-            if not self._quiet:
+            self._after_skip = False
+            if self._quiet:
+                self._probes[0].scale = scale_of(self._scaler)
+            else:
                 self.clock.spend(started, "updates")
                 started = time.perf_counter_ns()
             try:
@@ -422,8 +428,14 @@ class Observer:
 
     def _rates_of_others(self) -> dict[str, Scalar]:
         """What all groups but the first one of the first optimizer step with."""
-        optimizers = [o for reference in self._optimizers if (o := reference()) is not None]
-        return self._other_groups.read(optimizers, full=self.full)
+        return self._other_groups.read(self._living(), full=self.full)
+
+    def _others(self) -> Places:
+        """The groups whose learning rates the extension is to read."""
+        return self._other_groups.places(self._living())
+
+    def _living(self) -> list[torch.optim.Optimizer]:
+        return [o for reference in self._optimizers if (o := reference()) is not None]
 
     @property
     def _incomplete(self) -> bool:
@@ -440,7 +452,7 @@ class Observer:
         self.schedule.note(False, wall, own)
         group = optimizer.param_groups[0]
         scalars = self._scalars
-        self._scalars = {}
+        self._scalars, self._tried = {}, {}
         found = {**rates(group), **self._rates_of_others()}
         if any(isinstance(value, Tensor) for value in (*found.values(), *scalars.values())):
             flight = Flight(step, False, True)
@@ -449,6 +461,8 @@ class Observer:
             self._landing.send(flight)
         else:
             found.update(scalars)
+            if probe.scale is not None:
+                found["grad_scale"] = float(probe.scale)
             if probe.passes:
                 found["backward_passes"] = float(probe.passes)
             if wall:
@@ -462,9 +476,9 @@ class Observer:
     def ordinary(self) -> bool:
         """Whether the extension can do all that is to be done in the coming steps."""
         landing = self._landing
-        if landing.held is not None or landing.pending or self._scalars or self.closed:
+        if landing.held is not None or landing.pending or self._scalars or self._after_skip:
             return False
-        if native.load() is None or self._failed or self.forward.blind:
+        if native.load() is None or self.closed or self._failed or self.forward.blind:
             return False
         return self._quiet or (self.full and self._may_be_left())
 
@@ -474,14 +488,15 @@ class Observer:
             return
         probe = self._probes[0]
         if self._quiet:
-            self._stretches.enter(min(until, self.schedule.next_full(self.clock.step)), probe)
+            until = min(until, self.schedule.next_full(self.clock.step))
+            self._stretches.enter(until, probe, self._others())
             return
         steps, measured, references = self._full_steps, self._measured, self._references
         assert measured is not None
         if steps is None or not steps.fits(measured, self.forward, references):
             steps = FullSteps(measured, self.forward, references, self._on_backward_end)
             self._full_steps = steps
-        self._stretches.enter(until, probe, steps)
+        self._stretches.enter(until, probe, self._others(), steps)
 
     def _leave_stretch(self, *, refused: bool = False) -> None:
         """Takes over from the extension, if steps were left to it."""
@@ -493,6 +508,10 @@ class Observer:
             self._fail("step", error)
             return
         self._scalars = {**running.scalars, **self._scalars}
+        for hooks, probe in zip(self._step_hooks[1:], self._probes[1:], strict=True):
+            if hooks.swept:
+                hooks.swept = 0
+                probe.on_zero_grad()
         if running.pass_began is not None:
             self._task, self._gradients_then = 0, running.pass_began
 
@@ -509,8 +528,7 @@ class Observer:
 
     def _settle(self) -> None:
         """The finished step has got its numbers: the one that runs may be quiet after all."""
-        boundary = not self.zero_grad or self._scaler is not None
-        self.forward.switch(full=False, root=boundary)
+        self.forward.switch(full=False, root=self._passes_matter)
         self._quiet = self._may_be_quiet(self.clock.step)
 
     def receive(self) -> None:
@@ -576,8 +594,8 @@ class Observer:
             return
         self._turns.batch = HistogramBatch() if wanted else None
         self.forward.take_histograms(self._turns.batch, self._turns.schedule)
-        boundary = not self.zero_grad or self._scaler is not None
-        self.forward.switch(full=self.full, root=boundary or self._landing.held is not None)
+        root = self._passes_matter or self._landing.held is not None
+        self.forward.switch(full=self.full, root=root)
         self._quiet = self._may_be_quiet(step)
 
     def _may_be_quiet(self, step: int) -> bool:
@@ -593,20 +611,34 @@ class Observer:
             and self._turns.batch is None
             and not self._landing.nonfinite.ongoing
             and not self._probes[0].late
+            and len(self._probes) == 1
+            and self._scaler is None
             and self._probes[0].updates.native
             and len(self._references) <= _REFERENCES + 1  # gradients have been seen
         )
+
+    @property
+    def _unknown_scaler(self) -> bool:
+        """Whether somebody scales the loss who does not say which steps are skipped."""
+        if self._scaler is None:
+            return False
+        fused = any(getattr(o, "_step_supports_amp_scaling", False) for o in self._living())
+        return fused or not isinstance(self._scaler, torch.amp.GradScaler)
+
+    @property
+    def _passes_matter(self) -> bool:
+        """Whether backward passes are to be noticed in steps that are not measured fully."""
+        return not self.zero_grad or self._unknown_scaler
 
     def _untouched(self, step: int) -> bool:
         """Whether nobody acts on the gradients, and everything is on the CPU."""
         return (
             step > 2  # by then a GradScaler has been found
-            and self._scaler is None
+            and not self._unknown_scaler
             and self.clip == "off"
             and self.zero_grad
             and not self._remote
             and not self._lazy
-            and len(self._probes) == 1
         )
 
     def _refresh(self) -> None:

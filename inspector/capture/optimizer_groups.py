@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from inspector.capture.parameters import plain
 from inspector.capture.readings import rates
 from inspector.capture.transfer import Scalar
 from inspector.commands import OF_OPTIMIZERS, series_of
+
+Places = tuple[tuple[weakref.ref[Any], int, str], ...]
+"""Of each group: its optimizer, its number there, and the series of its learning rate."""
 
 _FEW = 8  # groups whose rates are read in every step; those of more in full steps only
 _SHOWN = 2  # modules in a name
@@ -42,13 +46,29 @@ class OtherGroups:
                     self._add(found, position, number, group, full=full)
         return found
 
-    def _add(
-        self, found: dict[str, Scalar], position: int, number: int, group: Any, *, full: bool
-    ) -> None:
+    def places(self, optimizers: Sequence[Any]) -> Places:
+        """Where learning rates are to be read in steps that are left to the extension."""
+        if sum(len(one.param_groups) for one in optimizers) > _FEW:
+            return ()
+        return tuple(
+            (weakref.ref(optimizer), number, self._names_of(position, number)["lr"])
+            for position, optimizer in enumerate(optimizers)
+            for number in range(len(optimizer.param_groups))
+            if position or number
+        )
+
+    def _names_of(self, position: int, number: int) -> dict[str, str]:
+        """The series of a group's settings."""
         names = self._names.get((position, number))
         if names is None:
             names = {name: series_of(name, position, number) for name in OF_OPTIMIZERS}
             self._names[position, number] = names
+        return names
+
+    def _add(
+        self, found: dict[str, Scalar], position: int, number: int, group: Any, *, full: bool
+    ) -> None:
+        names = self._names_of(position, number)
         for control, value in rates(group).items():
             name = names[control]
             known = isinstance(value, float) and self._last.get(name) == value

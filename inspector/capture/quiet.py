@@ -7,6 +7,7 @@ is all; of fully measured ones there are tables beside it, see :mod:`full_steps`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,34 @@ class Pulse:
     def take(self, _loss: Any, _others: dict[str, Any]) -> bool:
         """Takes what the script records; False when it has not."""
         return False
+
+
+class StepHooks:
+    """What the extension's ``StepHooks`` are without the extension: they hang on one optimizer.
+
+    Attributes:
+        stepped: how often the optimizer has stepped.
+        swept: ``zero_grad()`` was called while the extension did the steps.
+    """
+
+    swept = 0
+
+    def __init__(
+        self,
+        _pulse: Pulse,
+        _optimizer: Any,
+        before: Callable[..., Any],
+        after: Callable[..., Any],
+        sweep: Callable[..., Any],
+        _first: bool,
+    ) -> None:
+        self.stepped = 0
+        self.before, self.sweep = before, sweep
+        self._after = after
+
+    def after(self, *args: Any) -> Any:
+        self.stepped += 1
+        return self._after(*args)
 
 
 class Taken:

@@ -11,7 +11,7 @@ enum { LOSS, WALL, OWN, PASSES, LR, MOMENTUM, DECAY, TOTAL, CLIPPED_TOTAL, CLIPP
 
 typedef struct {
     PyObject_HEAD
-    PyObject *before, *after, *sweep, *witness, *optimizer, *names[EXTRAS];
+    PyObject *witness, *others, *names[EXTRAS];
     double row[WIDTH], rows[ROOM][WIDTH];
     long long step, until, deadline, last, own, count, extras, passes, usual;
     Full *full; /* measures the steps fully; NULL in quiet ones */
@@ -23,36 +23,25 @@ static void blank(double *row) {
     for (int k = 0; k < WIDTH; k++) row[k] = NOWHERE;
 }
 
-/* Stretch(weakref of the optimizer, before, after, sweep): what is called at other times. */
+/* Stretch(): counts the steps; its StepHooks hang on the optimizers. */
 static int stretch_init(Stretch *self, PyObject *args, PyObject *kwargs) {
+    (void)args;
     (void)kwargs;
-    PyObject *optimizer, *before, *after, *sweep;
-    if (!PyArg_ParseTuple(args, "OOOO", &optimizer, &before, &after, &sweep)) return -1;
-    Py_XSETREF(self->optimizer, Py_NewRef(optimizer));
-    Py_XSETREF(self->before, Py_NewRef(before));
-    Py_XSETREF(self->after, Py_NewRef(after));
-    Py_XSETREF(self->sweep, Py_NewRef(sweep));
     Py_XSETREF(self->witness, Py_NewRef(Py_None));
     blank(self->row);
     return 0;
 }
 
 static int stretch_traverse(Stretch *self, visitproc visit, void *arg) {
-    Py_VISIT(self->optimizer);
-    Py_VISIT(self->before);
-    Py_VISIT(self->after);
-    Py_VISIT(self->sweep);
     Py_VISIT(self->witness);
+    Py_VISIT(self->others);
     Py_VISIT(self->full);
     return 0;
 }
 
 static int stretch_clear(Stretch *self) {
-    Py_CLEAR(self->optimizer);
-    Py_CLEAR(self->before);
-    Py_CLEAR(self->after);
-    Py_CLEAR(self->sweep);
     Py_CLEAR(self->witness);
+    Py_CLEAR(self->others);
     Py_CLEAR(self->full);
     for (int k = 0; k < EXTRAS; k++) Py_CLEAR(self->names[k]);
     self->open = 0;
@@ -126,22 +115,47 @@ static int entry(PyObject *group, PyObject *name, double *found) {
     return !value || value == Py_None || plain(value, found);
 }
 
-/* What the optimizer steps with. */
-static int rates(PyObject *optimizer, double *row) {
-    PyObject *groups = PyObject_GetAttr(optimizer, s_param_groups);
-    int found = 0;
-    if (groups && PyList_CheckExact(groups) && PyList_GET_SIZE(groups)) {
-        PyObject *group = PyList_GET_ITEM(groups, 0);
-        PyObject *betas = NULL;
-        found = PyDict_CheckExact(group) && entry(group, s_lr, row + LR) &&
-                entry(group, s_weight_decay, row + DECAY);
-        if (found && PyDict_Contains(group, s_momentum) == 1)
-            found = entry(group, s_momentum, row + MOMENTUM);
-        else if (found && (betas = PyDict_GetItemWithError(group, s_betas)))
-            found = PyTuple_CheckExact(betas) && PyTuple_GET_SIZE(betas) &&
-                    plain(PyTuple_GET_ITEM(betas, 0), row + MOMENTUM);
-    }
+/* A parameter group, or NULL. */
+static PyObject *group_of(PyObject *optimizer, Py_ssize_t number) {
+    PyObject *groups = PyObject_GetAttr(optimizer, s_param_groups), *group = NULL;
+    if (groups && PyList_CheckExact(groups) && number < PyList_GET_SIZE(groups) &&
+        PyDict_CheckExact(PyList_GET_ITEM(groups, number)))
+        group = Py_NewRef(PyList_GET_ITEM(groups, number));
     Py_XDECREF(groups);
+    PyErr_Clear();
+    return group;
+}
+
+/* What the optimizer steps with: its first group. */
+static int rates(PyObject *optimizer, double *row) {
+    PyObject *group = group_of(optimizer, 0), *betas;
+    int found = group && entry(group, s_lr, row + LR) && entry(group, s_weight_decay, row + DECAY);
+    if (found && PyDict_Contains(group, s_momentum) == 1)
+        found = entry(group, s_momentum, row + MOMENTUM);
+    else if (found && (betas = PyDict_GetItemWithError(group, s_betas)))
+        found = PyTuple_CheckExact(betas) && PyTuple_GET_SIZE(betas) &&
+                plain(PyTuple_GET_ITEM(betas, 0), row + MOMENTUM);
+    Py_XDECREF(group);
+    PyErr_Clear();
+    return found;
+}
+
+/* The learning rates of all other groups, beside what is recorded. */
+static int rates_of_others(Stretch *self, double *row) {
+    PyObject *others = Py_XNewRef(self->others); /* tuples (weakref, number, name) */
+    int found = 1;
+    for (Py_ssize_t k = 0; others && found && k < PyTuple_GET_SIZE(others); k++) {
+        PyObject *place = PyTuple_GET_ITEM(others, k);
+        PyObject *optimizer = Py_NewRef(PyWeakref_GetObject(PyTuple_GET_ITEM(place, 0)));
+        PyObject *group = group_of(optimizer, PyLong_AsSsize_t(PyTuple_GET_ITEM(place, 1)));
+        int column = column_of(self, PyTuple_GET_ITEM(place, 2));
+        double rate = NOWHERE;
+        found = group && column >= 0 && entry(group, s_lr, &rate);
+        if (found && row[FIRST_EXTRA + column] == NOWHERE) row[FIRST_EXTRA + column] = rate;
+        Py_XDECREF(group);
+        Py_DECREF(optimizer);
+    }
+    Py_XDECREF(others);
     PyErr_Clear();
     return found;
 }
@@ -161,17 +175,17 @@ static int measured(Stretch *self, double *row) {
     return 1;
 }
 
-/* after(optimizer, args, kwargs): the optimizer has stepped. */
-static PyObject *stretch_after(Stretch *self, PyObject *const *args, Py_ssize_t count) {
-    if (!self->open || count < 1) return PyObject_Vectorcall(self->after, args, count, NULL);
+/* The step is over: whether it has been written down. */
+static int stretch_step(Stretch *self, PyObject *optimizer) {
     int64_t t = now();
     double *row = self->row;
     int known = self->late ? !self->count || self->rows[self->count - 1][LOSS] != NOWHERE
                            : isfinite(row[LOSS]) && row[LOSS] != NOWHERE;
     if (!known || self->alarm || self->step + 1 >= self->until || t >= self->deadline ||
-        self->count == ROOM || !rates(args[0], row) || (self->full && !measured(self, row))) {
+        self->count == ROOM || !rates(optimizer, row) ||
+        (self->others && !rates_of_others(self, row)) || (self->full && !measured(self, row))) {
         row[LR] = row[MOMENTUM] = row[DECAY] = NOWHERE;
-        return PyObject_Vectorcall(self->after, args, count, NULL);
+        return 0;
     }
     row[PASSES] = (double)(self->full ? self->full->passes : (self->passes += self->usual));
     row[WALL] = (t - self->last) * 1e-9;
@@ -181,44 +195,20 @@ static PyObject *stretch_after(Stretch *self, PyObject *const *args, Py_ssize_t 
     self->own = 0;
     memcpy(self->rows[self->count++], row, sizeof self->row);
     blank(row);
-    Py_RETURN_NONE;
+    return 1;
 }
 
-/* before(optimizer, args, kwargs): the optimizer is about to step. */
-static PyObject *stretch_before(Stretch *self, PyObject *const *args, Py_ssize_t count) {
-    PyObject *full = Py_XNewRef((PyObject *)self->full); /* whatever runs meanwhile */
-    int done = self->open && (!full || full_before((Full *)full, args, count));
-    Py_XDECREF(full);
-    if (done) Py_RETURN_NONE;
-    return PyObject_Vectorcall(self->before, args, count, NULL);
-}
-
-/* sweep(...): zero_grad() of the optimizer's class. */
-static PyObject *stretch_sweep(Stretch *self, PyObject *args, PyObject *kwargs) {
-    if (!self->open || (self->full && !full_sweep(self->full)))
-        return PyObject_Call(self->sweep, args, kwargs);
-    PyObject *optimizer = Py_NewRef(PyWeakref_GetObject(self->optimizer));
-    self->passes = 0;
-    if (optimizer == Py_None) return optimizer;
-    PyObject *method = PyObject_GetAttr((PyObject *)Py_TYPE(optimizer), s_zero_grad);
-    PyObject *own = PyTuple_Pack(1, optimizer);
-    PyObject *all = own ? PySequence_Concat(own, args) : NULL;
-    PyObject *answer = method && all ? PyObject_Call(method, all, kwargs) : NULL;
-    Py_XDECREF(all);
-    Py_XDECREF(own);
-    Py_XDECREF(method);
-    Py_DECREF(optimizer);
-    return answer;
-}
-
-/* begin(until, nanoseconds, last, full): the coming steps are quiet, or measured by ``full`` if that
-   is not None; at most for so long. The last boundary was at ``last``. */
+/* begin(until, nanoseconds, last, full, others): the coming steps are quiet, or measured by ``full``
+   if that is not None; at most for so long. The last boundary was at ``last``. ``others`` are the
+   groups besides the first whose rates are noted: weak reference of the optimizer, number, name. */
 static PyObject *stretch_begin(Stretch *self, PyObject *args) {
     long long until, most;
-    PyObject *full;
-    if (!PyArg_ParseTuple(args, "LLLO", &until, &most, &self->last, &full)) return NULL;
+    PyObject *full, *others;
+    if (!PyArg_ParseTuple(args, "LLLOO!", &until, &most, &self->last, &full, &PyTuple_Type, &others))
+        return NULL;
     if (full != Py_None && Py_TYPE(full) != &FullType)
         return PyErr_Format(PyExc_TypeError, "not a Full");
+    Py_XSETREF(self->others, PyTuple_GET_SIZE(others) ? Py_NewRef(others) : NULL);
     Py_XSETREF(self->full, full == Py_None ? NULL : (Full *)Py_NewRef(full));
     self->until = until;
     self->deadline = now() + most;
@@ -246,9 +236,6 @@ static PyObject *stretch_end(Stretch *self, PyObject *none) {
 
 static PyMethodDef stretch_methods[] = {
     {"take", (PyCFunction)(void (*)(void))stretch_take, METH_FASTCALL, NULL},
-    {"before", (PyCFunction)(void (*)(void))stretch_before, METH_FASTCALL, NULL},
-    {"after", (PyCFunction)(void (*)(void))stretch_after, METH_FASTCALL, NULL},
-    {"sweep", (PyCFunction)(void (*)(void))stretch_sweep, METH_VARARGS | METH_KEYWORDS, NULL},
     {"begin", (PyCFunction)stretch_begin, METH_VARARGS, NULL},
     {"end", (PyCFunction)stretch_end, METH_NOARGS, NULL},
     {NULL}};
@@ -267,7 +254,7 @@ static PyMemberDef stretch_members[] = {
 
 static PyTypeObject StretchType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "inspector_native.Stretch",
-    .tp_doc = "Stretch(weakref of the optimizer, before, after, sweep)",
+    .tp_doc = "Counts the steps, and writes down those that Python does not attend",
     .tp_basicsize = sizeof(Stretch),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = PyType_GenericNew,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +14,13 @@ from inspector.capture.landing import Landing
 from inspector.capture.listener import Listener
 from inspector.capture.measured import Measured, Table
 from inspector.capture.nonfinite import bad_loss
+from inspector.capture.optimizer_groups import Places
 from inspector.capture.plain import Landed
 from inspector.capture.quiet import CALLS_NS, MOST_NS, NOWHERE, Taken
 from inspector.capture.schedule import Schedule
 from inspector.capture.stepping import OptimizerProbe
 
+_SCALE = "grad_scale"
 _REFUSALS = 3  # of numbers that the extension cannot take, after which it is not asked again
 _LONGEST_PAUSE = 1024  # steps after stretches of full steps that had none
 
@@ -58,7 +61,9 @@ class Stretches:
     def open(self) -> bool:
         return bool(self._clock.pulse.open)
 
-    def enter(self, until: int, probe: OptimizerProbe, full: FullSteps | None = None) -> None:
+    def enter(
+        self, until: int, probe: OptimizerProbe, others: Places, full: FullSteps | None = None
+    ) -> None:
         """Leaves the steps before ``until`` to the extension: quiet ones, or full ones."""
         pulse = self._clock.pulse
         if pulse.open or self._refused > _REFUSALS or until - pulse.step < 2:
@@ -70,7 +75,13 @@ class Stretches:
         self.full = full
         pulse.passes, pulse.usual = probe.passes, probe.usual
         pulse.late = self.after_step
-        pulse.begin(until, MOST_NS, self._clock.last, None if full is None else full.book)
+        book = None if full is None else full.book
+        pulse.begin(until, MOST_NS, self._clock.last, book, others)
+
+    def note_scale(self, scale: Any) -> None:
+        """The factor of a GradScaler that is about to step."""
+        if scale is not None:
+            self._clock.pulse.take(None, {_SCALE: scale})
 
     def leave(self, probe: OptimizerProbe, *, refused: bool = False) -> Running:
         """Takes over.
@@ -104,6 +115,7 @@ class Stretches:
             note = self._schedule.note_quiet if full is None else self._schedule.note_full
             note(taken.walls[:count], own)
             self._hand_over(rows, count)
+        taken.running.pop(_SCALE, None)  # whoever ends the step asks for it
         return Running(taken.running, began)
 
     def _show_shares(self, taken: Taken, spent: dict[str, int]) -> None:
