@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from inspector.capture import native
 from inspector.capture.step_hooks import StepStart, remove_step_hook
 
 
@@ -48,8 +49,13 @@ class Attachment:
         """
         start = StepStart(before)
         self._undo.append(start.silence)
+        hook: Callable[..., Any] = start
+        if (extension := native.load()) is not None:
+            ordinary = extension.OrdinaryStep(before, start)
+            self._undo.append(ordinary.silence)
+            hook = ordinary.before
         for hooks, key in (
-            (optimizer._optimizer_step_pre_hooks, optimizer.register_step_pre_hook(start).id),
+            (optimizer._optimizer_step_pre_hooks, optimizer.register_step_pre_hook(hook).id),
             (optimizer._optimizer_step_post_hooks, optimizer.register_step_post_hook(after).id),
         ):
             undo = functools.partial(

@@ -62,7 +62,7 @@ PyMODINIT_FUNC PyInit_inspector_native(void) {
     if (!module || PyModule_AddType(module, &TapeType) < 0 ||
         PyModule_AddType(module, &SiteType) < 0 || PyModule_AddType(module, &StretchType) < 0 ||
         PyModule_AddType(module, &FullType) < 0 || PyModule_AddType(module, &StepHooksType) < 0 ||
-        PyModule_AddType(module, &LogbookType) < 0)
+        PyModule_AddType(module, &OrdinaryStepType) < 0 || PyModule_AddType(module, &LogbookType) < 0)
         return NULL;
     return module;
 }

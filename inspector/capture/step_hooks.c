@@ -1,4 +1,4 @@
-/* The hooks of one optimizer: while steps are left to the extension nothing else is called.
+/* The hooks of an optimizer: while steps are left to the extension nothing else is called.
    Included by native.c. */
 
 typedef struct {
@@ -110,4 +110,76 @@ static PyTypeObject StepHooksType = {
     .tp_dealloc = (destructor)hooks_free,
     .tp_methods = hooks_methods,
     .tp_members = hooks_members,
+};
+
+/* Calls a hook before an ordinary step; one that is given a closure, or anything else, begins with
+   the function ``start``, see step_hooks.py. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *hook, *start; /* NULL once it is silent */
+} OrdinaryStep;
+
+/* OrdinaryStep(hook, start) */
+static int ordinary_init(OrdinaryStep *self, PyObject *args, PyObject *kwargs) {
+    (void)kwargs;
+    PyObject *hook, *start;
+    if (!PyArg_ParseTuple(args, "OO", &hook, &start)) return -1;
+    Py_XSETREF(self->hook, Py_NewRef(hook));
+    Py_XSETREF(self->start, Py_NewRef(start));
+    return 0;
+}
+
+static int ordinary_traverse(OrdinaryStep *self, visitproc visit, void *arg) {
+    Py_VISIT(self->hook);
+    Py_VISIT(self->start);
+    return 0;
+}
+
+static int ordinary_clear(OrdinaryStep *self) {
+    Py_CLEAR(self->hook);
+    Py_CLEAR(self->start);
+    return 0;
+}
+
+static void ordinary_free(OrdinaryStep *self) {
+    PyObject_GC_UnTrack(self);
+    ordinary_clear(self);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+/* before(optimizer, args, kwargs) */
+static PyObject *ordinary_before(OrdinaryStep *self, PyObject *const *args, Py_ssize_t count) {
+    if (!self->hook) Py_RETURN_NONE;
+    int plain = count == 3 && PyTuple_CheckExact(args[1]) && PyTuple_GET_SIZE(args[1]) < 2 &&
+                PyDict_CheckExact(args[2]) && !PyDict_GET_SIZE(args[2]);
+    PyObject *call = Py_NewRef(plain ? self->hook : self->start); /* it may silence this one */
+    PyObject *answer = PyObject_Vectorcall(call, args, count, NULL);
+    Py_DECREF(call);
+    if (answer && plain) Py_SETREF(answer, Py_NewRef(Py_None));
+    return answer;
+}
+
+/* silence(): nothing is called any more. */
+static PyObject *ordinary_silence(OrdinaryStep *self, PyObject *none) {
+    (void)none;
+    ordinary_clear(self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef ordinary_methods[] = {
+    {"before", (PyCFunction)(void (*)(void))ordinary_before, METH_FASTCALL, NULL},
+    {"silence", (PyCFunction)ordinary_silence, METH_NOARGS, NULL},
+    {NULL}};
+
+static PyTypeObject OrdinaryStepType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "inspector_native.OrdinaryStep",
+    .tp_doc = "OrdinaryStep(hook, start)",
+    .tp_basicsize = sizeof(OrdinaryStep),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)ordinary_init,
+    .tp_traverse = (traverseproc)ordinary_traverse,
+    .tp_clear = (inquiry)ordinary_clear,
+    .tp_dealloc = (destructor)ordinary_free,
+    .tp_methods = ordinary_methods,
 };

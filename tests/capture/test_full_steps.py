@@ -378,7 +378,6 @@ def test_passes_of_a_loop_that_empties_the_gradients_of_the_model() -> None:
             assert observer.clock.pulse.open
             observer.refresh()
         optimizer.step()
-        assert observer._probes[0].usual == 1
     observer.close()
     assert {row.scalars["backward_passes"] for row in listening.rows} == {1.0}
 
