@@ -7,17 +7,17 @@
 typedef struct {
     long long step, nbytes;
     /* what Call has under these names; any may be NULL */
-    PyObject *args, *versions, *random, *loss_args, *loss, *output, *gradient;
+    PyObject *args, *versions, *random, *autocast, *loss_args, *loss, *output, *gradient;
     int complete;
 } Page;
 
-#define OBJECTS(X) X(args) X(versions) X(random) X(loss_args) X(loss) X(output) X(gradient)
+#define OBJECTS(X) X(args) X(versions) X(random) X(autocast) X(loss_args) X(loss) X(output) X(gradient)
 
 typedef struct {
     PyObject_HEAD
     /* called for what is not ordinary, in the order of the methods; now() gives the step */
     PyObject *enter, *leave, *criterion, *on_loss, *receive, *before;
-    PyObject *now, *state, *any_autocast, *full, *output_mark;
+    PyObject *now, *state, *any_autocast, *autocast, *full, *output_mark;
     Stretch *pulse; /* counts the steps, and what they cost us; NULL without one */
     Page pages[PAGES];
     Page glance; /* at the batch of the step that runs, while the machine rests */
@@ -28,15 +28,15 @@ typedef struct {
 } Logbook;
 
 #define CALLS(X) X(enter) X(leave) X(criterion) X(on_loss) X(receive) X(before) X(now) X(state) \
-    X(any_autocast) X(full) X(output_mark)
+    X(any_autocast) X(autocast) X(full) X(output_mark)
 
-/* Logbook(enter, leave, criterion, on_loss, receive, before, now, state, any_autocast, full,
-   output_mark, limit) */
+/* Logbook(enter, leave, criterion, on_loss, receive, before, now, state, any_autocast, autocast,
+   full, output_mark, limit) */
 static int book_init(Logbook *self, PyObject *args, PyObject *kwargs) {
     (void)kwargs;
-    PyObject *calls[11];
-    if (!PyArg_ParseTuple(args, "OOOOOOOOOOOL", calls, calls + 1, calls + 2, calls + 3, calls + 4,
-                          calls + 5, calls + 6, calls + 7, calls + 8, calls + 9, calls + 10,
+    PyObject *calls[12];
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOOOOL", calls, calls + 1, calls + 2, calls + 3, calls + 4,
+                          calls + 5, calls + 6, calls + 7, calls + 8, calls + 9, calls + 10, calls + 11,
                           &self->limit))
         return -1;
     int k = 0;
@@ -131,12 +131,14 @@ static void forget_first(Logbook *self) {
 }
 
 /* What the model is called with; 0 where that is not one plain tensor. */
-static int write_down(Page *page, PyObject *args, long long step) {
+static int write_down(Logbook *self, Page *page, PyObject *args, long long step) {
     page->step = step;
     page->nbytes = page->complete = 0;
     page->args = Py_NewRef(args);
     page->versions = PyList_New(0);
-    if (page->versions && note(page, PyTuple_GET_ITEM(args, 0))) return 1;
+    if (!is_object(PyObject_CallNoArgs(self->any_autocast), Py_False))
+        page->autocast = PyObject_CallNoArgs(self->autocast);
+    if (page->versions && note(page, PyTuple_GET_ITEM(args, 0)) && !PyErr_Occurred()) return 1;
     page_clear(page);
     return 0;
 }
@@ -159,7 +161,7 @@ static int turn_page(Logbook *self, PyObject *args, long long step) {
     int at = (int)((self->first + self->count) % PAGES);
     Page *page = self->pages + at;
     page->random = random;
-    if (!write_down(page, args, step)) return 0;
+    if (!write_down(self, page, args, step)) return 0;
     self->bytes += page->nbytes;
     self->count++;
     self->current = at;
@@ -189,7 +191,7 @@ static PyObject *book_enter(Logbook *self, PyObject *const *args, Py_ssize_t cou
         int64_t began = now();
         page_clear(&self->glance);
         long long step = step_of(self);
-        if (alone(args[1], args[2])) write_down(&self->glance, args[1], step);
+        if (alone(args[1], args[2])) write_down(self, &self->glance, args[1], step);
         PyErr_Clear();
         spend(self, began);
         if (step >= self->due) return otherwise(self->enter, args, count);
@@ -200,7 +202,7 @@ static PyObject *book_enter(Logbook *self, PyObject *const *args, Py_ssize_t cou
         long long step = step_of(self);
         int plain = step < self->due &&
                     (self->current < 0 || self->pages[self->current].step != step) &&
-                    alone(args[1], args[2]) && is_object(PyObject_CallNoArgs(self->any_autocast), Py_False);
+                    alone(args[1], args[2]);
         if (plain && turn_page(self, args[1], step)) {
             spend(self, began);
             Py_RETURN_NONE;
@@ -339,8 +341,8 @@ static PyObject *book_begin(Logbook *self, PyObject *args) {
 static PyObject *or_none(PyObject *value) { return value ? value : Py_None; }
 
 static PyObject *page_tuple(const Page *p) {
-    return Py_BuildValue("LLOOOOOOOi", p->step, p->nbytes, or_none(p->args), or_none(p->versions),
-                         or_none(p->random), or_none(p->loss_args), or_none(p->loss),
+    return Py_BuildValue("LLOOOOOOOOi", p->step, p->nbytes, or_none(p->args), or_none(p->versions),
+                         or_none(p->random), or_none(p->autocast), or_none(p->loss_args), or_none(p->loss),
                          or_none(p->output), or_none(p->gradient), p->complete);
 }
 

@@ -35,6 +35,7 @@ class Logbook:
         receive: Callable[..., None],
         before: Callable[..., None],
         now: Callable[[], int],
+        autocast: Callable[[], Any],
         limit: int,
     ) -> None:
         self._refused = 0
@@ -48,6 +49,7 @@ class Logbook:
             now,
             torch.default_generator.get_state,
             torch._C._is_any_autocast_enabled,
+            autocast,
             None,
             OUTPUT,
             limit,
@@ -93,9 +95,9 @@ class Logbook:
 
 
 def _call(page: tuple[Any, ...]) -> tuple[int, Call]:
-    step, nbytes, args, versions, random, loss_args, loss, output, gradient, complete = page
+    step, nbytes, args, versions, random, autocast, *rest = page
     call = Call(random or random_state())
-    call.args, call.versions, call.nbytes = args, versions, nbytes
-    call.loss_args, call.loss, call.output = loss_args, loss, output
-    call.gradient, call.complete = gradient, bool(complete)
+    call.args, call.versions, call.nbytes, call.autocast = args, versions, nbytes, autocast
+    call.loss_args, call.loss, call.output, call.gradient, complete = rest
+    call.complete = bool(complete)
     return step, call

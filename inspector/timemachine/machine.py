@@ -168,6 +168,7 @@ class TimeMachine:
                 receive=self._gradient.slow,
                 before=before[0],
                 now=lambda: self.now(),
+                autocast=self._autocast,
                 limit=self.history.batch_bytes,
             )
             book = self._logbook.book
@@ -312,14 +313,19 @@ class TimeMachine:
         if len(self._calls) >= _CALLS:
             return
         call = Call(random_state() if self._on_cuda else self._random_state())
-        for device in self._autocasts if _any_autocast() else ():
-            if torch.is_autocast_enabled(device):
-                call.autocast = device, torch.get_autocast_dtype(device)
+        call.autocast = self._autocast() if _any_autocast() else None
         if not self._calls and self._buffers:
             torch._foreach_copy_(self._copies, self._buffers)
         call.keep(args, kwargs)
         self._calls.append(call)
         self._entered = call
+
+    def _autocast(self) -> tuple[str, torch.dtype] | None:
+        """The device and type that operations are cast for, where they are."""
+        for device in self._autocasts:
+            if torch.is_autocast_enabled(device):
+                return device, torch.get_autocast_dtype(device)
+        return None
 
     def _random_state(self) -> list[Tensor]:
         """The CPU's generator's state; the same tensors again while nobody draws numbers.

@@ -54,9 +54,10 @@ def train(tmp_path: Path | None, kind: str) -> Any:
             rested = watch is not None and watch.timemachine.asleep
             if kind == "data":
                 x[5, 2] = torch.nan
-            root.factor = {"forward": -1.0, "backward": 0.0}.get(kind, 1.0)
+            root.factor = {"forward": -1.0, "backward": 0.0, "half": 1e12}.get(kind, 1.0)
         optimizer.zero_grad()
-        loss = loss_fn(model(x), y)
+        with torch.autocast("cpu", torch.float16, enabled=kind == "half"):
+            loss = loss_fn(model(x), y)
         if watch is not None:
             watch.record(loss=loss)
         loss.backward()
@@ -72,6 +73,7 @@ def train(tmp_path: Path | None, kind: str) -> Any:
         ("data", "data", "the batch's input", None),
         ("forward", "forward", "sqrt", "2"),
         ("backward", "backward", "SqrtBackward0", "2"),
+        ("half", "forward", "mul", "2"),  # too large for float16 alone
     ],
 )
 def test_the_origin_is_named_in_its_step(
