@@ -266,13 +266,11 @@ static void put(float *to, V v) {
 static void keep_part(const Work *work, int64_t start, int64_t end, double *found) {
     const float *x = work->x;
     float *copy = work->copy;
-    int large = work->large;
+    int large = work->large && (uintptr_t)copy % 16 == 0; /* the sum must not depend on where */
     for (; start < end; start += BLOCK) {
         int64_t i = start, stop = start + BLOCK < end ? start + BLOCK : end;
         float rest = 0;
         EACH(ZERO)
-#define ONE copy[i] = x[i], rest += x[i] * x[i], i++
-        while (large && i < stop && (uintptr_t)(copy + i) % 64) ONE;
         for (V v; i + 64 <= stop; i += 64) {
             FETCH(x, i, end);
 #define ADD(k) v = AT(x + i + 16 * k), s##k += v * v; \
@@ -281,8 +279,7 @@ static void keep_part(const Work *work, int64_t start, int64_t end, double *foun
             EACH(ADD)
 #undef ADD
         }
-        while (i < stop) ONE;
-#undef ONE
+        for (; i < stop; i++) copy[i] = x[i], rest += x[i] * x[i];
         found[0] += total_of((s0 + s1) + (s2 + s3)) + rest;
     }
 #ifdef __SSE__

@@ -67,6 +67,18 @@ def test_threads_change_no_number(compiled: Kernel, size: int) -> None:
         assert after[k] == pytest.approx(float(moved.norm()), rel=1e-6)
 
 
+def test_a_norm_does_not_depend_on_where_the_copy_lies(compiled: Kernel) -> None:
+    torch.manual_seed(0)
+    tensor = torch.randn((1 << 20) + 77)
+    sizes = Sizes([tensor])
+    room = np.empty(tensor.numel() + 32, np.float32)
+    norms = []
+    for skipped in range(32):
+        norms.append(compiled.keep([tensor], sizes, room[skipped:].ctypes.data))
+        assert np.array_equal(room[skipped : skipped + tensor.numel()], tensor.numpy())
+    assert norms == norms[:1] * 32
+
+
 @pytest.mark.parametrize("where", [0, AROUND, 65 * 16 * 4096])
 def test_one_number_that_is_not_finite_is_found_in_any_part(compiled: Kernel, where: int) -> None:
     torch.set_num_threads(2)
