@@ -148,6 +148,7 @@ class ForwardProbe:
 
     def _observe(self, hook: ModuleHook, args: Any, output: Any) -> None:
         if transformed():
+            hook.record.transformed = True
             return
         if torch._C._current_graph_task_id() != -1:  # recomputed by a checkpoint
             if hook.phase == self._phase or not self.full:

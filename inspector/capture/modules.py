@@ -15,6 +15,7 @@ from inspector.capture.parameters import plain
 NEVER_RAN = "never called"
 COMPILED = "inside torch.compile: not visible; train it uncompiled to see inside"
 SCRIPTED = "compiled by torch.jit: its inside is not visible"
+TRANSFORMED = "called inside torch.func transforms only: there are no values to measure"
 NOT_CALLED = "its parameters are used, but it is not called as a module"
 
 
@@ -25,6 +26,7 @@ class ModuleRecord:
     Attributes:
         column: position among the modules that have statistics, or -1.
         call_index: position in call order, or -1 before the first call.
+        transformed: it was called while a function transform (vmap, grad) ran.
         badge: why numbers are missing; empty when all is well.
     """
 
@@ -41,6 +43,7 @@ class ModuleRecord:
     outputs: list[list[int]] = field(default_factory=list)
     dtype: str = ""
     output_bytes: int = 0
+    transformed: bool = False
     badge: str = ""
 
     def fill(self, call_index: int, args: Any, output: Any) -> None:
@@ -56,7 +59,9 @@ class ModuleRecord:
     def row(self, gradients: frozenset[str]) -> dict[str, Any]:
         """The module's row in the ``modules`` document."""
         badge = self.badge
-        if not badge and self.call_index < 0:
+        if not badge and self.call_index < 0 and self.transformed:
+            badge = TRANSFORMED
+        elif not badge and self.call_index < 0:
             used = any(name in gradients for name in self.own_parameters)
             badge = NOT_CALLED if used else NEVER_RAN
         return {

@@ -24,8 +24,8 @@ def called_in(model: nn.Module) -> nn.Module:
     parts = dict(model.named_children())
     if type(model).__name__ == "_FabricModule" and "_forward_module" in parts:
         return called_in(parts["_forward_module"])
-    defined = getattr(type(model).forward, "__module__", "")
-    if "lightning" in defined and defined.endswith("core.module"):
+    definer = next((one for one in type(model).__mro__ if "forward" in vars(one)), nn.Module)
+    if definer.__name__ == "LightningModule":
         trained = [part for part in parts.values() if next(part.parameters(), None) is not None]
         own = next(model.parameters(recurse=False), None)
         if len(trained) == 1 and own is None and _is_called(trained[0]):

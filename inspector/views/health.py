@@ -50,6 +50,12 @@ _BADGES: tuple[tuple[str, Sight, str, str], ...] = (
         "measured in any case.",
     ),
     (
+        "called inside torch.func", "blind",
+        "Under torch.func.grad, vmap and their like tensors stand for values that are not there.",
+        "Call it once more outside the transform, with gradients, to see inside. Its parameters "
+        "are measured in any case.",
+    ),
+    (
         "output is complex", "no statistics",
         "Mean and spread of a complex output are not defined here.",
         "Return its real view (torch.view_as_real) where you want statistics.",

@@ -79,7 +79,7 @@ def lightning_like(
         optimizer.step(closure=closure) if step % 2 else optimizer.step(closure)
 
 
-def values(run: Run, name: str) -> list[float]:
+def values_of(run: Run, name: str) -> list[float]:
     return [float(value) for value in run.series(name).values]
 
 
@@ -100,8 +100,8 @@ def test_a_closure_that_clips_is_seen_before_and_after_it(tmp_path: Path, every:
             assert len(series.steps) == 30 if every else len(series.steps) >= 3
             for step, value in zip(series.steps, series.values, strict=True):
                 assert math.isclose(value, expected[step], rel_tol=1e-4), (name, step)
-        assert min(values(run, "total_grad_norm")) > LIMIT
-        assert set(values(run, "clipped")) == {1.0}
+        assert min(values_of(run, "total_grad_norm")) > LIMIT
+        assert set(values_of(run, "clipped")) == {1.0}
 
 
 def test_a_bad_update_in_a_closure_is_held_and_its_origin_is_named(tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ def test_a_wrapped_optimizer_is_watched_steered_and_left_alone(
     assert vars(wrapper).keys() == vars(wrapper_twin).keys()
     assert not inner._optimizer_step_pre_hooks and not inner._optimizer_step_post_hooks
     with inspector.open_run(path) as run:
-        assert values(run, "lr") == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 2)
-        assert values(run, "backward_passes") == [1.0] * 6 + [2.0, 3.0, 4.0, 5.0]
+        assert values_of(run, "lr") == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 2)
+        assert values_of(run, "backward_passes") == [1.0] * 6 + [2.0, 3.0, 4.0, 5.0]
 
 
 def test_a_rate_is_built_into_a_scheduler_of_the_wrapper(tmp_path: Path) -> None:
@@ -249,8 +249,8 @@ def test_a_scaler_of_the_wrapper_is_known_from_the_first_step(tmp_path: Path) ->
         expected = total(model) / 1024
         scaler.step(wrapper.optimizer)
     with inspector.open_run(watch.run_path) as run:
-        assert values(run, "grad_scale") == [1024.0]
-        assert values(run, "total_grad_norm") == pytest.approx([expected], rel=1e-4)
+        assert values_of(run, "grad_scale") == [1024.0]
+        assert values_of(run, "total_grad_norm") == pytest.approx([expected], rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_gradients_cleared_by_the_model_do_not_pile_up(tmp_path: Path, every: in
             optimizer.step()
             model.zero_grad()
     with inspector.open_run(watch.run_path) as run:
-        assert set(values(run, "backward_passes")) == {2.0}
+        assert set(values_of(run, "backward_passes")) == {2.0}
 
 
 @pytest.mark.parametrize("by", ["optimizer", "model"])
@@ -378,6 +378,31 @@ def test_close_inside_a_step_leaves_the_step_alone(
     with inspector.open_run(path) as run:
         assert run.status == "finished"
         assert not [e for e in run.events() if type(e.event).__name__ == "ProbeFailed"]
+
+
+def test_modules_inside_a_function_transform_say_so(tmp_path: Path) -> None:
+    model = small()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, every=1) as watch:
+        for step in range(3):
+            inputs, targets = batch(step)
+            values = {name: p.detach() for name, p in model.named_parameters()}
+            gradients = torch.func.grad(
+                lambda given, x=inputs, y=targets: F.cross_entropy(
+                    torch.func.functional_call(model, given, (x,)), y
+                )
+            )(values)
+            for name, p in model.named_parameters():
+                p.grad = gradients[name]
+            expected = total(model)
+            optimizer.step()
+    with inspector.open_run(watch.run_path) as run:
+        assert values_of(run, "total_grad_norm")[-1] == pytest.approx(expected, rel=1e-4)
+        document = run.document("modules")
+        assert document is not None
+        assert {row["badge"].partition(":")[0] for row in document["modules"]} == {
+            "called inside torch.func transforms only"
+        }
 
 
 def test_of_sharded_parameters_each_rank_has_its_part(tmp_path: Path) -> None:
