@@ -12,6 +12,7 @@ automatic schedule the mean. ``--write`` also draws the plot beside the document
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import re
@@ -20,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,21 +43,28 @@ Result = tuple[float, dict[str, list[float]]]
 
 
 def measure(
-    build: Callable[[], Built],
+    make: Callable[[], Training],
     contenders: dict[str, Contender],
     device: torch.device,
     *,
     rounds: int,
     block_seconds: float,
     folder: Path,
+    settle: int | None = None,
 ) -> Result:
-    """Seconds of a bare step, and each contender's ratios to bare, one per round."""
+    """Seconds of a bare step, and each contender's ratios to bare, one per round.
+
+    Args:
+        settle: samples of the batches in the steps that come before; all of them if None.
+    """
+    trainings: dict[str, Training] = {}
     steps: dict[str, Step] = {}
     for position, (name, contender) in enumerate(contenders.items()):
         place = folder / str(position)
         place.mkdir()
         try:
-            steps[name] = contender.build(training_of(build, device), place)
+            trainings[name] = make()
+            steps[name] = contender.build(trainings[name], place)
             block(steps[name], device, 3 if contender.slow else 10)
         except RuntimeError as error:  # full backward hooks refuse some models
             print(f"{name} raises: {error!s:.80}", flush=True)
@@ -63,7 +72,8 @@ def measure(
     length = max(3, int(block_seconds / block(steps["bare"], device, 10)[0]))
     for name in steps:  # the schedule settles, and the program is examined, in the first steps
         if name.startswith("inspector"):
-            block(steps[name], device, max(SETTLED, min(2000, length * 20)))
+            with smaller(trainings[name], settle):
+                block(steps[name], device, max(SETTLED, min(2000, length * 20)))
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     bases: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for number in range(rounds):
@@ -85,6 +95,15 @@ def measure(
             total, bare = (sum(mean for _, mean in side[name]) for side in (times, bases))
             ratios[name] = [*ratios[name], total / bare]
     return statistics.median(base for base, _ in times["bare"]), ratios
+
+
+@contextlib.contextmanager
+def smaller(training: Training, samples: int | None) -> Iterator[None]:
+    """Trains with the first samples of the batch only."""
+    whole = training.inputs, training.targets
+    training.inputs, training.targets = whole[0][:samples], whole[1][:samples]
+    yield
+    training.inputs, training.targets = whole
 
 
 def training_of(build: Callable[[], Built], device: torch.device) -> Training:
@@ -143,7 +162,7 @@ def report(model: str, demand: float, ratios: dict[str, list[float]]) -> bool:
         figure = figure_of(name, found)
         if figure is None:
             continue
-        limit = demand if "every" in name else AUTOMATIC_DEMAND
+        limit = AUTOMATIC_DEMAND if "automatic" in name else demand
         missed = name.startswith("inspector") and figure > limit
         met &= not missed
         spread = ""
@@ -188,7 +207,7 @@ def main() -> int:
                 continue
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 seconds, ratios = measure(
-                    build, taking_part, device,
+                    partial(training_of, build, device), taking_part, device,
                     rounds=options.rounds, block_seconds=options.block, folder=Path(folder),
                 )  # fmt: skip
             if options.cockpit and device.type == "cpu" and not turn:
@@ -200,13 +219,16 @@ def main() -> int:
     text = "\n\n".join(tables)
     print("\n" + text)
     if options.write:
-        document = options.write.read_text("utf-8")
-        before, after = document.split(MARKS[0])[0], document.split(MARKS[1])[1]
-        image = f"![What each adds to the step time]({PLOT})"
-        text = f"{MARKS[0]}\n{text}\n\n{image}\n{MARKS[1]}"
-        options.write.write_text(f"{before}{text}{after}", "utf-8")
+        put(options.write, MARKS, f"{text}\n\n![What each adds to the step time]({PLOT})")
         write_svg(drawn, options.write.parent / PLOT)
     return 0 if met else 1
+
+
+def put(path: Path, marks: tuple[str, str], text: str) -> None:
+    """Replaces what a document has between two marks."""
+    document = path.read_text("utf-8")
+    before, after = document.split(marks[0])[0], document.split(marks[1])[1]
+    path.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}", "utf-8")
 
 
 def about(device: torch.device, threads: int) -> str:

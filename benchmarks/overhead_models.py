@@ -70,10 +70,9 @@ def cnn() -> Built:
     return model, torch.randn(64, 1, 28, 28), torch.randint(0, 10, (64,))
 
 
-def resnet18() -> Built:
+def resnet18(batch: int = 128 if torch.cuda.is_available() else 16) -> Built:
     from torchvision.models import resnet18 as build
 
-    batch = 128 if torch.cuda.is_available() else 16
     return build(num_classes=10), torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
 
 
