@@ -67,7 +67,7 @@ def heatmap_page(
         st.session_state[chosen] = clicked.subject
     row = st.session_state.get(chosen)
     if row is None:
-        st.caption("Click a row for its history and histograms.")
+        st.caption("Click a row, or choose it with the arrow keys and Enter, for its history.")
         return
     st.markdown(f"#### {escape(row or '(model)')}")
     detail(name, row)

@@ -17,6 +17,10 @@ _STYLE = """<style>
 .stMainBlockContainer { padding: 4rem 2rem 2rem 2rem; }
 [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; margin-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-bottom: 1rem; }
+@media (max-width: 700px) { /* a page at 200 %, or a telephone */
+  .stMainBlockContainer [role="radiogroup"] { flex-wrap: wrap; }
+  .stMainBlockContainer [data-testid="stButtonGroup"] { max-width: 100%; }
+}
 /* Streamlit says why a number is refused to screen readers only; everybody may read it. */
 .stNumberInput span[id$="-validation-error"] { position: static !important; width: auto !important;
   height: auto !important; margin: 0.25rem 0 0 !important; clip: auto !important;
@@ -62,7 +66,7 @@ def main() -> None:
         page_title="torch-inspector",
         page_icon=str(_ASSETS / "icon.svg"),
         layout="wide",
-        initial_sidebar_state="collapsed" if presenter.on() else "expanded",
+        initial_sidebar_state="collapsed" if presenter.on() else "auto",
         menu_items={"About": "A live debugger for PyTorch training."},
     )
     st.html(_STYLE)

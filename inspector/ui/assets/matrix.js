@@ -17,8 +17,9 @@ export class MatrixChart {
     this.board = board
     this.canvas = document.createElement("canvas")
     this.canvas.className = "matrix"
-    this.canvas.setAttribute("role", "img")
-    this.canvas.setAttribute("aria-label", spec.title)
+    this.canvas.tabIndex = 0
+    this.canvas.setAttribute("role", "application")
+    this.canvas.setAttribute("aria-label", `${spec.title}: arrow keys choose, Enter opens the row`)
     host.append(this.canvas)
     this.host = host
     this.cells = document.createElement("canvas")
@@ -28,6 +29,8 @@ export class MatrixChart {
     this.canvas.addEventListener("pointerleave", () => this.#leave())
     this.canvas.addEventListener("click", () => this.#click())
     this.canvas.addEventListener("dblclick", () => board.setZoom(null))
+    this.canvas.addEventListener("keydown", (event) => this.#key(event))
+    this.canvas.addEventListener("blur", () => this.#leave())
   }
 
   get empty() {
@@ -270,6 +273,29 @@ export class MatrixChart {
     while (column < this.points.size && edges[column + 1] <= step) column++
     const inside = step >= edges[0] && column < this.points.size
     return { row, column: inside ? column : -1, step: Math.floor(step) }
+  }
+
+  // The keyboard goes from row to row and from measurement to measurement.
+  #key(event) {
+    const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key]
+    if (this.empty || !this.layout || (!move && event.key !== "Enter")) return
+    event.preventDefault()
+    const last = this.points.size - 1
+    const from = this.pointer ?? { row: Math.max(0, this.points.subjects.indexOf(this.selected)), column: last }
+    if (!move) {
+      this.pointer = from
+      return this.#click()
+    }
+    const [rows, columns] = this.pointer ? move : [0, 0] // the first key shows where one is
+    const column = Math.max(0, Math.min(last, (from.column < 0 ? last : from.column) + columns))
+    const row = Math.max(0, Math.min(this.rows - 1, from.row + rows))
+    this.pointer = { row, column, step: this.points.steps[column] }
+    this.#draw()
+    const lines = this.#lines(this.pointer)
+    const { plot, rowHeight, toX } = this.layout
+    const box = this.canvas.getBoundingClientRect()
+    this.board.tooltip(lines, { clientX: box.left + toX(this.pointer.step), clientY: box.top + plot.top + row * rowHeight })
+    this.canvas.setAttribute("aria-label", `${this.spec.title}: ${lines.map(({ text }) => text).join(", ")}`)
   }
 
   #point(event) {
