@@ -7,17 +7,14 @@ and answers with one JSON object a line.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from inspector import errors
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
+from inspector.training.asking import Answers, ask
 from inspector.training.overfitting import Verdict, overfit
 from inspector.training.reproducibility import Agreement, Record, compare, trace
 
@@ -65,58 +62,29 @@ def check_reproducibility(
 
 
 def _ask(kind: str, config: RunConfig, steps: int) -> Iterator[dict[str, Any]]:
-    asked = json.dumps({"kind": kind, "config": config.to_dict(), "steps": steps})
-    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as log:
-        told.write(asked)
-        told.seek(0)
-        child = subprocess.Popen(
-            [sys.executable, "-m", "inspector.training.checks"],
-            stdin=told,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        assert child.stdout is not None
-        try:
-            for line in child.stdout:
-                answer = json.loads(line)
-                if "refused" in answer:
-                    name, text = answer["refused"]
-                    raise getattr(errors, name, InspectorError)(text)
-                yield answer
-            if child.wait():
-                log.seek(0)
-                last = (log.read().strip().splitlines() or ["no message"])[-1]
-                raise InspectorError(f"The check ended with code {child.returncode}: {last}.")
-        finally:
-            child.stdout.close()
-            child.terminate()
-            child.wait()
+    question = {"kind": kind, "config": config.to_dict(), "steps": steps}
+    with ask("inspector.training.checks", [], question) as child:
+        yield from child
+        last = child.last_words()
+        if code := child.process.returncode:
+            raise InspectorError(f"The check ended with code {code}: {last}.")
 
 
 def main() -> None:
     """Reads what to do from standard input, answers on standard output."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what models print must not mix with the answers
-
-    def answer(message: dict[str, Any]) -> None:
-        print(json.dumps(message), file=answers, flush=True)
-
+    answer = Answers()
     asked = json.load(sys.stdin)
     try:
         config, steps = RunConfig.from_dict(asked["config"]), asked["steps"]
         if asked["kind"] == "trace":
-            trace(config, steps, answer)
+            trace(config, steps, lambda record: answer(**record))
         else:
-            verdict = overfit(
-                config, steps, lambda step, loss: answer({"step": step, "loss": loss})
-            )
-            answer({"verdict": asdict(verdict)})
+            verdict = overfit(config, steps, lambda step, loss: answer(step=step, loss=loss))
+            answer(verdict=asdict(verdict))
     except InspectorError as error:
-        answer({"refused": [type(error).__name__, str(error)]})
+        answer.refuse(error)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        answer({"refused": ["InspectorError", f"Your code raised {said}"]})
+        answer.refuse(InspectorError(f"Your code raised {type(error).__name__}: {error}"))
 
 
 if __name__ == "__main__":

@@ -6,39 +6,35 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
+from inspector.training.asking import Answers
 from inspector.training.runner import prepare, train_and_record
 from inspector.watching import Watch
 
 
 def main(runs_dir: Path, name: str) -> None:
     """Reads the configuration from standard input, answers on standard output, trains."""
-    # What models print must not mix with the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(**message: Any) -> None:
-        print(json.dumps(message), file=answers, flush=True)
+    answer = Answers()
 
     def started(watch: Watch) -> None:
         log = os.open(watch.run_path / "blobs" / "output.log", os.O_WRONLY | os.O_CREAT)
         os.dup2(log, 1)
         os.dup2(log, 2)
         answer(name=watch.run_name)
-        answers.close()
 
     try:
         config = RunConfig.from_dict(json.load(sys.stdin))
         prepared = prepare(config, runs_dir, name, lambda *done: answer(progress=done))
         if isinstance(prepared, str):
             answer(name=prepared)
-        else:
+            return
+        answer(ready=True)
+        if answer.heard:
             train_and_record(prepared, runs_dir, name, started)
     except InspectorError as error:
-        answer(refused=[type(error).__name__, str(error)])
+        answer.refuse(error)
 
 
 if __name__ == "__main__":
