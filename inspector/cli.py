@@ -6,6 +6,8 @@ Nothing heavy is imported before a command needs it.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,8 +27,19 @@ class _DefaultUi(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         plain = {"--help", "--version", *self.commands}
         if not args or args[0] not in plain:
+            if args and not Path(args[0]).exists():
+                self._refuse_slip(args[0])
             args = ["ui", *args]
         return super().parse_args(ctx, args)
+
+    def _refuse_slip(self, word: str) -> None:
+        """A slip of the pen must not serve an empty folder of that name."""
+        meant = difflib.get_close_matches(word, self.commands, n=1, cutoff=0.75)
+        if meant:
+            raise InspectorError(
+                f"There is neither a command nor a folder named {word!r}; did you mean "
+                f"{meant[0]}? For a new folder of runs: torch-inspector ui {word}."
+            )
 
 
 app = typer.Typer(
@@ -202,7 +215,10 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Entry point: a refusal is one sentence and exit code 2, never a traceback."""
+    """A refusal is one sentence and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # terminals that cannot show an arrow
     try:
         app()
     except InspectorError as error:

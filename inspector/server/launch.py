@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
 import socket
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import streamlit.config
 
 from inspector.errors import InspectorError
@@ -44,8 +46,12 @@ def serve(
         allowed_hosts: host names, besides loopback, under which the app is reached.
 
     Raises:
-        InspectorError: the port is taken, or none is free.
+        InspectorError: the port is taken, or none is free; ``host`` is no address of this machine;
+            ``runs_dir`` is a file.
     """
+    if runs_dir.exists() and not runs_dir.is_dir():
+        raise InspectorError(f"Expected a folder of runs, but {runs_dir} is a file; name another.")
+    port = free_port(host, port)
     beyond = host not in ("127.0.0.1", "::1", "localhost")
     names = {socket.gethostname().lower(), *map(str.lower, allowed_hosts)} if beyond else set()
     configure(
@@ -59,16 +65,21 @@ def serve(
     )
     from streamlit.web import cli
 
-    flags = [f"--server.address={host}", f"--server.port={free_port(host, port)}"]
-    cli.main(["run", str(app_file()), *flags], standalone_mode=False)
+    flags = [f"--server.address={host}", f"--server.port={port}"]
+    try:
+        cli.main(["run", str(app_file()), *flags], standalone_mode=False)
+    except click.exceptions.Abort:  # Ctrl-C, said as click says it
+        raise KeyboardInterrupt from None
 
 
 def free_port(host: str, wanted: int | None) -> int:
     """The wanted port, or the first free one.
 
     Raises:
-        InspectorError: it is taken, or none is free.
+        InspectorError: it is taken, or none is free, or ``host`` is no address of this machine.
     """
+    if wanted is not None and not 0 <= wanted < 65536:
+        raise InspectorError(f"port must be a number from 1 to 65535, but got {wanted}.")
     candidates = [wanted] if wanted is not None else range(PORT, PORT + TRIES)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in candidates:
@@ -77,7 +88,16 @@ def free_port(host: str, wanted: int | None) -> int:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
-            except OSError:
+            except OSError as error:
+                if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                    raise InspectorError(
+                        f"Expected an address or name of this machine as host, but got {host!r}; "
+                        "127.0.0.1 is for this machine alone, 0.0.0.0 for all that reach it."
+                    ) from error
+                if wanted is not None and error.errno == errno.EACCES:
+                    raise InspectorError(
+                        f"Port {wanted} is for the system's own services; choose one from 1024 on."
+                    ) from error
                 continue
             return int(probe.getsockname()[1])
     raise InspectorError(

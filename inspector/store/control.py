@@ -8,11 +8,10 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 from inspector.commands import Command
 from inspector.errors import StoreError
-from inspector.store.database import open_shared
+from inspector.store.database import connect_reader, open_shared
 from inspector.store.layout import CONTROL_FILE
 
 _SCHEMA = (
@@ -108,11 +107,8 @@ class ControlReader:
     def _rows(self, replaced: bool) -> list[tuple[int, str, str]]:
         if replaced or self._db is None:
             self.close()
-            uri = f"file:{quote(str(self._path.absolute()))}?mode=ro"
             # The training thread asks: better an empty answer now than a wait for a lock.
-            self._db = sqlite3.connect(
-                uri, uri=True, timeout=0.01, isolation_level=None, check_same_thread=False
-            )
+            self._db = connect_reader(self._path, timeout=0.01)
         query = "SELECT id, uid, json FROM command WHERE id > ? ORDER BY id"
         return self._db.execute(query, (self._last,)).fetchall()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sqlite3
@@ -94,14 +95,25 @@ def open_reader(path: Path) -> tuple[sqlite3.Connection, tempfile.TemporaryDirec
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    db = sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+    db = connect_reader(path, timeout=10)
     try:
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error:
         db.close()
         raise
     return db
+
+
+def connect_reader(path: Path, *, timeout: float) -> sqlite3.Connection:
+    """A read-only connection, of which nothing has been asked yet.
+
+    Args:
+        timeout: seconds that a writer is waited for.
+    """
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
+    return sqlite3.connect(
+        uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
 
 
 def on_network(directory: Path) -> bool:
@@ -114,7 +126,7 @@ def filesystem(directory: Path) -> str:
     if sys.platform != "linux":
         return ""
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
     except OSError:
         return ""
     real = directory.resolve()

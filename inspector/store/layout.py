@@ -121,9 +121,11 @@ def create_run(runs_dir: str | Path, name: str, content: dict[str, Any]) -> Path
         stamps = {"format": FORMAT, "name": path.name, "created": created}
         write_json(path / RUN_FILE, {"kind": "watched", "config": {}, **content, **stamps})
     except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "there is a file" if is_file else error.strerror
         raise StoreError(
             f"Expected a directory for runs that can be written at {runs_dir}, but got: "
-            f"{error.strerror}; choose another with --run-dir or run_dir=."
+            f"{reason}; choose another with --run-dir or run_dir=."
         ) from error
     return path
 

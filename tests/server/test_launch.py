@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from inspector.errors import InspectorError
-from inspector.server import addresses, assets, settings
+from inspector.server import addresses, assets, launch, settings
 from inspector.server.launch import app_file, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -28,6 +29,34 @@ def test_a_port_in_use_is_passed_over_or_named() -> None:
         assert free_port("127.0.0.1", None) != port
         with pytest.raises(InspectorError, match=f"port {port} .* in use; choose another --port"):
             free_port("127.0.0.1", port)
+
+
+def test_an_address_that_is_not_of_this_machine_is_told_from_a_port_in_use() -> None:
+    for host in ("300.1.1.1", "203.0.113.7"):  # no address; one kept for documentation
+        with pytest.raises(InspectorError, match=f"name of this machine as host, but got '{host}'"):
+            free_port(host, None)
+    with pytest.raises(InspectorError, match="from 1 to 65535, but got 70000"):
+        free_port("127.0.0.1", 70000)
+
+
+def test_a_file_is_no_folder_of_runs(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(InspectorError, match=r"Expected a folder of runs, but .*runs is a file"):
+        launch.serve(tmp_path / "runs")
+
+
+def test_ctrl_c_before_the_server_listens_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamlit.web import cli
+
+    def aborted(*_: object, **__: object) -> None:
+        raise click.exceptions.Abort
+
+    monkeypatch.setattr(cli, "main", aborted)
+    monkeypatch.setattr(launch, "configure", lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        launch.serve(tmp_path)
 
 
 def test_app_file_is_what_streamlit_is_told_to_run() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from inspector import __main__ as entry
 from inspector import cli, doctor
 from inspector.config import RunConfig
+from inspector.errors import InspectorError
 from inspector.server import launch
 from inspector.store.reader import Run
 
@@ -114,6 +118,40 @@ def test_without_a_command_the_app_is_served(
     assert path == Path(runs_dir)
     assert options["port"] == port
     assert options["open_browser"] == ("--no-browser" not in arguments)
+
+
+def test_a_slip_in_a_command_is_no_folder_of_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    served: list[Path] = []
+    monkeypatch.setattr(launch, "serve", lambda path, **_: served.append(path))
+    with pytest.raises(InspectorError, match=r"did you mean train\?"):
+        call("trian")
+    (tmp_path / "trian").mkdir()
+    assert call("trian")[0] == 0
+    assert call("other")[0] == 0
+    assert served == [Path("trian"), Path("other")]
+
+
+def test_ctrl_c_while_the_command_loads_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 130
+
+
+def test_a_terminal_that_cannot_show_an_arrow_is_no_reason_to_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    monkeypatch.setattr(cli, "app", lambda: typer.echo("run → here"))
+    cli.main()
+    assert shown.getvalue().strip() == b"run ? here"
 
 
 def test_help_lists_the_commands() -> None:
