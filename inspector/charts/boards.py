@@ -184,31 +184,32 @@ def _place(line: Line) -> int:
 
 
 def parameter(name: str, *, hint: str = "") -> tuple[Chart, ...]:
-    """History of one parameter; ``hint`` is said of numbers that it does not have."""
+    """History of one parameter, which the page names above; ``hint`` is said of numbers that it
+    does not have."""
     return (
         lines(
             Line("grad_norm", name, "before clipping"),
             Line("grad_norm_clipped", name, "after", same=_UNCLIPPED),
-            title=f"Gradient norm of {name}",
+            title="Gradient norm",
             hint=hint,
         ),
-        lines(Line("weight_norm", name), hint=hint),
-        lines(Line("update_ratio", name), hint=hint),
+        lines(Line("weight_norm", name), hint=hint, title="Weight norm"),
+        lines(Line("update_ratio", name), hint=hint, title="Update ratio"),
     )
 
 
 def module(path: str) -> tuple[Chart, ...]:
-    """History of one module's output."""
+    """History of one module's output; the page names the module above."""
     return (
         lines(
             Line("activation_mean", path, "mean"),
             Line("activation_std", path, "std"),
-            title=f"Activations of {path or 'the model'}",
+            title="Activations",
         ),
         lines(
             Line("activation_zeros", path, "zeros"),
             Line("activation_saturated", path, "saturated"),
-            title=f"Share of zeros and saturated values in {path or 'the model'}",
+            title="Zeros and saturated",
         ),
         lines(Line("output_grad_norm", path)),
     )

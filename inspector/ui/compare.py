@@ -210,7 +210,12 @@ def _at(run: Run, axis: Axis, step: int) -> float | None:
 def _settings(runs: list[Run], differences: list[Difference]) -> None:
     st.markdown("#### Settings that differ")
     if not differences:
-        st.caption("None: the runs have the same settings.")
+        st.caption(
+            "None: the runs have the same settings."
+            if all(run.config for run in runs)
+            else "None that are known. Of a script, learning rate, momentum and weight decay are "
+            "recorded; others are compared if they are given to watch(…, config=…)."
+        )
         return
     rows = [
         {"setting": item.path}

@@ -13,7 +13,7 @@ from inspector.quantities import scope_of
 from inspector.store.reader import Run
 from inspector.ui import presenter
 from inspector.ui.board import board
-from inspector.ui.context import current_run, escape
+from inspector.ui.context import current_run, escape, is_live
 from inspector.views.absent import absent, reasons
 from inspector.views.health import module_health
 from inspector.views.modules import ROOT
@@ -93,6 +93,7 @@ def parameter_detail(run_name: str, row: str) -> None:
     if len(names) > 1:
         parameter = st.segmented_control(
             "Parameter", names, default=parameter, required=True, key=f"parameter/{row}",
+            format_func=lambda name: escape(name.removeprefix(f"{row}.")),
             label_visibility="collapsed",
         )  # fmt: skip
     reason = why.get(parameter.rpartition(".")[0] or ROOT, "")
@@ -118,18 +119,23 @@ def parameters_of(run: Run, row: str) -> list[str]:
 @st.fragment(run_every="5s")
 def _distributions(kinds: Sequence[str], subject: str) -> None:
     with current_run() as run:
-        found = {kind: run.histograms(kind, subject) for kind in kinds}
+        found, live = {kind: run.histograms(kind, subject) for kind in kinds}, is_live(run)
     shown = {kind: items for kind, items in found.items() if items}
     if not shown:
-        st.caption("Histograms are taken every few dozen steps; the first appears shortly.")
+        st.caption(
+            "The first histogram appears shortly."
+            if live
+            else "No histogram was taken: they come at most once a second."
+        )
         return
     for kind, items in shown.items():
         over_time, last = st.columns(2)
         title = f"{kind.capitalize()} values"
-        over_time.plotly_chart(
-            presenter.enlarged(histograms.distribution(items, title=f"{title} over steps")),
-            key=f"distribution/{kind}/{subject}",
-        )
+        if len(items) > 1:
+            over_time.plotly_chart(
+                presenter.enlarged(histograms.distribution(items, title=f"{title} over steps")),
+                key=f"distribution/{kind}/{subject}",
+            )
         last.plotly_chart(
             presenter.enlarged(histograms.newest(items[-1], title=title)),
             key=f"newest/{kind}/{subject}",

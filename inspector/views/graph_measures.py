@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from inspector.views.numbers import short as written
+
 MeasureKey = Literal["gradient", "memory", "time"]
 DEPTH = 1e-12  # the colour scale spans twelve decades at most
 
@@ -90,7 +92,7 @@ def short(value: float, measure: str) -> str:
 
 def number(value: float) -> str:
     """Three significant digits."""
-    return f"{value:.3g}"
+    return written(value, 3)
 
 
 def size(count: float) -> str:

@@ -86,6 +86,12 @@ def test_only_the_setting_that_differs_is_shown(app: AppTest) -> None:
     ]
 
 
+def test_settings_of_scripts_are_not_said_to_be_the_same(app: AppTest, folder: Path) -> None:
+    make_run(folder, "other-script", None, [1.0, 0.5]).close()
+    said = [caption.value for caption in compared(app, "script", "other-script").caption]
+    assert any(text.startswith("None that are known.") for text in said)
+
+
 def test_results_show_last_and_best_of_each_run(app: AppTest) -> None:
     compared(app, "plain", "clipped", "script")
     table = app.dataframe[1].value.set_index("result")

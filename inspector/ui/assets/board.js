@@ -143,6 +143,7 @@ export class Board {
       }
     }
     if (min > max) return [0, 1]
+    max = Math.max(max, this.state?.step ?? max) // what is measured seldom ends before the run
     return min === max ? [min - 0.5, max + 0.5] : [min, max]
   }
 

@@ -271,7 +271,7 @@ export class LineChart {
     const ratio = devicePixelRatio
     ctx.save()
     ctx.beginPath()
-    ctx.rect(left, top - 6 * ratio, width, height + 12 * ratio)
+    ctx.rect(left - 6 * ratio, top - 6 * ratio, width + 12 * ratio, height + 12 * ratio)
     ctx.clip()
     for (const marker of this.board.markersShown(u)) {
       const x = Math.round(u.valToPos(marker.step, "x", true)) + 0.5
