@@ -21,6 +21,7 @@ SOME = (
 SOUND = (
     "frozen_backbone", "gradient_accumulation", "adversarial_pair", "warm_up", "several_outputs",
     "clipped_recurrent", "small_loss_from_the_start", "normalised_inside",
+    "queries_before_anything_else",
 )  # fmt: skip
 SEED = 60
 

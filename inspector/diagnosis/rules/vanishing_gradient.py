@@ -5,7 +5,10 @@ Statistic: root mean square of the first weight's gradient over the largest of a
 1e-7 everywhere while the loss has not fallen (SageMaker Debugger's VanishingGradient).
 For recurrent modules: the gradient at the first over that at the last time step, 1e-8, in runs
 that do not learn (a task that needs only the last steps leaves no gradient for the first).
-Threshold: 1e-3 at the beginning and at the end is a warning; at the beginning only a note.
+Threshold: 1e-3 at the beginning and at the end is a warning; at the beginning only a note. What
+fades on its way back is least at the front, so it must also be under a tenth of each weight in the
+later half, and what is called before it (embeddings, norms) must be small, too: queries and keys of
+attention get little in every block, and may come first.
 Later: the autograd graph has sigmoids that the first pass had not, and with them the ratio became
 less than half.
 Source: own ratio (0 false alarms of 7 when replayed); AUTOTRAINER's ‖g₁‖/‖g_L‖ < 1e-3.
@@ -27,6 +30,7 @@ from inspector.diagnosis.remedies import remedies
 
 CODE = "vanishing_gradient"
 _NOTHING = 1e-45  # stands for an exact zero where one divides by it
+_FADES = 0.1
 _HALF = 8  # values that the structure document keeps from the beginning and from the end
 
 
@@ -45,7 +49,11 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     if squashed is not None:
         yield squashed
         return
-    ratios = early[0] / max(early), late[0] / max(late)
+    front = [row["grad_rms"] for row in _before(run, weights[0]["module"]) if _alive(row)]
+    ratios = (
+        _first_over_all(early, [_median(sizes[:_HALF]) for sizes in front]),
+        _first_over_all(late, [_median(sizes[-_HALF:]) for sizes in front]),
+    )
     lasting = max(ratios) < limits["ratio"]
     everywhere = max(late) < limits["absolute"] and not run.learning
     if run.first_nonfinite_loss is not None or not all(map(_measured_late, weights)):
@@ -100,6 +108,25 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         reference="Hochreiter 1991; Glorot & Bengio 2010; AUTOTRAINER (Zhang et al. 2021)",
         remedies=remedies(CODE),
     )
+
+
+def _before(run: Observations, module: str) -> list[dict[str, Any]]:
+    """Parameters that are stepped, of modules that are called before this one."""
+    first = run.call_order.get(module, -1)
+    return [
+        row
+        for row in run.parameters
+        if row["requires_grad"]
+        and row["in_optimizer"]
+        and run.call_order.get(row["module"], first) < first
+    ]
+
+
+def _first_over_all(sizes: list[float], front: list[float]) -> float:
+    """The size at the front over the largest; 1 where later ones are about as small."""
+    later = [size for size in sizes[len(sizes) // 2 :] if size > 0]
+    fades = bool(later) and sizes[0] < _FADES * min(later)
+    return min(max([sizes[0], *front]) / max(sizes), 1.0) if fades else 1.0
 
 
 def _squashed(run: Observations, weights: list[dict[str, Any]], limit: float) -> Finding | None:

@@ -533,3 +533,41 @@ def several_outputs(v: Variation) -> None:
                 loss.backward()
                 optimizer.step()
                 run.record(loss=loss)
+
+
+@healthy
+def queries_before_anything_else(v: Variation) -> None:
+    """Attention as in BERT: its queries come first, and get little gradient in every block."""
+    task = v.digits()
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key = nn.Linear(32, 32), nn.Linear(32, 32)
+            self.value, self.mixed = nn.Linear(32, 32), nn.Linear(32, 32)
+            self.inner, self.outer = nn.Linear(32, 64), nn.Linear(64, 32)
+            self.first, self.second = nn.LayerNorm(32), nn.LayerNorm(32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen = F.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+            x = self.first(x + self.mixed(seen))
+            return self.second(x + self.outer(F.gelu(self.inner(x))))
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.levels, self.places = nn.Embedding(17, 32), nn.Embedding(64, 32)
+            self.blocks = nn.Sequential(Block(), Block())
+            self.head = nn.Linear(32, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            levels = (x.flatten(1) * 16).long().clamp(0, 16)
+            hidden = self.levels(levels) + self.places(torch.arange(64))
+            return self.head(self.blocks(hidden)[:, 0])
+
+    model = Reader()
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=v.between(3e-4, 2e-3))
+    v.fit(model, optimizer, v.cross_entropy(), v.loader(task), steps=30)
