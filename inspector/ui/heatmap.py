@@ -128,15 +128,13 @@ def _distributions(kinds: Sequence[str], subject: str) -> None:
             else "No histogram was taken: they come at most once a second."
         )
         return
+    drawn = []
     for kind, items in shown.items():
-        over_time, last = st.columns(2)
         title = f"{kind.capitalize()} values"
         if len(items) > 1:
-            over_time.plotly_chart(
-                presenter.enlarged(histograms.distribution(items, title=f"{title} over steps")),
-                key=f"distribution/{kind}/{subject}",
-            )
-        last.plotly_chart(
-            presenter.enlarged(histograms.newest(items[-1], title=title)),
-            key=f"newest/{kind}/{subject}",
-        )
+            over_time = histograms.distribution(items, title=f"{title} over steps")
+            drawn.append((f"distribution/{kind}/{subject}", over_time))
+        drawn.append((f"newest/{kind}/{subject}", histograms.newest(items[-1], title=title)))
+    columns = st.columns(2)
+    for place, (key, figure) in enumerate(drawn):
+        columns[place % 2].plotly_chart(presenter.enlarged(figure), key=key)
