@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inspector.capture.examine_changes import Form, Forms
-from inspector.capture.examine_units import ThroughTime, Units, unit_view
+from inspector.capture.examine_units import ThroughTime, Units, shares, units_of
 
 _LIMIT = 3000  # nodes; beyond this only the part near the output is known
 VIEWS = {
@@ -218,14 +218,15 @@ class GraphFacts:
         source = next((n for n in inputs_of(node) if n is not None), None)
         if result is None or source is None or result.dim() < 2 or result.numel() == 0:
             return None
-        if not bool(torch.isfinite(result).all()):
+        result = result.detach()
+        if (found := shares(result, function)) is None:
             return None
         path = self._fed_by(node)
         key = f"{path}>{function}" if path is not None else f"?{position}>{function}"
         units = self._units.get(key)
-        if units is None or units.width != unit_view(result).shape[1]:
-            units = self._units[key] = Units(path, function, unit_view(result).shape[1], step)
-        units.add(result.detach(), step)
+        if units is None or units.width != units_of(result):
+            units = self._units[key] = Units(path, function, units_of(result), step)
+        units.add(result, found, step)
         if step == 0 and key not in self._started:
             self._started[key] = units.row()
         return key

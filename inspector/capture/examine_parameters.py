@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from inspector.capture.examine_changes import Change
 from inspector.capture.parameters import plain
-from inspector.capture.reductions import measurable
+from inspector.capture.reductions import local, measurable, norms
 
 _KEPT = 8  # values kept from the beginning, and as many from the end
 _SAMPLE = 64  # elements of each parameter whose change is followed
@@ -186,13 +186,18 @@ class ParameterFacts:
             return
         self._groups()
         totals = _Totals()
-        for parameter in self._parameters:
-            tensor = parameter.tensor()
-            if tensor is not None:
-                size = self._look(parameter, tensor, totals)
-                parameter.change.look(tensor, step, size if tensor.dim() >= 2 else None)
-                if parameter.measured:
-                    self._follow(parameter, tensor, totals, follows)
+        living = [(one, tensor) for one in self._parameters if (tensor := one.tensor()) is not None]
+        measured = [(one, tensor) for one, tensor in living if _is_measured(one, tensor)]
+        gradients = _rms_of_all([tensor.grad for _, tensor in measured if tensor.grad is not None])
+        sizes = _rms_of_all([tensor for _, tensor in measured])
+        found = {
+            id(one): pair
+            for (one, _), pair in zip(measured, zip(gradients, sizes, strict=True), strict=True)
+        }
+        for parameter, tensor in living:
+            size = self._look(parameter, tensor, found.get(id(parameter)), totals)
+            parameter.change.look(tensor, step, size if tensor.dim() >= 2 else None)
+        self._follow(living, totals, follows)
         self._keep_used()
         self._examined.append(step)
         if all(parameter.measured for parameter in self._parameters):
@@ -200,23 +205,40 @@ class ParameterFacts:
         del self._timeline[_TIMELINE // 2 : -_TIMELINE // 2], self._examined[:-1]
 
     def _follow(
-        self, parameter: _Parameter, tensor: Tensor, totals: _Totals, follows: bool
+        self, living: list[tuple[_Parameter, Tensor]], totals: _Totals, follows: bool
     ) -> None:
-        """How far a sample of the parameter's elements moved since the step before."""
-        if parameter.group_lr is None or not measurable(tensor) or tensor.numel() == 0:
-            return
-        flat = tensor.detach().reshape(-1)
-        sample = _wide(flat[:: max(flat.numel() // _SAMPLE, 1)][:_SAMPLE]).clone()
-        if follows and parameter.sample is not None and len(parameter.sample) == len(sample):
-            change, size = _rms(sample - parameter.sample), _rms(parameter.sample)
+        """How far a sample of each parameter's elements moved since the step before."""
+        moved: list[tuple[_Parameter, Tensor, Tensor, Tensor]] = []
+        for parameter, tensor in living:
+            optimized = parameter.measured and parameter.group_lr is not None
+            if not optimized or not measurable(tensor) or tensor.numel() == 0:
+                continue
+            flat = local(tensor).detach().reshape(-1)
+            before = parameter.sample
+            sample = _wide(flat[:: max(flat.numel() // _SAMPLE, 1)][:_SAMPLE]).clone()
+            parameter.sample = sample
+            if follows and before is not None and len(before) == len(sample):
+                moved.append((parameter, tensor, before, sample))
+        changes = _rms_of_all([sample - before for _, _, before, sample in moved])
+        sizes = _rms_of_all([before for _, _, before, _ in moved])
+        for (parameter, tensor, _, _), change, size in zip(moved, changes, sizes, strict=True):
             if tensor.dim() >= 2:
                 parameter.update_ratio.append(change / size if size > 0 else math.inf)
                 del parameter.update_ratio[_KEPT:-_KEPT]
             totals.add_update(change, size, tensor.numel())
-        parameter.sample = sample
 
-    def _look(self, parameter: _Parameter, tensor: Tensor, totals: _Totals) -> float | None:
-        """The size of its values, where it has a gradient and is measured."""
+    def _look(
+        self,
+        parameter: _Parameter,
+        tensor: Tensor,
+        found: tuple[float, float] | None,
+        totals: _Totals,
+    ) -> float | None:
+        """The size of its values, where it has a gradient and is measured.
+
+        Args:
+            found: root mean square of gradient and values.
+        """
         changed = (tensor._version, tensor.data_ptr()) != (parameter.version, parameter.storage)
         parameter.version, parameter.storage = tensor._version, tensor.data_ptr()
         parameter.foreign_updates += changed and parameter.group_lr is None
@@ -225,14 +247,11 @@ class ParameterFacts:
             parameter.without_gradient += 1
             return None
         parameter.with_gradient += 1
-        if not parameter.measured:
+        if found is None:
             return None
-        if gradient.is_sparse or not measurable(gradient):
-            return None
-        rms = _rms(gradient)
+        rms, size = found
         parameter.zero_gradient += rms == 0
         parameter.grad_rms.append(rms)
-        size = _rms(tensor.detach())
         parameter.weight_rms.append(size)
         del parameter.grad_rms[_KEPT:-_KEPT], parameter.weight_rms[_KEPT:-_KEPT]
         totals.gradient += rms * rms * tensor.numel()
@@ -309,9 +328,28 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_complex() else tensor.float()
 
 
-def _rms(tensor: Tensor) -> float:
-    norm = float(torch.linalg.vector_norm(_wide(tensor.detach())))
-    return norm / math.sqrt(max(tensor.numel(), 1))
+def _is_measured(parameter: _Parameter, tensor: Tensor) -> bool:
+    gradient = tensor.grad
+    return (
+        parameter.measured
+        and gradient is not None
+        and not gradient.is_sparse
+        and measurable(gradient)
+        and measurable(tensor)
+    )
+
+
+def _rms_of_all(tensors: list[Tensor]) -> list[float]:
+    """The root mean square of each; a device is waited for once."""
+    here = [local(tensor).detach() for tensor in tensors]
+    found = norms(here)
+    late = [norm for norm in found if isinstance(norm, Tensor)]
+    known = iter(torch.stack([norm.to(late[0]) for norm in late]).tolist() if late else ())
+    values = [next(known) if isinstance(norm, Tensor) else norm for norm in found]
+    return [
+        value / math.sqrt(max(tensor.numel(), 1))
+        for value, tensor in zip(values, here, strict=True)
+    ]
 
 
 def _zero_rows(matrix: Tensor) -> Tensor:

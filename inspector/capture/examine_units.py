@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.capture import kernel
+
 _PASSES = 16  # backward passes whose gradients through time are kept
-_TANH_LIMIT = 0.97
-_SIGMOID_LIMIT = 0.015
+_BOUNDS = {"tanh": (-0.97, 0.97), "sigmoid": (0.015, 0.985)}
+"""Beyond these an activation counts as saturated."""
 
 
 class Units:
@@ -26,21 +28,17 @@ class Units:
         self._zeros = 0.0
         self._samples = 0
 
-    def add(self, result: Tensor, step: int) -> None:
+    def add(self, result: Tensor, shares: tuple[float, float], step: int) -> None:
+        """One pass, with what :func:`shares` says of it."""
         self.passes += 1
         self.last = step
-        view = unit_view(result)
-        self._samples += len(view)
+        self._samples += result.numel() // self.width
         if self.function == "relu":
-            on = view > 0
-            active = on.any(0)
+            active = result.amax((0, 2, 3) if result.dim() == 4 else [*range(result.dim() - 1)]) > 0
             self._active = active if self._active is None else self._active | active
-            self._zeros += 1 - float(on.float().mean())
-        elif self.function == "tanh":
-            self._saturated += float((view.abs() > _TANH_LIMIT).float().mean())
+            self._zeros += shares[0]
         else:
-            near = (view < _SIGMOID_LIMIT) | (view > 1 - _SIGMOID_LIMIT)
-            self._saturated += float(near.float().mean())
+            self._saturated += shares[1]
 
     def row(self) -> dict[str, Any]:
         dead = None if self._active is None else 1 - float(self._active.float().mean())
@@ -103,8 +101,21 @@ def _norm(gradients: tuple[Tensor | None, ...]) -> float | None:
     return size if math.isfinite(size) else None
 
 
-def unit_view(result: Tensor) -> Tensor:
-    """Samples × units: channels are units of images, features are units of all else."""
-    if result.dim() == 4:
-        return result.movedim(1, -1).flatten(0, -2)
-    return result.flatten(0, -2)
+def units_of(result: Tensor) -> int:
+    """How many there are: channels are units of images, features are units of all else."""
+    return result.shape[1] if result.dim() == 4 else result.shape[-1]
+
+
+def shares(result: Tensor, function: str) -> tuple[float, float] | None:
+    """The shares of zeros and of saturated values; None where any is not finite."""
+    bounds = _BOUNDS.get(function)
+    compiled = kernel.load()
+    if compiled is not None and kernel.fits(result):
+        _, count, _, _, zeros, outside, nonfinite, _ = compiled.output(0, result, bounds)
+        return None if nonfinite else (zeros / count, outside / count)
+    if not bool(torch.isfinite(result).all()):
+        return None
+    zeros, outside = float((result == 0).float().mean()), 0.0
+    if bounds is not None:
+        outside = float(((result < bounds[0]) | (result > bounds[1])).float().mean())
+    return zeros, outside
