@@ -38,7 +38,8 @@ class NonFinite(Event):
             return f"Non-finite gradient born in {self.op}{at}."
         name = self.parameter or ("the model" if self.module == "" else self.module)
         subject = f" of {name}" if name is not None else ""
-        kind = f" ({self.module_type})" if self.module_type else ""
+        with_data = self.op.startswith("the batch")  # nothing in the model or the loss
+        kind = f" ({self.module_type})" if self.module_type and not with_data else ""
         born = f", born in {self.op}{at}" if self.op else ""
         return f"Non-finite {self.where}{subject}{kind}{born}."
 

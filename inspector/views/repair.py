@@ -74,7 +74,10 @@ def origin_card(events: Iterable[StoredEvent]) -> OriginCard | None:
 
 def _story(origin: Origin) -> tuple[tuple[str, str], ...]:
     module = "the model" if origin.module == "" else origin.module
-    named = f"{module or 'the loss'} ({origin.module_type})" if origin.module_type else module
+    kind = origin.module_type if module is not None or origin.in_loss else ""
+    if module is None and origin.module_type and origin.phase != "data":
+        module = "the loss"
+    named = f"{module} ({kind})" if kind else module
     samples = ", ".join(map(str, origin.samples[:12])) + (" …" if len(origin.samples) > 12 else "")
     rows = (
         ("Operation", origin.op + (f" ({origin.kernel})" if origin.kernel else "")),

@@ -37,3 +37,14 @@ def test_a_range_without_finite_numbers_is_a_dash() -> None:
     card = origin_card(events(origin("forward"), 3, 3))
     assert card is not None
     assert (card.tensors[0]["Smallest"], card.tensors[0]["Largest"]) == ("–", "1234.57")
+
+
+def test_a_nan_of_the_data_is_in_no_module_and_not_in_the_loss() -> None:
+    data = Origin(phase="data", op="the batch's input", value="NaN", module_type="Sequential")
+    card = origin_card(events(data, 3, 3))
+    assert card is not None and "Module" not in dict(card.rows)
+    seen = NonFinite(where="loss", op="the batch's input", module_type="Sequential", count=1)
+    assert seen.text == "Non-finite loss, born in the batch's input."
+    loss = Origin(phase="forward", op="log", value="NaN", module_type="NLLLoss", in_loss=True)
+    card = origin_card(events(loss, 3, 3))
+    assert card is not None and dict(card.rows)["Module"] == "the loss (NLLLoss)"
