@@ -4,8 +4,8 @@ from inspector.ui.heatmap import heatmap_page, parameter_detail
 
 heatmap_page(
     "Gradients",
-    "Each row is a module in the order of the model; a colour holds until the next measurement. "
-    "Rows that darken towards the input: the gradient vanishes. Rows that glow: it explodes.",
+    "Each row is a module in the order of the model; a colour holds from one measurement to the "
+    "next. Rows that darken towards the input: the gradient vanishes. Rows that glow: it explodes.",
     {
         "Norm": ("grad_norm", "module"),
         "After clipping": ("grad_norm_clipped", "module"),

@@ -235,6 +235,7 @@ export class MatrixChart {
       const text = fit(context, label(this.points.subjects[row]), plot.left - GAP)
       context.fillText(text, plot.left - GAP, plot.top + (row + 0.5) * rowHeight)
     }
+    this.#drawMeasured(context, plot, toX)
     context.fillStyle = theme.muted
     context.textBaseline = "top"
     context.fillText("step", plot.left - GAP, plot.top + plot.height + 6)
@@ -244,6 +245,16 @@ export class MatrixChart {
       const x = toX(value)
       context.textAlign = x > plot.left + plot.width - 24 ? "right" : "center"
       context.fillText(stepTick(value), Math.max(x, plot.left + 4), plot.top + plot.height + 6)
+    }
+  }
+
+  // Ticks at the foot where something was measured, since colours hold on between.
+  #drawMeasured(context, plot, toX) {
+    const { steps, size, folded } = this.points
+    if (folded || size > plot.width / 4 || steps[size - 1] - steps[0] < size) return
+    for (let i = 0; i < size; i++) {
+      const x = toX(steps[i])
+      if (x >= plot.left && x < plot.left + plot.width) context.fillRect(x, plot.top + plot.height, 1.5, 5)
     }
   }
 
