@@ -23,6 +23,7 @@ from inspector.errors import ConfigError
 from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
 from inspector.views.newest import newest
+from inspector.views.state import lost
 
 _LOOK_SECONDS = 0.2
 _ENDED = ("finished", "stopped", "failed", "crashed")
@@ -112,6 +113,8 @@ def summary(run: Run) -> str:
             parts.append(f"{name} {values[-1]:.4g}")
     ends = ("run_failed", "early_stopped")
     told = [s.event.text.rstrip(".") for s in run.events() if s.event.kind in ends]
+    if run.status == "crashed":
+        told.append(lost(run).partition(". ")[0])
     return ", ".join(parts) + "".join(f"; {text}" for text in told) + f" → {run.path}"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -16,6 +18,7 @@ from inspector.store.chunks import Statement
 from inspector.store.database import close_writer
 from inspector.store.encoder import Encoder, Group
 from inspector.store.intake import Intake
+from inspector.store.layout import cut_off
 from inspector.store.resume import set_meta
 
 COMMIT_SECONDS = 0.1
@@ -24,6 +27,11 @@ BEAT_SECONDS = 1.0
 RETRY_SECONDS = 0.25
 GIVE_UP_SECONDS = 2.0
 
+_LOG = logging.getLogger(__name__)
+_TROUBLE = (
+    "torch-inspector cannot write %s (%s). Training goes on; what is measured waits in memory, and "
+    "is dropped once too much waits."
+)
 _EVENT = "INSERT INTO event(step, wall, mono_ns, kind, json) VALUES (?,?,?,?,?)"
 _HEARTBEAT = (
     "INSERT OR REPLACE INTO heartbeat(id, step, state, total_steps, wall, beat, facts) "
@@ -140,6 +148,8 @@ class Drain:
         try:
             self._transact(batch.statements if batch else [], beat)
         except sqlite3.OperationalError as error:
+            if not self._intake.trouble:
+                _LOG.warning(_TROUBLE, self._path, error)
             self._intake.trouble = f"{self._path.name} cannot be written: {error}"
             return
         except Exception as error:  # Trying again would fail again, for ever.
@@ -196,6 +206,9 @@ class Drain:
             self._intake.trouble = f"{self._path.name} could not be closed in order: {error}"
         else:
             self.complete = complete
+        if not self.complete:
+            with contextlib.suppress(OSError):
+                cut_off(self._path).touch()
         close_writer(self.db)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import unicodedata
 import uuid
 from datetime import UTC, datetime
@@ -85,6 +86,11 @@ def rank_file(run_dir: Path, rank: int) -> Path:
     return run_dir / f"rank{rank:05d}.db"
 
 
+def cut_off(rank_db: Path) -> Path:
+    """A file beside a rank's that says: its writer has ended, but could not write all it had."""
+    return rank_db.with_suffix(".cut-off")
+
+
 def rank_files(run_dir: Path) -> dict[int, Path]:
     """The rank files that exist, by rank."""
     found = {}
@@ -113,14 +119,18 @@ def create_run(runs_dir: str | Path, name: str, content: dict[str, Any]) -> Path
         StoreError: the directory cannot be written.
     """
     base = safe_name(name)
+    made: Path | None = None
     try:
         Path(runs_dir).mkdir(parents=True, exist_ok=True)
         path = _unused(Path(runs_dir), base)
+        made = path
         (path / BLOBS).mkdir()
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         stamps = {"format": FORMAT, "name": path.name, "created": created}
         write_json(path / RUN_FILE, {"kind": "watched", "config": {}, **content, **stamps})
     except OSError as error:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
         is_file = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "there is a file" if is_file else error.strerror
         raise StoreError(

@@ -16,7 +16,7 @@ from inspector.events import Event, StoredEvent, Unknown, decode
 from inspector.quantities import SeriesKey
 from inspector.store.chunks import decode_chunk
 from inspector.store.database import open_reader
-from inspector.store.layout import ABSENT, F32, F64, I64, STRIPE
+from inspector.store.layout import ABSENT, F32, F64, I64, STRIPE, cut_off
 from inspector.store.query import Source, raw, row_range, walls
 from inspector.store.records import (
     Cursor,
@@ -128,7 +128,7 @@ class RankFile:
 
     def _alive(self, meta: dict[str, Any]) -> bool | None:
         try:
-            return writer_alive(self.source.db, meta)
+            return writer_alive(self.source.db, self.path, meta)
         except (sqlite3.Error, KeyError, TypeError, ValueError):
             return None
 
@@ -143,6 +143,8 @@ class RankFile:
                 return "failed"
             if kind == "run_finished":
                 return "stopped" if _reason(final[0][1]) == "stopped" else "finished"
+            if cut_off(self.path).exists():
+                return "crashed"
             meta = self.meta()
             if self._alive(meta):
                 state = self.source.rows("SELECT state FROM heartbeat")

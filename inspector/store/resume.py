@@ -14,7 +14,7 @@ import numpy as np
 from inspector.errors import StoreError
 from inspector.quantities import SeriesKey
 from inspector.store.encoder import Group
-from inspector.store.layout import ABSENT, F32, FANOUT, FORMAT, I64, LEVELS
+from inspector.store.layout import ABSENT, F32, FANOUT, FORMAT, I64, LEVELS, cut_off
 from inspector.store.process import Process
 from inspector.store.query import Source, count_rows, cover, raw
 from inspector.store.rollup import Buckets, Pyramid, combine, concatenate
@@ -27,10 +27,12 @@ def read_meta(db: sqlite3.Connection) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
 
 
-def writer_alive(db: sqlite3.Connection, meta: dict[str, Any]) -> bool | None:
-    """Whether the process that claimed the file lives; None when nobody claims it any more."""
+def writer_alive(db: sqlite3.Connection, path: Path, meta: dict[str, Any]) -> bool | None:
+    """Whether the process that claimed the file writes it; None when nobody claims it any more."""
     if "writer" not in meta:
         return None
+    if cut_off(path).exists():
+        return False
     alive = Process.from_dict(meta["writer"]).alive()
     if alive is not None:
         return alive
@@ -52,7 +54,7 @@ def claim(db: sqlite3.Connection, path: Path, rank: int, meta: dict[str, Any] | 
                 f"{path} has format {before['format']}, but this version writes {FORMAT}; "
                 "upgrade torch-inspector."
             )
-        if writer_alive(db, before):
+        if writer_alive(db, path, before):
             raise StoreError(
                 f"Expected {path} to have no writer, but process {before['writer']['pid']} "
                 "writes it; give each run a name, and each process of a run a rank, of its own."
@@ -70,6 +72,7 @@ def claim(db: sqlite3.Connection, path: Path, rank: int, meta: dict[str, Any] | 
         db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
+    cut_off(path).unlink(missing_ok=True)
 
 
 def set_meta(db: sqlite3.Connection, content: dict[str, Any]) -> None:

@@ -16,6 +16,9 @@ FIRST_SECONDS = 2.0
 LATER_SECONDS = 5.0
 """So is a later one; the training thread gives a sign of life with every step, once a second."""
 
+UNWRITTEN_SECONDS = 10.0
+"""The writer gives a sign of life each second, whatever the training does."""
+
 
 @dataclass(slots=True)
 class Beginning:
@@ -54,6 +57,12 @@ def silence(
         config: of a built-in run, else empty.
         now: seconds since 1970.
     """
+    unwritten = now - beat.beat if beat is not None and beat.pid_alive else 0.0
+    if unwritten >= UNWRITTEN_SECONDS:
+        return (
+            f"Nothing could be recorded for {unwritten:.0f} s: the run's disk is full or does not "
+            "answer, or its process is suspended."
+        )
     compiles = bool(config.get("compile")) and not beginning.uncompiled
     if beat is None or beat.step <= beginning.step:
         seconds = now - beginning.at

@@ -10,6 +10,7 @@ from typing import Any
 
 from inspector.commands import OF_OPTIMIZERS, Controls
 from inspector.events import CommandApplied, Level, NonFinite, RunFailed, StepSkipped, StoredEvent
+from inspector.store.layout import cut_off, rank_files
 from inspector.store.reader import Run
 from inspector.views.controls import in_force, in_parts
 from inspector.views.cost import capture_every, changes, spacing_after
@@ -130,7 +131,7 @@ class StateKeeper:
                 *_in_parts(in_parts(self._commands)),
             ),
             nonfinite=self._nonfinite,
-            problem=self._problem or (_lost(run) if status == "crashed" else ""),
+            problem=self._problem or (lost(run) if status == "crashed" else ""),
             waiting=waiting,
             measured=capture_every(run) or self._spacing,
         )
@@ -149,8 +150,13 @@ def _stopping(run: Run) -> tuple[tuple[str, str], ...]:
     return (("stop", "waits for watch.should_stop"),) if waits and run.status == "running" else ()
 
 
-def _lost(run: Run) -> str:
-    """What is known of a run whose process is gone and has not said why."""
+def lost(run: Run) -> str:
+    """What is known of a run that was not ended in order: its process is gone, or its disk full."""
+    if any(cut_off(path).exists() for path in rank_files(run.path).values()):
+        return (
+            "The run's disk refused what was recorded last: it was full, or could not be written. "
+            "What was recorded until then is here."
+        )
     whose = "The training process" if run.meta.get("kind") == "built_in" else "The script"
     return (
         f"{whose} is gone without having ended the run: it was killed, ran out of memory, or the "

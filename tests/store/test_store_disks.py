@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -15,12 +16,13 @@ import numpy as np
 import pytest
 
 from inspector.errors import StoreError
-from inspector.events import Notice, TelemetryDropped
+from inspector.events import Notice, RunFinished, TelemetryDropped
 from inspector.quantities import SeriesKey
-from inspector.store import database
+from inspector.store import database, layout
 from inspector.store.layout import create_run
 from inspector.store.reader import Run, list_runs
 from inspector.store.writer import Writer
+from inspector.views.state import lost
 from tests.store.waiting import wait_for
 
 LOSS = (SeriesKey("loss"),)
@@ -80,6 +82,51 @@ def test_closing_on_a_full_disk_ends_in_bounded_time(tmp_path: Path) -> None:
     writer.close()
     assert writer.dropped == 1 and not writer.flush()
     disk._db.close()
+
+
+def test_a_run_that_ends_on_a_full_disk_is_told_from_one_that_is_complete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = create_run(tmp_path, "run", {})
+    writer = Writer(path)
+    writer.append("scalar", 0, LOSS, [0])
+    assert writer.flush()
+    disk = FullDisk(writer._drain.db)
+    writer._drain.db = disk  # type: ignore[assignment]
+    disk.full.set()
+    writer.append("scalar", 1, LOSS, [1])
+    writer.event(1, RunFinished())
+    writer.close()
+    (said,) = caplog.messages
+    assert "rank00000.db (database or disk is full). Training goes on" in said
+    with Run(path) as run:
+        assert run.status == "crashed"
+        assert lost(run).startswith("The run's disk refused what was recorded last")
+        assert run.series("loss").steps.tolist() == [0]
+    again = Writer(path)  # space was made
+    with Run(path) as run:
+        assert run.status == "running"
+    again.event(1, RunFinished())
+    again.close()
+    with Run(path) as run:
+        assert run.status == "finished"
+    assert [file.name for file in path.glob("rank*")] == ["rank00000.db"]
+
+
+def test_a_run_that_could_not_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(layout, "write_json", refused)
+    with pytest.raises(StoreError, match="No space left on device; choose another"):
+        create_run(tmp_path, "run", {})
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="got: there is a file; choose another"):
+        create_run(tmp_path / "file", "run", {})
 
 
 def test_a_slow_disk_never_blocks_the_training_thread(tmp_path: Path) -> None:

@@ -23,14 +23,23 @@ UNCOMPILED = Notice(message="torch.compile does not work here (x): the model is 
 
 def said(
     *, step: int, seconds: float, kind: str = "built_in", resumed: int | None = None,
-    notice: Notice | None = None, **config: Any,
+    notice: Notice | None = None, written: float = 0.0, **config: Any,
 ) -> str:  # fmt: skip
-    """After so many seconds in the step."""
+    """After so many seconds in the step; the writer gave a sign of life ``written`` s ago."""
     beginning = Beginning()
     events = [RunStarted(resumed_at=resumed), *([notice] if notice else [])]
     beginning.take(StoredEvent(at, 0, 0, 1000.0, 0, one) for at, one in enumerate(events))
-    beat = Heartbeat(step, "running", 100, 1000.0, 1000.0, True)
-    return silence(beginning, beat, kind=kind, config=config, now=1000.0 + seconds)
+    now = 1000.0 + seconds
+    beat = Heartbeat(step, "running", 100, 1000.0, now - written, True)
+    return silence(beginning, beat, kind=kind, config=config, now=now)
+
+
+def test_a_writer_that_is_silent_too_is_told_from_a_slow_step() -> None:
+    assert said(step=7, seconds=30, written=9.0).startswith("No step for 30 s")
+    assert said(step=7, seconds=30, written=30.0) == (
+        "Nothing could be recorded for 30 s: the run's disk is full or does not answer, or its "
+        "process is suspended."
+    )
 
 
 @pytest.mark.parametrize(
