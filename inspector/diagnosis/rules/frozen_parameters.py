@@ -141,7 +141,13 @@ def _frozen(run: Observations, rows: Rows) -> Finding | None:
         return None
     trainable = [order.get(row["module"], math.inf) for row in run.weights]
     first_trainable = min(trainable, default=math.inf)
-    behind = [row for row in found if order.get(row["module"], -1) > first_trainable]
+    # Nothing that learns goes into a table, wherever its rows are added.
+    behind = [
+        row
+        for row in found
+        if order.get(row["module"], -1) > first_trainable
+        and not row["module_type"].endswith("Embedding")
+    ]
     # Who tells the optimizer what to leave out has frozen it on purpose.
     mistaken = [row for row in behind if row["in_optimizer"]]
     shown = mistaken or [row for row in rows if not row["ever_required_grad"]]

@@ -11,6 +11,7 @@ something else than the optimizer (its version counter tells), until it is writt
 500 steps later if the loss has recovered.
 Source: SageMaker Debugger PoorWeightInitialization, TheDeepChecker (its F test alarms on every
 ``nn.Linear`` and is not used), Karpathy's recipe (verify the loss at init).
+Tables that a module holds beside other modules (class token, attention biases) are left out.
 False alarms: networks with factors of their own (NTK parametrisation, SIREN) are only notes
 unless a symptom shows.
 """
@@ -38,10 +39,10 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     rewritten = _rewritten(run, limits)
     if rewritten is not None:
         yield rewritten
-    hidden = run.weights[:-1]
-    alike = next((row for row in hidden if _never_differs(row)), None)
-    flat = [row for row in run.weights if row["start"].get("rows_equal")]
-    if alike is None and flat and (len(flat) == len(run.weights) or _constant(flat[0])):
+    weights = _weights(run)
+    alike = next((row for row in weights[:-1] if _never_differs(row)), None)
+    flat = [row for row in weights if row["start"].get("rows_equal")]
+    if alike is None and flat and (len(flat) == len(weights) or _constant(flat[0])):
         alike = flat[0]
     if alike is not None:
         yield _finding(
@@ -54,7 +55,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         return
     odd = [
         row
-        for row in run.weights
+        for row in weights
         if row["start"].get("gain") is not None
         and not row["start"].get("rows_equal")
         and not limits["small"] <= row["start"]["gain"] <= limits["large"]
@@ -76,6 +77,21 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                      drawing=over_steps(run.loss.steps, run.loss.values / (run.guessing or 1.0),
                                         "loss over that of guessing")),
         )  # fmt: skip
+
+
+def _weights(run: Observations) -> list[dict[str, Any]]:
+    """What units are weighted with: not the tables that a module has beside the modules in it.
+
+    Such are the tokens for class and mask of a vision transformer, biases of attention, the state
+    matrix of a state space model: they start alike, or at zero, on purpose.
+    """
+    paths = {row["path"] for row in run.modules}
+    holders = {path.rpartition(".")[0] for path in paths if path}
+    return [
+        row
+        for row in run.weights
+        if row["module"] not in holders or any("weight" in n for n in row["name"].split(".")[-2:])
+    ]
 
 
 def _rewritten(run: Observations, limits: Thresholds) -> Finding | None:

@@ -537,7 +537,10 @@ def several_outputs(v: Variation) -> None:
 
 @healthy
 def queries_before_anything_else(v: Variation) -> None:
-    """Attention as in BERT: its queries come first, and get little gradient in every block."""
+    """Attention as in BERT: its queries come first, and get little gradient in every block.
+
+    What it adds to its input starts at zero, and has a table that does not learn.
+    """
     task = v.digits()
 
     class Block(nn.Module):
@@ -557,17 +560,21 @@ def queries_before_anything_else(v: Variation) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.levels, self.places = nn.Embedding(17, 32), nn.Embedding(64, 32)
+            self.token = nn.Parameter(torch.zeros(1, 1, 32))
+            self.bias = nn.Parameter(torch.zeros(64, 32))
             self.blocks = nn.Sequential(Block(), Block())
             self.head = nn.Linear(32, 10)
 
         def forward(self, x: Tensor) -> Tensor:
             levels = (x.flatten(1) * 16).long().clamp(0, 16)
-            hidden = self.levels(levels) + self.places(torch.arange(64))
-            return self.head(self.blocks(hidden)[:, 0])
+            hidden = self.levels(levels) + self.places(torch.arange(64)) + self.bias
+            first = self.token.expand(len(x), -1, -1)
+            return self.head(self.blocks(torch.cat([first, hidden], 1))[:, 0])
 
     model = Reader()
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
+    model.places.requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=v.between(3e-4, 2e-3))
     v.fit(model, optimizer, v.cross_entropy(), v.loader(task), steps=30)
