@@ -123,6 +123,8 @@ def nan_card(name: str) -> None:
         st.caption(
             "The bad update was held back: the weights are those from before this step."
             if card.held
+            else f"The bad update was let through. {escape(card.missed)}"
+            if card.missed
             else "The bad update was let through; set “On NaN or infinity” to pause or skip."
         )
         if live and not card.over:

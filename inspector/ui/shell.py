@@ -10,6 +10,7 @@ from inspector.store.reader import RunSummary
 from inspector.ui import context, presenter, warm
 from inspector.ui.board import strip
 from inspector.ui.steering import steering
+from inspector.views.runs import labels as run_labels
 
 _ASSETS = Path(__file__).parent / "assets"
 # Streamlit leaves 5 rem at each side and 6 rem on top: too much on a projector.
@@ -112,9 +113,11 @@ def _sidebar(runs: list[RunSummary], name: str | None, looks_at_run: bool) -> No
         return
     by_name = {summary.name: summary for summary in runs}
     st.session_state["run_picker"] = name
+    labels = run_labels(list(by_name))
     st.selectbox(
         "Run",
         list(by_name),
+        format_func=lambda name: labels.get(name, name),
         key="run_picker",
         on_change=lambda: context.select(st.session_state["run_picker"]),
         label_visibility="collapsed",

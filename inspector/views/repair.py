@@ -30,6 +30,7 @@ class OriginCard:
         steps: the rows of the story, as pairs of label and text.
         held: the bad update was not made.
         over: training has gone on since.
+        missed: why an earlier step is not the one that is told, and what helps; else empty.
     """
 
     step: int
@@ -41,6 +42,7 @@ class OriginCard:
     held: bool
     over: bool
     found: bool
+    missed: str = ""
 
 
 def origin_card(events: Iterable[StoredEvent]) -> OriginCard | None:
@@ -63,12 +65,13 @@ def origin_card(events: Iterable[StoredEvent]) -> OriginCard | None:
         step=newest.step,
         title=origin.text,
         code=origin.code,
-        rows=(*_story(origin), *_missed(origin, newest.step, first)),
+        rows=_story(origin),
         tensors=tuple(_row(tensor) for tensor in origin.tensors),
         report=origin.report,
         held=origin.held,
         over=over,
         found=origin.phase != "unknown",
+        missed=_missed(origin, newest.step, first),
     )
 
 
@@ -91,16 +94,15 @@ def _story(origin: Origin) -> tuple[tuple[str, str], ...]:
     return tuple((label, text) for label, text in rows if text)
 
 
-def _missed(origin: Origin, step: int, first: int | None) -> tuple[tuple[str, str], ...]:
+def _missed(origin: Origin, step: int, first: int | None) -> str:
     """What helps where the values had been non-finite before the step that could be run again."""
     if origin.phase != "parameters" or first is None or first >= step:
-        return ()
-    text = (
-        f"Step {first:,}, where it began, could not be run again. Give the loss to "
-        "watch(…, loss_fn=criterion), or set “On NaN or infinity” to pause or skip: then steps "
-        "under 1 ms are looked into as well, and the operation and its line are named."
+        return ""
+    return (
+        f"Step {first:,}, where it began, could not be run again: give the loss to "
+        "watch(…, loss_fn=criterion), or set “On NaN or infinity” to pause or skip, and steps "
+        "under 1 ms are looked into as well."
     )
-    return (("What helps", text),)
 
 
 def _row(tensor: dict[str, Any]) -> dict[str, Any]:

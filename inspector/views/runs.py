@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from inspector.store.reader import RunSummary
 
 _ORIGIN = {"imported": "imported log"}
+_LETTERS = 26  # of a name in the list of runs at the side
 
 
 def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
@@ -31,6 +32,15 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
         }
         for summary in summaries
     ]
+
+
+def labels(names: Sequence[str]) -> dict[str, str]:
+    """Names for a narrow list: of a long one beginning and end, as long as all stay apart."""
+    half = (_LETTERS - 1) // 2
+    made = {
+        name: name if len(name) <= _LETTERS else f"{name[:half]}…{name[-half:]}" for name in names
+    }
+    return made if len(set(made.values())) == len(made) else {name: name for name in names}
 
 
 def _short(name: Any) -> str:

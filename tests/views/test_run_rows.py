@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inspector.store.reader import RunSummary
-from inspector.views.runs import matching, rows
+from inspector.views.runs import labels, matching, rows
 
 
 def row(config: dict[str, Any], kind: str = "built-in") -> dict[str, Any]:
@@ -27,3 +27,19 @@ def test_a_script_is_listed_and_found_by_its_file() -> None:
     summary = RunSummary("one", "runs/one", "finished", "watched", script="gan.py")
     assert rows([summary])[0]["model"] == "gan.py"
     assert matching([summary], "GAN.py") == [summary]
+
+
+def test_long_names_that_begin_alike_are_told_apart_by_their_ends() -> None:
+    names = [
+        f"2026-11-21-vision-language-ablation-{end}" for end in ("lr1e-3-seed0", "lr1e-4-seed1")
+    ]
+    assert labels(["short", *names]) == {
+        "short": "short",
+        names[0]: "2026-11-21-v…lr1e-3-seed0",
+        names[1]: "2026-11-21-v…lr1e-4-seed1",
+    }
+
+
+def test_names_that_differ_only_within_stay_whole() -> None:
+    names = [f"2026-11-21-vision-{part}-ablation-lr1e-3-seed0" for part in ("a", "b")]
+    assert labels(names) == {name: name for name in names}
