@@ -51,6 +51,8 @@ class Quantity:
         return self.log or self.unit == "L2"
 
 
+_SINCE = "as a share of the time of all steps since it was last told, four times a second"
+
 _ALL = (
     Quantity("loss", "Loss", "", "run", "step", "Training loss of the step's batch."),
     Quantity("val_loss", "Validation loss", "", "run", "epoch",
@@ -100,24 +102,21 @@ _ALL = (
     Quantity("overhead", "Cost of watching", "share", "run", "step",
              "Time spent in the inspector's own code during the step, as a share of the step."),
     Quantity("overhead_forward", "Cost of watching: module outputs", "share", "run", "step",
-             "Time spent on module outputs in a fully measured step, as a share of the step."),
+             f"Time spent on module outputs, {_SINCE}."),
     Quantity("overhead_gradients", "Cost of watching: gradients", "share", "run", "step",
-             "Time spent on gradients of outputs and parameters in a fully measured step, as a "
-             "share of the step."),
+             f"Time spent on gradients of outputs and parameters, {_SINCE}."),
     Quantity("overhead_updates", "Cost of watching: updates", "share", "run", "step",
-             "Time spent on received gradients, weights and updates in a fully measured step, as "
-             "a share of the step."),
+             f"Time spent on received gradients, weights and updates, {_SINCE}."),
     Quantity("overhead_histograms", "Cost of watching: histograms", "share", "run", "step",
-             "Time spent on histograms of parameters in a step that has some, as a share of the "
-             "step; it is also part of the gradients' and the end of the step's cost."),
+             f"Time spent on histograms of parameters, {_SINCE}; it is also part of the gradients' "
+             "and the end of the step's cost."),
     Quantity("overhead_time_machine", "Cost of watching: time machine", "share", "run", "step",
              "Time spent on keeping batches and copies of the state and on looking for non-finite "
-             "gradients, as a share of the step."),
+             f"gradients, {_SINCE}."),
     Quantity("overhead_structure", "Cost of watching: structure", "share", "run", "step",
-             "Time spent on facts about the program for the diagnosis, as a share of the step."),
+             f"Time spent on facts about the program for the diagnosis, {_SINCE}."),
     Quantity("overhead_step", "Cost of watching: end of the step", "share", "run", "step",
-             "Time spent on putting a fully measured step's numbers together and handing them "
-             "over, as a share of the step."),
+             f"Time spent on putting steps' numbers together and handing them over, {_SINCE}."),
     Quantity("grad_norm", "Gradient norm", "L2", "parameter", "after_backward",
              "L2 norm of a parameter's gradient, before clipping, unscaled.", log=True),
     Quantity("grad_norm_clipped", "Gradient norm after clipping", "L2", "parameter", "before_step",

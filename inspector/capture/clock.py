@@ -28,8 +28,8 @@ class Clock:
         self.meters: dict[str, Callable[[], int]] = {}
         self.last: int | None = None
         self._due = 0.0
-        self._by_probe: dict[str, int] = {}
-        self._ended: dict[str, int] = {}
+        self._by_probe: dict[str, int] = {}  # nanoseconds since the shares were told
+        self._lasted = 0.0  # seconds of the steps since then
 
     @property
     def step(self) -> int:
@@ -61,22 +61,28 @@ class Clock:
         taken = time.perf_counter_ns() - since_ns
         self._by_probe[probe] = self._by_probe.get(probe, 0) + taken
 
-    def drain(self) -> dict[str, int]:
+    def _drain(self) -> list[tuple[str, int]]:
         """By probe, the nanoseconds that ``pulse`` was told of directly since this was asked."""
-        return {probe: taken for probe, meter in self.meters.items() if (taken := meter())}
+        return [(probe, taken) for probe, meter in self.meters.items() if (taken := meter())]
 
-    def shares_due(self) -> bool:
-        """True four times a second: the shares of the probes do not change from step to step."""
-        now = time.monotonic()
-        if now < self._due:
-            return False
-        self._due = now + _SHARES_SECONDS
-        return True
-
-    @property
     def shares(self) -> dict[str, float]:
-        """Seconds that each probe took of the step that :meth:`tick` has ended."""
-        return {probe: taken / 1e9 for probe, taken in self._ended.items()}
+        """What each probe took of the time of all steps since this was last told.
+
+        That is four times a second: the shares do not change from step to step.
+        """
+        now = time.monotonic()
+        if now < self._due or not self._lasted:
+            return {}
+        self._due = now + _SHARES_SECONDS
+        found = {probe: taken / 1e9 / self._lasted for probe, taken in self._by_probe.items()}
+        self._by_probe, self._lasted = {}, 0.0
+        return found
+
+    def lasted(self, seconds: float, spent: dict[str, int]) -> None:
+        """Steps were timed elsewhere, and what probes took of them in nanoseconds."""
+        self._lasted += seconds
+        for probe, taken in (*spent.items(), *self._drain()):
+            self._by_probe[probe] = self._by_probe.get(probe, 0) + taken
 
     def tick(self) -> tuple[float | None, float]:
         """Ends the step; gives its wall time and our share of it, in seconds.
@@ -87,11 +93,11 @@ class Clock:
         wall = None if self.last is None else (now - self.last) / 1e9
         pulse = self.pulse
         own = pulse.own / 1e9
-        for probe, taken in self.drain().items():
-            self._by_probe[probe] = self._by_probe.get(probe, 0) + taken
+        self.lasted(wall or 0.0, {})
+        if wall is None:
+            self._by_probe = {}
         self.last = now
         pulse.own = 0
-        self._ended, self._by_probe = self._by_probe, {}
         pulse.step += 1
         return wall, own
 

@@ -411,9 +411,8 @@ class Observer:
         if wall:
             flight.put("step_time", wall)
             flight.put("overhead", own / wall)
-            if self.full and self.clock.shares_due():
-                for name, seconds in self.clock.shares.items():
-                    flight.put(f"overhead_{name}", seconds / wall)
+            for name, share in self.clock.shares().items():
+                flight.put(f"overhead_{name}", share)
         if self.full and self.forward.end_discovery():
             self._listener.on_described()
         incomplete, self._tried = self._incomplete, {}
@@ -467,6 +466,7 @@ class Observer:
                 found["backward_passes"] = float(probe.passes)
             if wall:
                 found["step_time"], found["overhead"] = wall, own / wall
+                found.update((f"overhead_{k}", share) for k, share in self.clock.shares().items())
             self._landing.deliver(Measured(step, False, found), bad_loss(scalars.get("loss")))  # type: ignore[arg-type]
         self._schedule_step()
 

@@ -119,14 +119,11 @@ class Stretches:
         return Running(taken.running, began)
 
     def _show_shares(self, taken: Taken, spent: dict[str, int]) -> None:
-        """Puts what each probe has taken beside the last step, as a share of all of them."""
-        spent = {**spent, **self._clock.drain()}
-        seconds = float(taken.walls.sum())
-        if not taken.count or not spent or not self._clock.shares_due():
-            return
-        for name, taken_ns in spent.items():
+        """Puts the shares of the probes beside the last step."""
+        self._clock.lasted(float(taken.walls.sum()), spent)
+        for name, share in self._clock.shares().items() if taken.count else ():
             column = np.full(taken.count, NOWHERE)
-            column[-1] = taken_ns / 1e9 / seconds
+            column[-1] = share
             taken.columns[f"overhead_{name}"] = column
 
     def _hand_over(self, rows: _Rows, count: int) -> None:

@@ -24,8 +24,11 @@ than those that follow (as ``FIRST_STEPS`` of the probe)."""
 EVERYTHING = "modules and parameters"
 """What the schedule spaces, in the words of its events."""
 
-_NAMED_AT = 0.005  # less is written as 0%
+_NAMED_AT = 0.0005  # less is written as 0.0%
 _WITHIN = "overhead_histograms"
+_REST = "calls of hooks and the rest"
+_TELLINGS = 8  # of the parts, four of which come in a second
+_BACK = 20_000  # steps, further back than which they are not looked for
 _RECENT = 200  # steps at least, of which the cost is told
 _OVER = 0.005  # of the time: less than the wavering of a quiet machine
 _CYCLES = 4  # of the schedule at least, so that their share of full steps is that of the run
@@ -47,9 +50,9 @@ class Cost:
         recent: share of the time of the last steps, without those: 200 of them, or four rounds of
             the schedule where these are longer; None before there are any.
         steps: how many steps ``recent`` is of.
-        probes: title of each probe that is recorded by itself, and its part of what all of them
-            took, dearest first. A probe's cost is a share of the steps that were looked at
-            together, one or many, so only their proportions can be told.
+        probes: title of each probe that is recorded by itself, and its share of the time of the
+            last steps, or of the last two seconds where these are more; dearest first. What the
+            probes cannot time themselves is among them.
         budget: the share that the schedule keeps to; None where it was told what to measure.
     """
 
@@ -77,15 +80,12 @@ def cost(run: Run) -> Cost:
     newest = beat.step if beat else 0
     since = max(begin + EXAMINED, newest - max(_RECENT, _CYCLES * spacing(run)))
     recent = _Spent.of(run, "overhead", since)
-    shares = {name: _total(run, name, since) for name in probe_quantities(run)}
-    # Histograms are counted a second time: within the gradients and the end of the step.
-    whole = sum(share for name, share in shares.items() if name != _WITHIN) or 1.0
-    probes = [(probe_title(name), share / whole) for name, share in shares.items() if share]
+    probes = _parts(run, begin + EXAMINED, since)
     return Cost(
         first=_Spent.of(run, "overhead", begin, begin + EXAMINED - 1).share,
         recent=recent.share,
         steps=len(recent.steps),
-        probes=tuple(sorted(probes, key=lambda probe: -probe[1])),
+        probes=tuple(sorted(probes.items(), key=lambda probe: -probe[1])),
         budget=None if capture_every(run) else BUDGET,
     )
 
@@ -142,10 +142,37 @@ class _Spent:
         return _Spent(self.steps[start:end], self.own[start:end], self.wall[start:end])
 
 
-def _total(run: Run, quantity: str, first: int) -> float:
-    """Sum of the shares that were recorded of a probe, a few times a second."""
-    values = run.series(quantity, first=first, max_points=_MOST).values
-    return float(values[np.isfinite(values)].sum(dtype=np.float64))
+def _parts(run: Run, least: int, since: int) -> dict[str, float]:
+    """By title of a probe, its share of the time since some step: each telling is one of its own.
+
+    Args:
+        least: the first step that counts.
+    """
+    first = max(least, since - _BACK)
+    told = {name: run.series(name, first=first, max_points=_MOST) for name in probe_quantities(run)}
+    if not told:
+        return {}
+    ends = np.unique(np.concatenate([series.steps for series in told.values()]))
+    if not len(ends):
+        return {}
+    begin = min(int(np.searchsorted(ends, since)), max(0, len(ends) - _TELLINGS))
+    first = int(ends[begin - 1]) + 1 if begin else first
+    spent = _Spent.of(run, "overhead", first, int(ends[-1]))
+    ends = ends[begin:]
+    passed = np.concatenate(([0.0], np.cumsum(spent.wall, dtype=np.float64)))
+    seconds = np.diff(passed[np.searchsorted(spent.steps, ends, side="right")], prepend=0.0)
+    whole = float(seconds.sum())
+    if whole <= 0:
+        return {}
+    found = {}
+    for name, series in told.items():
+        at = np.searchsorted(ends, series.steps[series.steps >= ends[0]])
+        values = series.values[series.steps >= ends[0]]
+        found[name] = float((np.nan_to_num(values) * seconds[at]).sum()) / whole
+    # Histograms are counted a second time: within the gradients and the end of the step.
+    known = sum(share for name, share in found.items() if name != _WITHIN)
+    rest = (spent.share or 0.0) - known
+    return {probe_title(name): share for name, share in found.items()} | {_REST: max(rest, 0.0)}
 
 
 def _first_step(run: Run) -> int:
@@ -173,12 +200,12 @@ def cost_words(cost: Cost) -> list[str]:
     said = [took]
     within = probe_title(_WITHIN)
     parts = ", ".join(
-        f"{title} {part:.0%}" + " (within the others)" * (title == within)
+        f"{title} {part:.1%}" + " (within the others)" * (title == within)
         for title, part in cost.probes
         if part >= _NAMED_AT
     )
     if parts:
-        said.append(f"Of the time that measuring takes: {parts}.")
+        said.append(f"By part: {parts}.")
     if cost.first is not None:
         said.append(
             f"In the first {EXAMINED} steps, in which the program is examined for the diagnosis, "

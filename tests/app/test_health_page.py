@@ -178,12 +178,40 @@ def test_the_cost_is_that_of_several_steps_by_the_time_of_these(tmp_path: Path) 
     late = slice(-200, None)
     assert cost.recent == pytest.approx(own[late].sum() / wall[late].sum(), rel=1e-2)
     assert cost.first == pytest.approx(0.9, rel=1e-3)
-    assert cost.probes == (("updates", 0.75), ("gradients", 0.25), ("histograms", 0.125))
-    assert "updates 75%, gradients 25%, histograms 12% (within the others)" in said
+    parts = {"calls of hooks and the rest": 4, "updates": 3, "gradients": 1, "histograms": 0.5}
+    assert dict(cost.probes) == pytest.approx(
+        {title: eighths / 8 * cost.recent for title, eighths in parts.items()}, rel=1e-3
+    )
+    assert "the rest 1.5%, updates 1.1%, gradients 0.4%, histograms 0.2% (within the oth" in said
     assert [first for first, *_ in windows] == list(range(16, 415, 50))
     assert max(share for *_, share in windows) < 0.04  # though single steps cost 600 %
     assert "**2.9%** of the time of the last" in said
     assert "In the first 16 steps" in said and "90.0%; that comes once" in said
+
+
+def test_a_part_is_a_share_of_the_time_since_it_was_last_told(tmp_path: Path) -> None:
+    """Ten thousand short steps, of which few say what the probes have taken since."""
+    path, rng = create_run(tmp_path, "told", {}), np.random.default_rng(0)
+    part, steps = SeriesKey("overhead_updates"), 10_000
+    own, walls = rng.uniform(0, 4e-5, steps), rng.uniform(2e-4, 6e-4, steps)
+    told = sorted({steps - 1, *rng.choice(np.arange(40, steps), 30, replace=False).tolist()})
+    with closing(Writer(path)) as writer:
+        before = 0
+        for step in range(1, steps):
+            keys, row = (SeriesKey("step_time"), SeriesKey("overhead")), [walls[step], 0.1]
+            if step in told:
+                since = slice(before + 1, step + 1)
+                keys, row = (*keys, part), [*row, own[since].sum() / walls[since].sum()]
+                before = step
+            writer.append("run", step, keys, np.array(row, np.float32))
+            if step % 1000 == 0:
+                writer.flush()
+        writer.heartbeat(steps, "running", total_steps=None)
+    with inspector.open_run(path) as run:
+        found = dict(view.cost(run).probes)
+    last = slice(told[-9] + 1, None)  # eight tellings: the last 200 steps have fewer
+    assert found["updates"] == pytest.approx(own[last].sum() / walls[last].sum(), rel=1e-4)
+    assert found["calls of hooks and the rest"] == pytest.approx(0.1 - found["updates"], rel=1e-4)
 
 
 def test_the_schedule_in_words() -> None:
