@@ -35,13 +35,13 @@ class StepStart:
     def __call__(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if len(args) < 2 and not kwargs:
-            self._call(optimizer, args, kwargs)
-            return None
         rest = dict(kwargs)
         closure = args[1] if len(args) > 1 else rest.pop("closure", None)
-        if closure is None or self._ready is False or self._hook is None:
-            self._call(optimizer, args if closure else args[:1], kwargs if closure else rest)
+        if closure is None:
+            self._call(optimizer, args[:1], rest)
+            return None
+        if self._ready is False or self._hook is None:
+            self._call(optimizer, args, kwargs)
             return None
         began = None if self._ready else _versions(optimizer)
         waiting = [True]

@@ -253,6 +253,29 @@ def test_a_scaler_of_the_wrapper_is_known_from_the_first_step(tmp_path: Path) ->
         assert values_of(run, "total_grad_norm") == pytest.approx([expected], rel=1e-4)
 
 
+def test_a_batch_that_is_tried_again_is_no_validation_in_train_mode(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 3))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, every=1, scaler=scaler) as watch:
+        watch.validation(val_loss=1.1)
+        for step in range(12):
+            inputs, targets = batch(step)
+            loss = F.cross_entropy(model(inputs), targets)
+            watch.record(loss=loss)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            if step == 0:
+                next(model.parameters()).grad.fill_(math.inf)  # type: ignore[union-attr]
+            scaler.step(optimizer)
+            scaler.update()
+    with inspector.open_run(watch.run_path) as run:
+        structure = run.document("structure")
+        assert structure is not None and structure["modes"]["repeated_pass_steps"] == [0]
+        assert [finding.code for finding in run.findings() if finding.level != "note"] == []
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
