@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -85,13 +87,15 @@ def check(what: str, config: RunConfig, steps: int | None, say: Callable[[str], 
 
 
 def follow(path: Path) -> int:
-    """Shows the progress until the run ends, then one line about it; Ctrl-C stops the run.
+    """Shows the progress until the run ends, then one line about it.
+
+    Ctrl-C and SIGTERM, as batch systems and containers send it, stop the run in good order.
 
     Returns:
         The exit code: 0 finished or stopped, 1 failed or crashed.
     """
     console = Console()
-    with Run(path) as run:
+    with Run(path) as run, _terminable():
         try:
             _show(run, console)
         except KeyboardInterrupt:
@@ -101,6 +105,23 @@ def follow(path: Path) -> int:
             _show(run, console)
         console.print(summary(run), markup=False, highlight=False, soft_wrap=True)
         return 0 if run.status in ("finished", "stopped") else 1
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is a Ctrl-C inside."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are not for it
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def summary(run: Run) -> str:

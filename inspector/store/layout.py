@@ -135,7 +135,7 @@ def create_run(runs_dir: str | Path, name: str, content: dict[str, Any]) -> Path
         reason = "there is a file" if is_file else error.strerror
         raise StoreError(
             f"Expected a directory for runs that can be written at {runs_dir}, but got: "
-            f"{reason}; choose another with --run-dir or run_dir=."
+            f"{reason}; choose another: torch-inspector FOLDER, --run-dir or run_dir=."
         ) from error
     return path
 

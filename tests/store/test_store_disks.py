@@ -172,7 +172,7 @@ def test_a_place_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="choose another run directory"):
         Writer(tmp_path / "file")
-    with pytest.raises(StoreError, match="choose another with"):
+    with pytest.raises(StoreError, match="choose another:"):
         create_run(tmp_path / "file", "run", {})
     path = create_run(tmp_path, "run", {})
     (path / "rank00000.db").write_bytes(b"something else" * 1000)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,11 +16,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from inspector import __main__ as entry
-from inspector import cli, doctor
+from inspector import cli, doctor, headless
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
 from inspector.server import launch
 from inspector.store.reader import Run
+from inspector.training import runner
 
 
 def call(*arguments: str) -> tuple[int, str]:
@@ -47,6 +52,28 @@ def test_a_headless_run_ends_with_one_line(tmp_path: Path) -> None:
     assert document is not None
     shapes = {module["path"]: module["outputs"] for module in document["modules"]}
     assert shapes["head"] == [[64, 10]]
+
+
+def test_a_batch_system_that_ends_the_job_ends_the_run_in_order(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    name = runner.start(RunConfig(epochs=100_000, torch_threads=1), tmp_path, "job")
+
+    def terminate() -> None:
+        with Run(tmp_path / name) as run:
+            until = time.monotonic() + 60
+            while signal.getsignal(signal.SIGTERM) == before or not len(run.series("loss")):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ending = threading.Thread(target=terminate)
+    ending.start()
+    assert headless.follow(tmp_path / name) == 0
+    ending.join()
+    assert signal.getsignal(signal.SIGTERM) == before
+    with Run(tmp_path / name) as run:
+        assert run.status == "stopped"
+    assert (tmp_path / name / "blobs" / "checkpoints").is_dir()
 
 
 def test_a_headless_preset_runs_at_full_speed_and_never_waits() -> None:
