@@ -39,9 +39,10 @@ from inspector.capture.plain import Landed
 from inspector.capture.probes import Probes
 from inspector.capture.quiet import StepHooks
 from inspector.capture.readings import rates, states, zero_grad
+from inspector.capture.scaling import Scaling
 from inspector.capture.schedule import Schedule
-from inspector.capture.skips import SCALER, ScalerStep, Skipped
-from inspector.capture.stepping import OptimizerProbe, find_scaler, scale_of
+from inspector.capture.skips import SCALER, Skipped
+from inspector.capture.stepping import OptimizerProbe
 from inspector.capture.stretches import Stretches
 from inspector.capture.transfer import Scalar
 from inspector.capture.turns import HistogramTurns
@@ -81,11 +82,11 @@ class Observer:
         self.late = False
         self._quiet = False
         self._listener = listener
-        self._scaler: Any = None
         self._after_skip = False
         self._tried: dict[str, Scalar] = {}  # what was recorded right after a skipped try
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._attachment = Attachment()
+        self._scaling = Scaling(self._attachment, self._on_scaler_step)
         self._failed: set[str] = set()
         self._task: int | None = None
         self._gradients_then: tuple[int | None, ...] = ()
@@ -109,7 +110,7 @@ class Observer:
         self._step_hooks: list[Any] = []  # one for each optimizer
         for position, optimizer in enumerate(optimizers):
             self._attach_optimizer(position, optimizer)
-        self._follow(scaler)
+        self._scaling.follow(scaler)
         self._model = weakref.ref(model, lambda _: self.close())
         self._adopt(collect(model, optimizers))
         self.full = True
@@ -147,13 +148,6 @@ class Observer:
         self._step_hooks.append(hooks)
         self._attachment.step_hooks(optimizer, hooks.before, hooks.after)
         self._attachment.replace_method(optimizer, "zero_grad", sweep if previous else hooks.sweep)
-
-    def _follow(self, scaler: Any) -> None:
-        """Notices at once when this GradScaler skips a step."""
-        self._scaler = scaler
-        if isinstance(scaler, torch.amp.GradScaler):
-            step = ScalerStep(scaler, self._on_scaler_step)
-            self._attachment.replace_method(scaler, "step", step)
 
     def _adopt(self, parameters: ParameterSet) -> None:
         """Measures these parameters from now on."""
@@ -298,7 +292,7 @@ class Observer:
         hooks = self._step_hooks[position]
         stepped = hooks.stepped
         if position == 0 and self._stretches.open:
-            self._stretches.note_scale(self._scaler._scale)
+            self._stretches.note_scale(self._scaling.scaler._scale)
         result = inherited(optimizer, *args, **kwargs)
         if hooks.stepped == stepped and "updates" not in self._failed:
             self._leave_stretch()
@@ -313,7 +307,7 @@ class Observer:
 
     def _skipped(self, reason: str, *, over: bool) -> Skipped:
         """What is known of the try; GradScaler has waited for the device already."""
-        scale, loss = scale_of(self._scaler), self._scalars.get("loss")
+        scale, loss = self._scaling.factor, self._scalars.get("loss")
         return Skipped(
             self.clock.step,
             reason,
@@ -323,7 +317,7 @@ class Observer:
         )
 
     def _why_skipped(self, probe: OptimizerProbe) -> str:
-        if self._scaler is not None and not isinstance(self._scaler, torch.amp.GradScaler):
+        if not self._scaling.tells:
             return SCALER
         if any(isinstance(c, float) and c > 0 for c in probe.nonfinite_now()):
             return "the gradients were non-finite, and zero_grad came instead"
@@ -338,11 +332,10 @@ class Observer:
             self._landing.release()
             if "updates" in self._failed:
                 return
-            if self._scaler is None and self.clock.step < 3:
-                self._follow(find_scaler())
+            self._scaling.look(self.clock.step)
             closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
             probe = self._probes[position]
-            probe.scale = scale_of(self._scaler)
+            probe.scale = self._scaling.factor
             probe.before_step(
                 optimizer, closure is not None, self.full, self.clip, self.clip_threshold
             )
@@ -367,7 +360,7 @@ class Observer:
         if position == 0:
             self._after_skip = False
             if self._quiet:
-                self._probes[0].scale = scale_of(self._scaler)
+                self._probes[0].scale = self._scaling.factor
             else:
                 self.clock.spend(started, "updates")
                 started = time.perf_counter_ns()
@@ -612,29 +605,21 @@ class Observer:
             and not self._landing.nonfinite.ongoing
             and not self._probes[0].late
             and len(self._probes) == 1
-            and self._scaler is None
+            and self._scaling.scaler is None
             and self._probes[0].updates.native
             and len(self._references) <= _REFERENCES + 1  # gradients have been seen
         )
 
     @property
-    def _unknown_scaler(self) -> bool:
-        """Whether somebody scales the loss who does not say which steps are skipped."""
-        if self._scaler is None:
-            return False
-        fused = any(getattr(o, "_step_supports_amp_scaling", False) for o in self._living())
-        return fused or not isinstance(self._scaler, torch.amp.GradScaler)
-
-    @property
     def _passes_matter(self) -> bool:
         """Whether backward passes are to be noticed in steps that are not measured fully."""
-        return not self.zero_grad or self._unknown_scaler
+        return not self.zero_grad or not self._scaling.is_simple(self._living())
 
     def _untouched(self, step: int) -> bool:
         """Whether nobody acts on the gradients, and everything is on the CPU."""
         return (
             step > 2  # by then a GradScaler has been found
-            and not self._unknown_scaler
+            and self._scaling.is_simple(self._living())
             and self.clip == "off"
             and self.zero_grad
             and not self._remote

@@ -9,10 +9,8 @@ less: then every further step is skipped too.
 from __future__ import annotations
 
 import math
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,20 +111,6 @@ def _first(where: str, parameters: ParameterSet, tensors: Iterable[Tensor | None
         if bad := int((~torch.isfinite(values)).sum()):
             return Onset(where, owner, "", name, bad)
     return None
-
-
-class ScalerStep:
-    """Takes the place of a GradScaler's ``step``; copies of the scaler have their own one."""
-
-    def __init__(self, scaler: torch.amp.GradScaler, step: Callable[..., Any]) -> None:
-        self.inherited = scaler.step
-        self._scaler, self._step = weakref.ref(scaler), step
-
-    def __call__(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
-        return self._step(self.inherited, optimizer, *args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self._scaler(), "step")
 
 
 def worth(loss: float | None) -> str:

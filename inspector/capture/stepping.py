@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +11,10 @@ from torch import Tensor
 
 from inspector.capture.cells import LARGEST, NONFINITE, NORM, RECEIVED, ParameterCells
 from inspector.capture.gradients import measure_gradients, measure_received
+from inspector.capture.scaling import divisor
 from inspector.capture.transfer import Scalar, scalar
 from inspector.capture.updates import UpdateProbe
 from inspector.commands import Clip
-
-_LEAST = torch.finfo(torch.float32).smallest_normal
-_SCALER_STEP = torch.amp.GradScaler.step.__code__
 
 
 class OptimizerProbe:
@@ -81,7 +78,7 @@ class OptimizerProbe:
         self.inside_step = True
         self.total_norm = None
         factor = getattr(optimizer, "grad_scale", None)
-        self.received_scale = None if factor is None else _divisor(factor)
+        self.received_scale = None if factor is None else divisor(factor)
         found = getattr(optimizer, "found_inf", None)
         self.found_inf = None if found is None else scalar(found.detach())
         if full and self.sound and not has_closure and not self.measured:
@@ -190,28 +187,3 @@ class OptimizerProbe:
             norm = norm / scale
         torch.nn.utils.clip_grads_with_norm_(parameters, threshold, norm)
         self.total_norm = scalar(norm.detach())
-
-
-def find_scaler() -> Any:
-    """The GradScaler whose ``step`` is calling the optimizer right now, if there is one."""
-    frame = sys._getframe(1)
-    for _ in range(10):
-        if frame.f_back is None:
-            return None
-        frame = frame.f_back
-        if frame.f_code is _SCALER_STEP:
-            return frame.f_locals.get("self")
-    return None
-
-
-def scale_of(scaler: Any) -> Scalar | None:
-    """The scaler's present factor without waiting for the device; None when it does not scale."""
-    if scaler is None or not scaler.is_enabled():
-        return None
-    factor = getattr(scaler, "_scale", None)
-    return None if factor is None else _divisor(factor)
-
-
-def _divisor(factor: Tensor) -> Scalar:
-    """The factor; one that was halved until nothing was left of it is nearly 0."""
-    return scalar(factor.detach().clamp_min(_LEAST))
