@@ -166,7 +166,11 @@ def run_path(runs_dir: str | Path, name: str) -> Path:
 
 
 def is_run(path: Path) -> bool:
-    return (path / RUN_FILE).is_file() or rank_file(path, 0).is_file()
+    """Whether the directory holds a run; False where nobody here may look."""
+    try:
+        return (path / RUN_FILE).is_file() or rank_file(path, 0).is_file()
+    except OSError:  # someone else's, in a folder that is shared
+        return False
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

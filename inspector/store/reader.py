@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -51,6 +52,8 @@ def open_run(path_or_name: str | Path, runs_dir: str | Path = "runs") -> Run:
     for path in (Path(path_or_name), Path(runs_dir) / path_or_name):
         if is_run(path):
             return Run(path)
+        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            raise StoreError(f"Expected a run that can be read, but {path} is closed to this user.")
     raise RunNotFound(
         f"Expected the directory or the name of a run in {runs_dir}, but got {path_or_name!s:.200}."
     )

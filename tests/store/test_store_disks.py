@@ -20,7 +20,7 @@ from inspector.events import Notice, RunFinished, TelemetryDropped
 from inspector.quantities import SeriesKey
 from inspector.store import database, layout
 from inspector.store.layout import create_run
-from inspector.store.reader import Run, list_runs
+from inspector.store.reader import Run, list_runs, open_run
 from inspector.store.writer import Writer
 from inspector.views.state import lost
 from tests.store.waiting import wait_for
@@ -205,6 +205,27 @@ def test_the_file_system_is_told_by_the_mount_table(tmp_path: Path) -> None:
     if sys.platform == "linux":
         assert database.filesystem(Path("/proc/self")) == "proc"
         assert database.filesystem(tmp_path) != ""
+
+
+def test_a_run_that_is_closed_to_this_user_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mine", "theirs"):
+        Writer(create_run(tmp_path, name, {})).close()
+    is_file, access = Path.is_file, os.access
+
+    def seen(path: Path) -> bool:
+        if path.parent.name == "theirs":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", seen)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path).name != "theirs" and access(path, mode)
+    )
+    assert [run.name for run in list_runs(tmp_path)] == ["mine"]
+    with pytest.raises(StoreError, match="theirs is closed to this user"):
+        open_run("theirs", tmp_path)
 
 
 def as_another_user(look: Callable[[], str]) -> str:
