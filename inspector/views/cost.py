@@ -21,9 +21,20 @@ EXAMINED = 16
 """Steps at the start of a run in which its program is examined for the diagnosis: they cost more
 than those that follow (as ``FIRST_STEPS`` of the probe)."""
 
+ANY_COST = 400
+"""Steps up to which it is examined again in short spells, whatever these cost (as the probe's)."""
+
 EVERYTHING = "modules and parameters"
 """What the schedule spaces, in the words of its events."""
 
+_ELSEWHERE = (
+    "each step costs a little even where nothing is measured, and time for which another program "
+    "held the processor counts as well."
+)
+_EXAMINING = (
+    f"in the first {ANY_COST} steps the program is examined for the diagnosis in short spells, "
+    "whatever that costs. Later spells wait until they fit the budget."
+)
 _NAMED_AT = 0.0005  # less is written as 0.0%
 _WITHIN = "overhead_histograms"
 _REST = "calls of hooks and the rest"
@@ -54,6 +65,7 @@ class Cost:
             last steps, or of the last two seconds where these are more; dearest first. What the
             probes cannot time themselves is among them.
         budget: the share that the schedule keeps to; None where it was told what to measure.
+        examining: most of ``recent`` went into examining the program in the first steps.
     """
 
     first: float | None
@@ -61,6 +73,7 @@ class Cost:
     steps: int
     probes: tuple[tuple[str, float], ...]
     budget: float | None = None
+    examining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +94,14 @@ def cost(run: Run) -> Cost:
     since = max(begin + EXAMINED, newest - max(_RECENT, _CYCLES * spacing(run)))
     recent = _Spent.of(run, "overhead", since)
     probes = _parts(run, begin + EXAMINED, since)
+    examined = probes.get(probe_title("overhead_structure"), 0.0)
     return Cost(
         first=_Spent.of(run, "overhead", begin, begin + EXAMINED - 1).share,
         recent=recent.share,
         steps=len(recent.steps),
         probes=tuple(sorted(probes.items(), key=lambda probe: -probe[1])),
         budget=None if capture_every(run) else BUDGET,
+        examining=since < begin + ANY_COST and examined > (recent.share or 0.0) / 2,
     )
 
 
@@ -192,11 +207,8 @@ def cost_words(cost: Cost) -> list[str]:
         ]
     took = f"Watching took **{cost.recent:.1%}** of the time of the last {cost.steps:,} steps."
     if cost.budget is not None and cost.recent >= cost.budget + _OVER:
-        took += (
-            f" That is more than the budget of {cost.budget:.0%}: each step costs a little even "
-            "where nothing is measured, and time for which another program held the processor "
-            "counts as well."
-        )
+        took += f" That is more than the budget of {cost.budget:.0%}: "
+        took += _EXAMINING if cost.examining else _ELSEWHERE
     said = [took]
     within = probe_title(_WITHIN)
     parts = ", ".join(

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from torch import nn
 
 import inspector
-from inspector.capture.structure import FIRST_STEPS
+from inspector.capture.structure import _AT_ANY_COST, FIRST_STEPS
 from inspector.events import CommandRefused, ProbeFailed, ScheduleChanged
 from inspector.quantities import SeriesKey
 from inspector.server.settings import Settings, configure
@@ -152,7 +152,7 @@ def costing(folder: Path, name: str, shares: list[float], seconds: list[float]) 
 
 
 def test_the_first_steps_are_said_to_be_those_of_the_examination(tmp_path: Path) -> None:
-    assert view.EXAMINED == FIRST_STEPS
+    assert (view.EXAMINED, view.ANY_COST) == (FIRST_STEPS, _AT_ANY_COST)
     path = costing(tmp_path, "young", [4.0, 0.5], [0.01, 0.09])
     with inspector.open_run(path) as run:
         cost = view.cost(run)
@@ -245,6 +245,18 @@ def test_a_cost_over_the_budget_is_said_to_be(tmp_path: Path) -> None:
         writer.heartbeat(301, "running", total_steps=None, controls={"capture_every": 1})
     with inspector.open_run(path) as run:
         assert "budget" not in view.cost_words(view.cost(run))[0]  # as was asked for
+
+
+def test_examining_the_program_is_said_to_be_what_costs(tmp_path: Path) -> None:
+    for steps, reason in ((380, "in the first 400 steps"), (900, "another program")):
+        path = create_run(tmp_path, f"for {steps}", {})
+        keys = tuple(map(SeriesKey, ("step_time", "overhead", "overhead_structure")))
+        with closing(Writer(path)) as writer:
+            for step in range(1, steps):
+                writer.append("run", step, keys, np.array([0.01, 0.08, 0.06], np.float32))
+            writer.heartbeat(steps, "running", total_steps=None)
+        with inspector.open_run(path) as run:
+            assert reason in view.cost_words(view.cost(run))[0]
 
 
 def test_the_schedule_is_chosen_on_the_page(tmp_path: Path) -> None:
