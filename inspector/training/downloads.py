@@ -110,15 +110,21 @@ def fetch(
         otherwise: what can be done without a connection.
 
     Raises:
-        DataError: no address answered with the file of that checksum.
+        DataError: no address answered with the file of that checksum, or there is no place for it.
     """
     if path.exists():
         return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"Expected a folder for data that can be written at {path.parent}, but got: "
+            f"{error.strerror}; set TORCH_INSPECTOR_DATA to another."
+        ) from error
     reasons = []
     for url in urls:
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             received = receive(urllib.request.Request(url), partial, progress, algorithm)
             if received.startswith(digest):
                 return partial.replace(path)

@@ -35,7 +35,7 @@ def train(task: Task, watch: Watch) -> None:
     loop = Loop(task, watch)
     try:
         loop.run()
-    except Exception:
+    except (Exception, SystemExit):
         loop.keeper.failed()
         raise
     loop.keeper.finish()

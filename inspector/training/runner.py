@@ -104,7 +104,7 @@ def prepare(
         task = compiled(task, progress)
     except InspectorError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if (explained := explain(error)) is not None:
             raise ModelError(explained) from error
         path = create_run(runs_dir, name, {"kind": "built_in", "config": config.to_dict()})
@@ -153,7 +153,7 @@ def train_and_record(
         started(watched)
         with deterministic(config.deterministic), forgiving(config.compile):
             train(task, watched)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         watched.failed(failure(error, task.model))
     finally:
         watched.close()

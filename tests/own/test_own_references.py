@@ -84,6 +84,11 @@ def test_an_imported_module_is_reloaded_when_edited(
     ("text", "name", "sentence"),
     [
         ("x = (1,\n", "Net", r"net\.py cannot be loaded: line 1: '\(' was never closed"),
+        (
+            "import sys\nsys.exit('bye')\n",
+            "Net",
+            r"cannot be loaded: line 2: SystemExit: bye; put what it does as a script below if",
+        ),
         ("\n\n1 / 0\n", "Net", r"cannot be loaded: line 3: ZeroDivisionError: division by zero"),
         ("import no_such_thing\n", "Net", r"line 1: ModuleNotFoundError: No module named"),
         ("class Other: pass\n", "Net", r"no 'Net' in .*net\.py; it defines Other"),

@@ -194,6 +194,27 @@ def test_an_error_of_the_users_code_is_a_failed_run(
         assert len(run.series("loss").values) == 3  # one call was the dry run's
 
 
+def test_code_that_ends_the_program_is_a_failed_run_too(
+    tmp_path: Path, user_model: Callable[[str], Path]
+) -> None:
+    user_model("""
+class Mine(nn.Module):
+    def __init__(self, in_features=64, num_classes=10):
+        super().__init__()
+        self.head, self.calls = nn.Linear(in_features, num_classes), 0
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 4:
+            raise SystemExit("enough")
+        return self.head(x.flatten(1))
+""")
+    run = train(RunConfig(model="mine", steps=50), tmp_path / "runs")
+    assert run.status == "failed"
+    (failed,) = only(run, RunFailed)
+    assert isinstance(failed, RunFailed)
+    assert (failed.error, failed.message) == ("SystemExit", "enough")
+
+
 def test_anomaly_detection_names_op_and_line_and_pauses(
     tmp_path: Path, user_model: Callable[[str], Path], wait_for: Callable[..., Run]
 ) -> None:

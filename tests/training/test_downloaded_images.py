@@ -163,3 +163,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"images is damaged .*delete it"):
         downloads.read_idx(path)
+
+
+def test_a_place_that_cannot_be_written_is_told_from_a_lost_connection(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"written at .*; set TORCH_INSPECTOR_DATA"):
+        downloads.fetch(["http://127.0.0.1:9/x"], tmp_path / "file" / "below" / "x", "0000")

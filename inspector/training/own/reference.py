@@ -163,9 +163,11 @@ def _executed(path: Path) -> Read:
         sys.modules[module.__name__] = module  # dataclasses and pickle look there
         try:
             exec(compile(text, str(path), "exec"), module.__dict__)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[module.__name__]
-            raise ConfigError(f"{path} cannot be loaded: {describe(error, path)}.") from error
+            raise ConfigError(
+                f"{path} cannot be loaded: {describe(error, path)}{_guard(error)}."
+            ) from error
     files = {path.name: path} | own_files(path.parent)
     read = module, {path.name: text} | _texts_of(files, {path.name}), _named_paths(files)
     if _reading is not None:
@@ -260,8 +262,10 @@ def _imported(name: str, reference: str) -> Read:
             forget(folder)
         with _importable(folder):
             module = importlib.import_module(name)
-    except Exception as error:
-        raise ConfigError(f"Module {name} cannot be imported: {describe(error)}.") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"Module {name} cannot be imported: {describe(error)}{_guard(error)}."
+        ) from error
     files = own_files(folder)
     own = getattr(module, "__file__", None)
     if _is_source_in(own, folder):
@@ -295,6 +299,12 @@ def _named_paths(files: dict[str, Path]) -> dict[str, str]:
 
 def _read(path: Path) -> str:
     return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+
+
+def _guard(error: BaseException) -> str:
+    """What helps where a script runs, and ends, as soon as it is loaded."""
+    ends = isinstance(error, SystemExit)
+    return "; put what it does as a script below if __name__ == '__main__':" if ends else ""
 
 
 def describe(error: BaseException, path: Path | None = None) -> str:
