@@ -13,7 +13,7 @@ from pathlib import Path
 from inspector.diagnosis.finding import Finding
 from inspector.diagnosis.findings import diagnose
 from inspector.diagnosis.limits import read_limits
-from inspector.diagnosis.ranks import named
+from inspector.diagnosis.place import place
 from inspector.errors import ConfigError
 from inspector.store.reader import open_run
 
@@ -84,27 +84,11 @@ def in_words(name: str, findings: Sequence[Finding]) -> list[str]:
         )
         lines.append(f"{indent}    {finding.title}")
         lines += [f"{indent}    seen: {evidence.text}" for evidence in finding.evidence]
-        place = _place(finding)
-        if place:
-            lines.append(f"{indent}    where: {place}")
+        if where := place(finding):
+            lines.append(f"{indent}    where: {', '.join(where)}")
         if not symptom:
             lines += [
                 f"{indent}    do: {remedy.text}" + (f"  {remedy.code}" if remedy.code else "")
                 for remedy in finding.remedies[:2]
             ]
     return lines
-
-
-def _place(finding: Finding) -> str:
-    parts = []
-    if finding.module is not None:
-        parts.append(finding.module or "the model")
-    if finding.op:
-        parts.append(finding.op)
-    if finding.file:
-        parts.append(f"{finding.file}:{finding.line}")
-    if finding.step:
-        parts.append(f"from step {finding.step}")
-    if finding.ranks:
-        parts.append(named(finding.ranks))
-    return ", ".join(parts)

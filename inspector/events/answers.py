@@ -122,9 +122,8 @@ class FaultHealed(Event):
 class LrFound(Event):
     """The learning rate finder is done; its curve is the document ``lr_finder`` of this step.
 
-    Attributes:
-        target: the optimizer or parameter group whose rate was tried, as of a ``Command``.
-        where: its name; empty for all.
+    ``target`` is the optimizer or parameter group whose rate was tried (see ``Command``), empty
+    for all, and ``where`` its name for people.
     """
 
     kind: ClassVar[str] = "lr_found"

@@ -13,9 +13,9 @@ import streamlit as st
 from inspector.commands import Command, Name
 from inspector.errors import StoreError
 from inspector.presets import PRESETS
-from inspector.server.assets import PREFIX
 from inspector.store.control import ControlWriter
 from inspector.ui import context, runs
+from inspector.ui.components import component
 from inspector.ui.context import escape
 
 if TYPE_CHECKING:
@@ -24,19 +24,7 @@ if TYPE_CHECKING:
 PARAMETER = "presenter"
 SIZE = 20
 """Pixels of a letter, where they are otherwise 16."""
-_LOADER = f"""export default function (component) {{
-  const address = new URL("{PREFIX}/presenter.js", location.origin).href
-  let [gone, cleanup] = [false, null]
-  import(address).then((module) => {{ if (!gone) cleanup = module.mount(component) }})
-  return () => {{ gone = true; cleanup?.() }}
-}}
-"""
-_component = st.components.v2.component(
-    "torch_inspector_presenter",
-    html='<div class="presenter"></div>',
-    css="",
-    js=_LOADER,
-)
+_component = component("presenter", "presenter", "presenter.js")
 
 # Streamlit's own sizes are rem; contrast is taken to black on white or white on black.
 _STYLE = """<style>

@@ -9,7 +9,7 @@ from typing import Any
 
 from inspector.diagnosis.drawing import Drawing, as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
-from inspector.diagnosis.ranks import named
+from inspector.diagnosis.place import place
 from inspector.quantities import QUANTITIES
 
 TITLES = {
@@ -83,22 +83,6 @@ def cards(findings: Iterable[Finding]) -> list[FindingCard]:
 def heading(code: str) -> str:
     """Words for a code; a user's own code is shown as it is."""
     return TITLES.get(code, code.replace("_", " "))
-
-
-def place(finding: Finding) -> str:
-    """Where and since when, in words; empty when the run as a whole is meant from the start."""
-    parts = []
-    if finding.module is not None:
-        parts.append(f"module {finding.module or '(model)'}")
-    if finding.op:
-        parts.append(finding.op)
-    if finding.file:
-        parts.append(f"{finding.file}:{finding.line}")
-    if finding.step:
-        parts.append(f"since step {finding.step:,}")
-    if finding.ranks:
-        parts.append(named(finding.ranks))
-    return " · ".join(parts)
 
 
 def curve(run: Any, evidence: Evidence, *, max_points: int = 500) -> EvidenceCurve | None:
@@ -181,7 +165,7 @@ def _card(finding: Finding) -> FindingCard:
         level=finding.level,
         heading=heading(finding.code),
         verdict=finding.title,
-        place=place(finding),
+        place=" · ".join(place(finding)),
         confidence=finding.confidence,
         seen=tuple(evidence.text for evidence in finding.evidence),
         explanation=finding.explanation,

@@ -38,7 +38,8 @@ def test_a_finding_names_the_ranks_that_show_it(
     with open_run(path) as run:
         (found,) = (one for one in diagnose(run) if one.code == "lr_too_high")
     assert tuple(sorted(found.ranks)) == ranks
-    assert view.place(found).endswith(place)
+    (card,) = view.cards([found])
+    assert card.place.endswith(place)
     lines: list[str] = []
     assert diagnose_command(path, lines.append) == 1
     assert any(line.strip().startswith("where:") and place in line for line in lines)
