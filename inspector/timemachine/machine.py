@@ -203,8 +203,9 @@ class TimeMachine:
 
         For steps so short that more would cost more than watching may. ``glancing``, and where the
         loss can be called again, the machine still notes the batch, asks whether gradients are
-        finite, and copies the state.
+        finite, and copies the state. With several optimizers it stays awake for that.
         """
+        resting = resting and not (glancing and len(self._optimizers) > 1)
         glancing = resting and (glancing or self.exact) and self._logbook is not None
         if self.closed or (resting, glancing) == (self._resting, self._glancing):
             return

@@ -151,3 +151,24 @@ def test_calls_that_cannot_be_glanced_at_are_left_alone(tmp_path: Path) -> None:
     with inspector.open_run(tmp_path / "run") as run:
         told = [e.step for e in run.events() if isinstance(e.event, NonFinite)]
     assert told[0] == BAD
+
+
+def test_with_two_optimizers_the_machine_does_not_rest(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    root = Root()
+    model = nn.Sequential(nn.Linear(6, 8), root, nn.Linear(8, 3))
+    steppers = [torch.optim.Adam(part.parameters(), lr=1e-3) for part in model[::2]]
+    watch = inspector.watch(model, steppers, run_dir=tmp_path, name="run")
+    for step in range(BAD + 4):
+        root.factor = 0.0 if step == BAD else 1.0
+        for stepper in steppers:
+            stepper.zero_grad()
+        loss = model(torch.randn(12, 6)).square().mean()
+        watch.record(loss=loss)
+        loss.backward()
+        for stepper in reversed(steppers):
+            stepper.step()
+    watch.close()
+    with inspector.open_run(tmp_path / "run") as run:
+        origins = [(e.step, e.event.op) for e in run.events() if isinstance(e.event, Origin)]
+    assert origins[0] == (BAD, "SqrtBackward0")
