@@ -154,11 +154,13 @@ def _learning_rate(panel: Panel) -> None:
         )
         panel.say(typed)
         return
+    # Of a run that has ended the rate itself is shown, which need be none of the steps.
+    steps = sorted({*_LR_STEPS, lr}) if panel.disabled else _LR_STEPS
     st.select_slider(
         "Learning rate",
-        options=_LR_STEPS,
+        options=steps,
         format_func=short,
-        key=panel.prepare(slider, min(_LR_STEPS, key=lambda step: _distance(step, lr))),
+        key=panel.prepare(slider, min(steps, key=lambda step: _distance(step, lr))),
         on_change=panel.changed,
         args=(slider, "lr"),
         disabled=panel.disabled,
@@ -312,4 +314,4 @@ def _current(panel: Panel, control: str) -> float:
 
 
 def _distance(step: float, lr: float) -> float:
-    return abs(math.log(step) - math.log(max(lr, 1e-9)))
+    return abs(math.log(max(step, 1e-9)) - math.log(max(lr, 1e-9)))
