@@ -88,7 +88,7 @@ def _card(
         _evidence(finding, position)
         if card.explanation:
             st.markdown(escape(card.explanation))
-            st.caption(escape(card.reference))
+            st.caption(f"Source: {escape(card.reference)}")
         key = f"remedy-{position}-{card.code}"
         repair.buttons(finding, name, config, modules, activations, live=live, key=key)
 
