@@ -42,7 +42,7 @@ class OptimizerProbe:
         self.positions = positions
         self.passes = 0
         self.measured = False
-        self._received = False
+        self._received = self._late_received = False
         self._cells = ParameterCells(len(parameters))
         self._spare: ParameterCells | None = None
         self.total_norm: Scalar | None = None
@@ -69,8 +69,7 @@ class OptimizerProbe:
             self.measured = True
         if self.inside_step:  # a closure: the optimizer takes these gradients from here
             self._clip(clip, threshold)
-            if full:
-                self._measure_received()
+            self._late_received = full  # the closure may still clip them
 
     def before_step(
         self, optimizer: Any, has_closure: bool, full: bool, clip: Clip, threshold: float
@@ -112,7 +111,10 @@ class OptimizerProbe:
             self.passes = max(self.passes, self._passes_before + self.usual)
         self._passes_before = self.passes
         if full:
+            if self._late_received:
+                self._measure_received()
             self.updates.after_step(self._cells)
+        self._late_received = False
 
     @property
     def usual(self) -> int:

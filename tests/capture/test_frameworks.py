@@ -104,6 +104,29 @@ def test_a_closure_that_clips_is_seen_before_and_after_it(tmp_path: Path, every:
         assert set(values_of(run, "clipped")) == {1.0}
 
 
+def test_each_evaluation_of_a_closure_may_clip(tmp_path: Path) -> None:
+    model = small()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.01, max_iter=4)
+    inputs, targets = batch(0)
+    before: list[float] = []
+    with inspector.watch(model, optimizer, run_dir=tmp_path, every=1) as watch:
+        for _ in range(5):
+
+            def closure() -> Tensor:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(inputs), targets)
+                loss.backward()
+                before.append(total(model))
+                nn.utils.clip_grad_norm_(model.parameters(), LIMIT)
+                return loss
+
+            watch.record(loss=optimizer.step(closure))
+    with inspector.open_run(watch.run_path) as run:
+        assert len(before) > 5
+        assert values_of(run, "total_grad_norm")[-1] == pytest.approx(before[-1], rel=1e-4)
+        assert values_of(run, "clipped_grad_norm") == pytest.approx([LIMIT] * 5, rel=1e-4)
+
+
 def test_a_bad_update_in_a_closure_is_held_and_its_origin_is_named(tmp_path: Path) -> None:
     model = small()
     optimizer = SGD(model.parameters(), lr=0.1)
