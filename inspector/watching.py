@@ -131,6 +131,10 @@ class Watch:
         """Titles of the faults that were injected and are in force."""
         return self._recorder.faults
 
+    def stop(self) -> None:
+        """What a stop command does, from any thread of this process: it needs no disk."""
+        self._recorder.steering.pace.stop()
+
     def expect(self, total_steps: int) -> None:
         """Changes how many steps the run will have, for the progress bar."""
         self._recorder.expect(total_steps)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import types
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,12 @@ _START_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RunnerState:
-    """The run that trains in this process."""
+    """The run that trains in this process; ``watch`` is gone once it has ended."""
 
     name: str
     path: Path
     thread: threading.Thread
+    watch: weakref.ref[Watch]
 
 
 def start(
@@ -174,9 +176,14 @@ def short(name: str) -> str:
 def stop() -> None:
     """Asks the run in this process to stop at the next step boundary; child processes go on."""
     state = current()
-    if state is not None:
+    if state is None:
+        return
+    try:
         with contextlib.closing(ControlWriter(state.path)) as control:
             control.send(Command(name="stop"))
+    except StoreError:  # the disk takes no command
+        if (watched := state.watch()) is not None:
+            watched.stop()
 
 
 def join(timeout: float | None = None) -> bool:
@@ -193,7 +200,8 @@ def _start_thread(task: Task, runs_dir: Path, name: str) -> str:
     trouble: list[Exception] = []
 
     def started(watched: Watch) -> None:
-        holder.state = RunnerState(watched.run_name, watched.run_path, thread)
+        state = RunnerState(watched.run_name, watched.run_path, thread, weakref.ref(watched))
+        holder.state = state
         ready.set()
 
     def work() -> None:

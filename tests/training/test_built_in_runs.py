@@ -12,8 +12,9 @@ import torch
 
 from inspector.commands import Controls
 from inspector.config import RunConfig
-from inspector.errors import ConfigError, InspectorError, ModelError
+from inspector.errors import ConfigError, InspectorError, ModelError, StoreError
 from inspector.events import EpochFinished, NonFinite, Paused, RunFailed
+from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
 from inspector.training import runner
 from inspector.training.task import build_task
@@ -88,6 +89,19 @@ def test_one_run_at_a_time_that_can_be_stopped(
     assert runner.join(60)
     assert wait_for(tmp_path / name, "stopped").status == "stopped"
     assert runner.current() is None
+
+
+def test_a_disk_that_takes_no_command_keeps_nothing_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("database or disk is full")
+
+    name = runner.start(ENDLESS, tmp_path)
+    monkeypatch.setattr(ControlWriter, "send", full)
+    runner.stop()
+    assert runner.join(30)
+    assert Run(tmp_path / name).status == "stopped"
 
 
 def test_the_run_outlives_a_reload_of_the_code(
