@@ -29,7 +29,7 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
 
 
 @pytest.fixture
-def app(writer: Writer, tmp_path: Path) -> Iterator[AppTest]:
+def app(tmp_path: Path) -> Iterator[AppTest]:
     configure(Settings(token="t" * 32, runs_dir=tmp_path))
     made = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
     made.query_params["run"] = "run"
