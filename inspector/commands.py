@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inspector.errors import CommandError
+from inspector.numerals import short
 from inspector.schedules import SCHEDULES, check_schedule
 
 __all__ = [
@@ -128,9 +129,11 @@ def check(name: str, value: Any) -> Any:
         raise CommandError(f"{name} must be a finite number, but got {number}.")
     if number < 0 or (positive and number == 0):
         wanted = "greater than 0" if positive else "0 or greater"
-        raise CommandError(f"{name} must be {wanted}, but got {number:g}.")
+        raise CommandError(f"{name} must be {wanted}, but got {short(number, 6)}.")
     if below is not None and number >= below:
-        raise CommandError(f"{name} must be less than {below:g}, but got {number:g}.")
+        raise CommandError(
+            f"{name} must be less than {short(below, 6)}, but got {short(number, 6)}."
+        )
     return number
 
 
@@ -232,7 +235,9 @@ def _check_intervention(name: str, value: Any) -> None:
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e6:
             raise CommandError(f"{key} of {name} must be a positive number, but got {number!r}.")
     if wanted.get("low", 0) >= wanted.get("high", math.inf):
-        raise CommandError(f"low of {name} must be less than high, but got {wanted['low']:g}.")
+        raise CommandError(
+            f"low of {name} must be less than high, but got {short(wanted['low'], 6)}."
+        )
 
 
 _INTERVENTIONS = {

@@ -22,6 +22,7 @@ from rich.progress import (
 from inspector.commands import Command
 from inspector.config import RunConfig
 from inspector.errors import ConfigError
+from inspector.numerals import short
 from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
 from inspector.views.newest import newest
@@ -131,7 +132,7 @@ def summary(run: Run) -> str:
     for name in ("loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"):
         values = run.series(name).values
         if len(values):
-            parts.append(f"{name} {values[-1]:.4g}")
+            parts.append(f"{name} {short(values[-1])}")
     ends = ("run_failed", "early_stopped")
     told = [s.event.text.rstrip(".") for s in run.events() if s.event.kind in ends]
     if run.status == "crashed":
@@ -146,7 +147,7 @@ def _show(run: Run, console: Console) -> None:
             status, beat = run.status, run.heartbeat
             if beat is not None:
                 loss = newest(run, "loss") if status == "running" else None
-                text = f"loss {loss[1]:.4g}" if loss else status
+                text = f"loss {short(loss[1])}" if loss else status
                 done = beat.total_steps if status == "finished" else beat.step
                 bar.update(task, description=text, completed=done, total=beat.total_steps)
             if status in _ENDED:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = {
     "events", "commands", "errors", "quantities", "config", "presets", "catalog", "faults",
-    "schedules", "preset", "practice_presets",
+    "schedules", "preset", "practice_presets", "numerals",
 }  # fmt: skip
 
 

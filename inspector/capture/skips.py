@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from inspector.capture.nonfinite import Onset, bad_loss
 from inspector.capture.parameters import ParameterSet
+from inspector.numerals import short
 
 SCALER = "GradScaler found non-finite gradients"
 _LOOKS = 4
@@ -115,4 +116,4 @@ def _first(where: str, parameters: ParameterSet, tensors: Iterable[Tensor | None
 
 def worth(loss: float | None) -> str:
     """A recorded loss in words; empty where none was."""
-    return "" if loss is None else f"{loss:.4g}" if math.isfinite(loss) else str(loss)
+    return "" if loss is None else short(loss) if math.isfinite(loss) else str(loss)

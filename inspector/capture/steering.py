@@ -18,6 +18,7 @@ from inspector.capture.settings import CannotSet, OptimizerSettings, current
 from inspector.commands import OF_OPTIMIZERS, Command, Controls, covers_first, target_of
 from inspector.errors import CommandError
 from inspector.events import CommandApplied, CommandRefused, Event, Notice, Paused, Resumed
+from inspector.numerals import short
 
 _LISTED = 4  # changed groups that a note names
 OF_THE_LOOP = {
@@ -260,7 +261,7 @@ class Steering:
             return "nothing changed"
         names = titles(self._model(), optimizers)
         told = [
-            f"{names[f'{at}/{group}']} {old:.4g} → {new:.4g}"
+            f"{names[f'{at}/{group}']} {short(old)} → {short(new)}"
             for (at, group), (old, new) in changes.items()
         ]
         rest = f", and {len(told) - _LISTED} more" if len(told) > _LISTED else ""
@@ -268,7 +269,7 @@ class Steering:
         factors = [new / old if old else 0.0 for old, new in changes.values()]
         kept = ratios and name == "lr" and len(factors) > 1 and min(factors) > 0
         alike = kept and max(factors) <= min(factors) * (1 + 1e-6)
-        return text + (f"; each × {factors[0]:.4g}, so ratios are kept" if alike else "")
+        return text + (f"; each × {short(factors[0])}, so ratios are kept" if alike else "")
 
 
 Readings = dict[tuple[int, int], float]

@@ -7,6 +7,7 @@ import math
 import plotly.graph_objects as go
 
 from inspector.diagnosis.drawing import Drawing
+from inspector.numerals import short
 from inspector.views.paths import shortened
 
 _BLUE, _RED, _GREY, _AMBER = "#3b7dd8", "#d6413b", "#8a8f98", "#c77d0a"
@@ -136,7 +137,7 @@ def _shift(number: int, count: int) -> int:
 
 
 def _written(value: float) -> str:
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else short(value, 3)
 
 
 def _shown(drawing: Drawing) -> list[float]:

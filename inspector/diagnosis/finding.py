@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from inspector.diagnosis.drawing import Drawing
 from inspector.events import Level
+from inspector.numerals import short
 
 CODES = (
     "vanishing_gradient",
@@ -65,9 +66,9 @@ class Evidence:
         """One line for people."""
         parts = [self.statistic]
         if self.value is not None:
-            parts.append(f"= {self.value:.3g}")
+            parts.append(f"= {short(self.value, 3)}")
         if self.threshold is not None:
-            parts.append(f"(limit {self.threshold:.3g})")
+            parts.append(f"(limit {short(self.threshold, 3)})")
         if self.last > self.first:
             parts.append(f"in steps {self.first:,}–{self.last:,}")
         return " ".join(parts)

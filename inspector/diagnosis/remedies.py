@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from inspector.diagnosis.finding import Remedy
+from inspector.numerals import short
 
 _CLIP = Remedy(text="Clip the gradient norm at 1.", control="clip", value="norm")
 _HE = "torch.nn.init.kaiming_normal_(module.weight); torch.nn.init.zeros_(module.bias)"
@@ -81,5 +82,5 @@ def set_lr(lr: float, *, current: float | None = None) -> Remedy:
     """Sets the learning rate, rounded to one digit."""
     if lr > 0 and math.isfinite(lr):
         lr = float(f"{lr:.0e}")
-    was = f" (now {current:.3g})" if current else ""
-    return Remedy(text=f"Set the learning rate to {lr:g}{was}.", control="lr", value=lr)
+    was = f" (now {short(current, 3)})" if current else ""
+    return Remedy(text=f"Set the learning rate to {short(lr, 6)}{was}.", control="lr", value=lr)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from inspector.events.event import Event, Level, brief
+from inspector.numerals import short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ class RemedyVerdict(Event):
         of = f" of {self.subject}" if self.subject else ""
         if self.before is None or self.after is None:
             return f"{self.remedy}: no verdict, {self.statistic}{of} was not measured."
-        change = f"{self.statistic}{of} went from {self.before:.3g} to {self.after:.3g}"
+        change = f"{self.statistic}{of} went from {short(self.before, 3)} to {short(self.after, 3)}"
         return f"{self.remedy}: {self.verdict}; {change}."
 
 
@@ -135,7 +136,7 @@ class LrFound(Event):
 
     @property
     def text(self) -> str:
-        found = "none" if self.suggestion is None else f"{self.suggestion:.3g}"
+        found = "none" if self.suggestion is None else short(self.suggestion, 3)
         of = f" of {self.where}" if self.where else ""
         return f"Suggested learning rate{of}: {found} ({self.steps} trial steps)."
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from inspector.numerals import short
+
 Level = Literal["note", "warning", "critical"]
 
 
@@ -27,4 +29,4 @@ def brief(value: Any) -> str:
         return str(value["name"])
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return short(value, 6) if isinstance(value, float) else str(value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from inspector.events.event import Event, Level, brief
+from inspector.numerals import short
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class EpochFinished(Event):
     def text(self) -> str:
         parts = [f"Epoch {self.epoch + 1} finished"]
         if self.val_loss is not None:
-            parts.append(f"validation loss {self.val_loss:.4g}")
+            parts.append(f"validation loss {short(self.val_loss)}")
         if self.val_accuracy is not None:
             parts.append(f"validation accuracy {self.val_accuracy:.1%}")
         return ", ".join(parts) + "."
@@ -100,7 +101,7 @@ class EarlyStopped(Event):
     @property
     def text(self) -> str:
         return (
-            f"Stopped early: no validation loss below {self.best:.4g} (epoch {self.epoch + 1}) "
+            f"Stopped early: no validation loss below {short(self.best)} (epoch {self.epoch + 1}) "
             f"for {self.patience} epochs."
         )
 
@@ -123,8 +124,8 @@ class CheckpointSaved(Event):
     @property
     def text(self) -> str:
         if self.reason in ("last", "best"):
-            known = self.reason == "best" and self.val_loss is not None
-            loss = f": validation loss {self.val_loss:.4g}" if known else ""
+            best = self.val_loss if self.reason == "best" else None
+            loss = "" if best is None else f": validation loss {short(best)}"
             return f"{self.reason.capitalize()} checkpoint saved{loss}."
         step = "" if self.at is None else f" of step {self.at:,}"
         return f"Checkpoint{step} saved."

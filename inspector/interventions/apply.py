@@ -28,6 +28,7 @@ from inspector.events import (
 from inspector.faults import FAULTS
 from inspector.interventions.verdicts import STEPS, Trial, judge, measure, trial_of
 from inspector.interventions.weights import reinitialize, unfreeze
+from inspector.numerals import short
 from inspector.store.reader import Run
 from inspector.timemachine.checks import has_nonfinite
 from inspector.timemachine.state import StateCopy, random_state, set_random_state
@@ -310,7 +311,7 @@ class Interventions:
             self._recorder.steering.apply(
                 Command(name="set", control="lr", value=lr, id=f"{command.id}-lr")
             )
-            note = f"learning rate {lr:.3g}"
+            note = f"learning rate {short(lr, 3)}"
         self._answer(command, effective=step, note=note)
         if wanted.get("resume"):
             self._recorder.steering.apply(Command(name="resume", id=f"{command.id}-resume"))

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from inspector.numerals import short
+
 Shapes = Sequence[tuple[int, ...]]
 
 _SENTENCES: tuple[tuple[str, str], ...] = (
@@ -194,6 +196,6 @@ class _Size:
         value = float(self._bytes)
         for unit in ("bytes", "KiB", "MiB", "GiB"):
             if value < 1024:
-                return f"{value:.3g} {unit}"
+                return f"{short(value, 3)} {unit}"
             value /= 1024
-        return f"{value:.3g} TiB"
+        return f"{short(value, 3)} TiB"

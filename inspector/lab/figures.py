@@ -8,6 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from inspector.numerals import short
+
 # Plotly looks into pandas while another thread may be half-way through importing it: this waits.
 importlib.import_module("pandas")
 
@@ -68,7 +70,8 @@ def _vectors(plot: dict[str, Any]) -> go.Figure:
         colour = _colour(number)
         # The marker turns with the line: an arrow head that keeps its size when zoomed.
         drawn.add_scatter(
-            x=[0, x], y=[0, y], name=f"{_text(name)} ({x:.3g}, {y:.3g})", mode="lines+markers",
+            x=[0, x], y=[0, y], name=f"{_text(name)} ({short(x, 3)}, {short(y, 3)})",
+            mode="lines+markers",
             line={"width": 4, "color": colour},
             marker={"symbol": "arrow", "size": [0, 18], "angleref": "previous", "color": colour},
         )  # fmt: skip

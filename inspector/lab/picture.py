@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from inspector.numerals import short
 from inspector.views.graph import Box, FoldedGraph
 from inspector.views.graph_dot import BAD, colour, escape, on
 
@@ -54,7 +55,7 @@ def numbers(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value)
     if isinstance(value, (int, float)):
-        return f"{value:.4g}".replace("-", "−")
+        return short(value).replace("-", "−")
     if len(value) <= _MOST_INLINE and not any(isinstance(item, list) for item in value):
         return f"[{', '.join(map(numbers, value))}]"
     return ""

@@ -19,6 +19,7 @@ from inspector.lab import plots
 from inspector.lab.backward import Backwards
 from inspector.lab.explain import explain
 from inspector.lab.report import Report, SnippetError, TensorRecord
+from inspector.numerals import short
 
 FILE = "<snippet>"
 MOST_TENSORS = 40
@@ -155,7 +156,8 @@ def statistics(tensor: torch.Tensor) -> str:
         return ""
     flat = tensor.detach().double()
     bad = int((~flat.isfinite()).sum())
-    text = f"{flat.min():.3g} … {flat.max():.3g}, mean {flat.mean():.3g}"
+    low, high, mean = (short(float(of()), 3) for of in (flat.min, flat.max, flat.mean))
+    text = f"{low} … {high}, mean {mean}"
     return f"{text}, {bad} not finite" if bad else text
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
+from inspector.numerals import short
 from inspector.training.asking import Answers, ask
 from inspector.training.overfitting import Verdict, overfit
 from inspector.training.reproducibility import Agreement, Record, compare, trace
@@ -37,7 +38,7 @@ def check_overfit(
         if "verdict" in answer:
             verdict = Verdict(**answer["verdict"])
         elif told is not None:
-            told(f"step {answer['step']}, loss {answer['loss']:.3g}", answer["step"] / steps)
+            told(f"step {answer['step']}, loss {short(answer['loss'], 3)}", answer["step"] / steps)
     if verdict is None:
         raise InspectorError("The check ended without an answer.")
     return verdict

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inspector.errors import DataError
+from inspector.numerals import short
 
 _TOLERANCE = 1e-3  # what shares written with three decimals leave
 
@@ -30,9 +31,9 @@ def check_distributions(targets: Tensor, where: str) -> None:
     if len(rows):
         row = int(rows[0])
         got = (
-            f"{float(targets[row].min()):.4g} is among them"
+            f"{short(float(targets[row].min()))} is among them"
             if bool((targets[row] < 0).any())
-            else f"they sum to {float(targets[row].sum()):.4g}"
+            else f"they sum to {short(float(targets[row].sum()))}"
         )
         raise DataError(
             f"{where}, row {row}: expected shares of 0 or more that sum to 1, but {got} "

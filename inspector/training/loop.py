@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from inspector.commands import Command
 from inspector.errors import DataError
 from inspector.events import EarlyStopped, EpochFinished, Notice
+from inspector.numerals import short
 from inspector.training.keeping import Keeper, Position
 from inspector.training.schedules import Schedule, resolve
 from inspector.training.state import Part
@@ -106,7 +107,7 @@ class Loop:
         resolved = self._resolved(value, ongoing=True)
         self.schedule.switch(resolved)
         lr = float(self.task.optimizer.param_groups[0]["lr"])
-        return resolved, f"from {lr:.4g}, with {self._steps_left()} steps left"
+        return resolved, f"from {short(lr)}, with {self._steps_left()} steps left"
 
     def loss_of(self, model: nn.Module, batch: Any) -> Tensor:
         """The loss of a batch by a copy of the model; nothing is recorded."""
@@ -175,7 +176,7 @@ class Loop:
         if self.schedule.resolved["name"] == "reduce_on_plateau" and float(group["lr"]) != before:
             self.watch.event(
                 Notice(
-                    message=f"Learning rate {before:.4g} → {float(group['lr']):.4g}: the "
+                    message=f"Learning rate {short(before)} → {short(float(group['lr']))}: the "
                     "validation loss has not fallen for more than "
                     f"{self.schedule.resolved['patience']} epochs."
                 )

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.errors import CommandError
+from inspector.numerals import short
 from inspector.timemachine.state import random_state, set_random_state
 from inspector.training.own.batches import to_device
 
@@ -183,13 +184,13 @@ class _Sweep:
         for number in range(steps):
             lr = low * (high / low) ** (number / max(1, steps - 1))
             if not self._step(lr, next(batches)):
-                curve.note = f"stopped at {lr:.2g}: the loss was not finite"
+                curve.note = f"stopped at {short(lr, 2)}: the loss was not finite"
                 break
             curve.lrs.append(lr)
             loss = float(np.mean(self._usual)) + self._smoothed[-1]
             best = min(best, loss)
             if number > _SKIP_FIRST and loss > _DIVERGED * max(best, 0.0):
-                curve.note = f"stopped at {lr:.2g}: the loss was over four times its best"
+                curve.note = f"stopped at {short(lr, 2)}: the loss was over four times its best"
                 break
         usual = float(np.mean(self._usual)) if self._usual else 0.0
         curve.losses = [usual + change for change in self._changes]

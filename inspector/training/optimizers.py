@@ -11,6 +11,7 @@ from inspector.capture.freezing import inside
 from inspector.commands import check
 from inspector.config import OPTIMIZERS, RunConfig
 from inspector.errors import CommandError, ConfigError, ModelError
+from inspector.numerals import short
 from inspector.training.signatures import check_arguments
 
 CLASSES: dict[str, type[optim.Optimizer]] = {
@@ -78,7 +79,8 @@ def optimizer_arguments(cls: type[optim.Optimizer], config: RunConfig) -> dict[s
         made["weight_decay"] = config.weight_decay
     elif config.weight_decay:
         raise ConfigError(
-            f"{cls.__name__} has no weight decay, but got weight_decay={config.weight_decay:g}; "
+            f"{cls.__name__} has no weight decay, but got "
+            f"weight_decay={short(config.weight_decay, 6)}; "
             "set it to 0."
         )
     if "momentum" in accepted and (config.momentum or not accepted["momentum"].default):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inspector.config import RunConfig
+from inspector.numerals import short
 from inspector.training.own.batches import size_of, to_device
 from inspector.training.task import Task, build_task
 
@@ -52,10 +53,10 @@ class Verdict:
         if self.learned:
             return (
                 f"Learns {self.samples} samples by heart in {self.steps} steps "
-                f"(loss {first:.3g} → {last:.3g})."
+                f"(loss {short(first, 3)} → {short(last, 3)})."
             )
         stays = "becomes" if not math.isfinite(last) else "stays at"
-        return f"Does not learn {self.samples} samples by heart: the loss {stays} {last:.3g}."
+        return f"Does not learn {self.samples} samples by heart: the loss {stays} {short(last, 3)}."
 
 
 def overfit(
@@ -144,19 +145,22 @@ def _meaning(learned: bool, losses: list[float], lr: float) -> str:
     if not math.isfinite(last):
         return (
             f"The loss was no longer finite after {len(losses)} steps: lower the learning rate "
-            f"({lr:g}), or clip gradients."
+            f"({short(lr, 6)}), or clip gradients."
         )
     if last > first * (1 + _MOVED):
-        return f"The loss rises: the learning rate ({lr:g}) is too high, or the loss has a sign."
+        rate = f"the learning rate ({short(lr, 6)})"
+        return f"The loss rises: {rate} is too high, or the loss has a sign."
     quarter = losses[-max(1, len(losses) // 4)]
     if first - last < _MOVED * abs(first):
         return (
             "The loss has not moved: no gradient reaches the weights (frozen or detached "
-            f"parameters, dead units, a saturated output), or the learning rate ({lr:g}) is far "
-            "too low."
+            f"parameters, dead units, a saturated output), or the learning rate "
+            f"({short(lr, 6)}) is far too low."
         )
     if quarter - last > _FALLING * (first - last):
-        return f"It is still falling: allow more steps, or raise the learning rate ({lr:g})."
+        return (
+            f"It is still falling: allow more steps, or raise the learning rate ({short(lr, 6)})."
+        )
     return (
         "It fell a little and got stuck: labels may contradict each other, the output may not "
         "reach the targets (an activation at the end, too few units), gradients may vanish on "

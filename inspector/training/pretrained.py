@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.errors import ConfigError, ModelError
+from inspector.numerals import short
 from inspector.training import downloads
 from inspector.training.downloads import Progress
 from inspector.training.own.weights import compare, read_weights
@@ -132,7 +133,7 @@ def _told(entry: Any, head: list[str], channels: int, classes: int) -> str:
     if channels:
         text += f"; the first convolution was fitted to {channels} channels"
     crop = entry.transforms()
-    mean, std = (", ".join(f"{x:.3g}" for x in one) for one in (crop.mean, crop.std))
+    mean, std = (", ".join(short(x, 3) for x in one) for one in (crop.mean, crop.std))
     return (
         f"{text}. They were trained on images of {crop.crop_size[0]} pixels with mean {mean} and "
         f"standard deviation {std} per colour."

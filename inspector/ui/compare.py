@@ -10,6 +10,7 @@ import streamlit as st
 
 from inspector.charts.parallel import parallel
 from inspector.errors import StoreError
+from inspector.numerals import short
 from inspector.store.layout import run_path
 from inspector.store.reader import Run
 from inspector.ui import context
@@ -19,7 +20,6 @@ from inspector.views import compare, compare_settings
 from inspector.views.compare import Axis, Curve, Recorded
 from inspector.views.compare_parallel import uprights
 from inspector.views.compare_settings import Difference
-from inspector.views.numbers import short
 
 _EVERY = "2s"
 _MOST = 40

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
+from inspector.numerals import short
 from inspector.ui.context import escape
 
 T = TypeVar("T", int, float, int | None, float | None)
@@ -70,13 +71,14 @@ def refusal(
     """Why a number cannot be used, as one sentence; empty if it can."""
     low = typed is not None and least is not None and typed < least
     high = typed is not None and most is not None and typed > most
-    if not (low or high):
+    if typed is None or not (low or high):
         return ""
-    if least is None:
-        wanted = f"{most:g} or less"
+    bounds = [short(bound, 6) for bound in (least, most) if bound is not None]
+    if len(bounds) == 2:
+        wanted = f"from {bounds[0]} to {bounds[1]}"
     else:
-        wanted = f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"
-    return f"{label} must be {wanted}, but got {typed:.10g}; enter another number."
+        wanted = f"{bounds[0]} or {'more' if most is None else 'less'}"
+    return f"{label} must be {wanted}, but got {short(typed, 10)}; enter another number."
 
 
 def say(sentence: str, place: Any = st) -> None:

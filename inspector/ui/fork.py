@@ -10,6 +10,7 @@ import streamlit as st
 
 from inspector.commands import SCHEDULES, Controls
 from inspector.errors import InspectorError
+from inspector.numerals import short
 from inspector.store.housekeeping import TRASH, trash_run
 from inspector.store.reader import Run
 from inspector.ui import context, runs, starting
@@ -196,7 +197,7 @@ def _settings(
 ) -> dict[str, Any]:
     """The settings that were changed in the form."""
     measured = newest(run, "lr")
-    rate = f"{measured[1]:.4g}" if measured else _AS_IT_IS
+    rate = short(measured[1]) if measured else _AS_IT_IS
     changes: dict[str, Any] = {}
     wanted = number_field(
         "Learning rate", None, least=0.0, place=lr, format="%g", placeholder=rate, key=f"{key}/lr"
@@ -205,7 +206,7 @@ def _settings(
         changes["lr"] = wanted
     clipping = clip.selectbox(
         "Clipping", [_AS_IT_IS, "off", "norm", "value"], key=f"{key}/clip",
-        help=f"Now {now.clip}, threshold {now.clip_threshold:g}.",
+        help=f"Now {now.clip}, threshold {short(now.clip_threshold, 6)}.",
     )  # fmt: skip
     if clipping != _AS_IT_IS:
         changes["clip"] = clipping

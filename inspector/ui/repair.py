@@ -12,6 +12,7 @@ from inspector.config import RunConfig
 from inspector.diagnosis import Finding
 from inspector.errors import InspectorError
 from inspector.events import StoredEvent
+from inspector.numerals import short
 from inspector.ui import presenter
 from inspector.ui.commanding import send
 from inspector.ui.context import escape, is_live, opened, runs_dir
@@ -241,7 +242,7 @@ def _lr_curve(name: str, found: Mapping[str, Any], *, live: bool) -> None:
     if suggestion:
         of = f" of {escape(found['where'])}" if found.get("where") else ""
         st.button(
-            f"Set the learning rate{of} to {suggestion:.2g}", key="lr-apply", type="primary",
+            f"Set the learning rate{of} to {short(suggestion, 2)}", key="lr-apply", type="primary",
             icon=":material/check:", disabled=not live, on_click=send,
             args=(name, "set", float(f"{suggestion:.2g}")),
             kwargs={"control": "lr", "target": found.get("target", "")},

@@ -11,6 +11,7 @@ import streamlit as st
 from inspector.commands import Command
 from inspector.errors import InspectorError, StoreError
 from inspector.lab.sandbox import shared
+from inspector.numerals import short
 from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
 from inspector.ui import context, presenter
@@ -305,7 +306,7 @@ def _module_check(check: dict[str, Any]) -> None:
             st.caption(escape(check["reason"]))
             return
         verdict = ":green[✓ agrees]" if check["agrees"] else ":red[✗ differs]"
-        st.markdown(f"{verdict} with autograd: relative difference {check['difference']:.2g}")
+        st.markdown(f"{verdict} with autograd: relative difference {short(check['difference'], 2)}")
         rows = [
             {
                 "gradient of": one["name"],
@@ -326,5 +327,5 @@ def _module_check(check: dict[str, Any]) -> None:
 
 def _first(values: list[Any]) -> str:
     """The first few numbers of a gradient."""
-    shown = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values[:4])
+    shown = ", ".join(short(v, 6) if isinstance(v, float) else str(v) for v in values[:4])
     return shown if len(values) <= 4 else f"{shown}, …"

@@ -6,12 +6,12 @@ import streamlit as st
 
 from inspector import catalog
 from inspector.config import OPTIMIZER_TITLES, RunConfig
+from inspector.numerals import short
 from inspector.presets import DEFAULT, PRESETS, Preset
 from inspector.ui import context, presenter, runs
 from inspector.ui.checks import checks_panel
 from inspector.ui.choose import choose
 from inspector.ui.own.edited import source_line
-from inspector.views.numbers import short
 from inspector.views.practices import changes
 
 _COLUMNS = 4

@@ -7,6 +7,7 @@ import math
 import streamlit as st
 
 from inspector.events import CommandApplied
+from inspector.numerals import short
 from inspector.store.reader import Run
 from inspector.ui.context import LIVE, escape, opened
 from inspector.ui.fields import refusal, say
@@ -14,7 +15,6 @@ from inspector.ui.panel import Panel
 from inspector.ui.practices.midrun import OWN_LOOP, midrun
 from inspector.views.controls import answers, in_force
 from inspector.views.newest import newest
-from inspector.views.numbers import short
 from inspector.views.optimizers import Place, in_words, places, value
 
 _LR_STEPS = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.diagnosis.finding import Finding
+from inspector.numerals import short
 from inspector.views.findings import heading
 
 STEPS = 50
@@ -56,7 +57,7 @@ def _compared(follows: Mapping[str, Any], still: Finding) -> tuple[str, str]:
     old = follows.get("value")
     if shown is None or shown.value is None or shown.statistic != follows.get("statistic"):
         return "unchanged", ""
-    after = f" ({shown.value:.3g})"
+    after = f" ({short(shown.value, 3)})"
     if not isinstance(old, (int, float)) or old <= 0 or shown.value <= 0:
         return "unchanged", after
     factor = (shown.value / old) ** (1 if shown.side == "above" else -1)
@@ -68,5 +69,5 @@ def _number(follows: Mapping[str, Any]) -> str:
     value, threshold = follows.get("value"), follows.get("threshold")
     if not isinstance(value, (int, float)):
         return ""
-    limit = f", limit {threshold:.3g}" if isinstance(threshold, (int, float)) else ""
-    return f" ({follows.get('statistic')} {value:.3g}{limit})"
+    limit = f", limit {short(threshold, 3)}" if isinstance(threshold, (int, float)) else ""
+    return f" ({follows.get('statistic')} {short(value, 3)}{limit})"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from inspector.numerals import short
 from inspector.views.compare_settings import Difference, shown
 
 MOST_AXES = 12
@@ -106,8 +107,8 @@ def _numbers(title: str, values: Sequence[Any], result: bool) -> Upright | None:
     return Upright(
         title + " (log)" * log,
         tuple(None if number is None else height(number) for number in numbers),
-        _apart([(height(mark), f"{mark:.4g}") for mark in marks]),
-        tuple("–" if value is None else f"{value:.5g}" for value in values),
+        _apart([(height(mark), short(mark)) for mark in marks]),
+        tuple("–" if value is None else short(value, 5) for value in values),
         result,
     )
 

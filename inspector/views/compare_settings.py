@@ -19,8 +19,8 @@ from inspector.events import (
     RunContinued,
     StoredEvent,
 )
+from inspector.numerals import short
 from inspector.store.reader import Run
-from inspector.views.numbers import short
 
 _OBSERVED = ("lr", "momentum", "weight_decay")
 _BY_HAND = frozenset({item.name for item in fields(Controls)} | {"remedy", "rewind", "stop"})

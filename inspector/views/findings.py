@@ -10,6 +10,7 @@ from typing import Any
 from inspector.diagnosis.drawing import Drawing, as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.place import place
+from inspector.numerals import short
 from inspector.quantities import QUANTITIES
 
 TITLES = {
@@ -123,7 +124,7 @@ def picture(run: Any, evidence: Evidence, *, max_points: int = 500) -> Picture |
     if drawing is None:
         return None
     if evidence.threshold is not None and not drawing.limits:
-        limit = (evidence.threshold, f"limit {evidence.threshold:.3g}")
+        limit = (evidence.threshold, f"limit {short(evidence.threshold, 3)}")
         drawing = dataclasses.replace(drawing, limits=(limit,))
         if drawing.marked:
             drawing = dataclasses.replace(drawing, marked=_beyond(drawing, evidence))

@@ -10,6 +10,8 @@ from difflib import SequenceMatcher
 from fractions import Fraction
 from typing import Any
 
+from inspector.numerals import short
+
 ONLY_OTHER, ONLY_THIS, CHANGED = "only_other", "only_this", "changed"
 MARKS = (ONLY_OTHER, ONLY_THIS, CHANGED)
 MOST_ALIGNED = 2000  # nodes of one call; longer sequences are paired by their place
@@ -226,7 +228,11 @@ def _differences(nodes: list[dict[str, Any]], steps: tuple[int, int]) -> Iterato
 
 
 def _sentence(counts: Counter[str], steps: tuple[int, int], batch: Fraction | None) -> str:
-    size = f" The batch is {float(batch):.3g} times as large, which is not marked." if batch else ""
+    size = (
+        f" The batch is {short(float(batch), 3)} times as large, which is not marked."
+        if batch
+        else ""
+    )
     if not counts:
         return f"Steps {steps[1]:,} and {steps[0]:,} have the same graph.{size}"
     return (

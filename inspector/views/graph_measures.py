@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from inspector.views.numbers import short as written
+from inspector.numerals import short as written
 
 MeasureKey = Literal["gradient", "memory", "time"]
 DEPTH = 1e-12  # the colour scale spans twelve decades at most
@@ -108,6 +108,6 @@ def duration(micros: float) -> str:
     """Microseconds for people."""
     for unit in ("µs", "ms"):
         if micros < 999.5:
-            return f"{micros:.3g} {unit}"
+            return f"{written(micros, 3)} {unit}"
         micros /= 1000
-    return f"{micros:.3g} s"
+    return f"{written(micros, 3)} s"

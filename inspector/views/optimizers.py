@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inspector.commands import OF_OPTIMIZERS, series_of
+from inspector.numerals import short
 from inspector.views.newest import newest
-from inspector.views.numbers import short
 
 if TYPE_CHECKING:
     from inspector.store.reader import Run

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.config import RunConfig
+from inspector.numerals import short
 
 SCHEDULES = {
     "constant": "constant",
@@ -28,8 +29,8 @@ def changes(config: RunConfig) -> list[str]:
     controls = config.controls
     found = [
         *_of_data(config),
-        *([f"momentum {config.momentum:g}"] if config.momentum else []),
-        *([f"weight decay {config.weight_decay:g}"] if config.weight_decay else []),
+        *([f"momentum {short(config.momentum, 6)}"] if config.momentum else []),
+        *([f"weight decay {short(config.weight_decay, 6)}"] if config.weight_decay else []),
         *_arguments(config.optimizer_args),
         *_counted(len(config.param_groups), "parameter group"),
         *([f"schedule {SCHEDULES.get(str(name), name)}"] if (name := _schedule(config)) else []),
@@ -41,7 +42,7 @@ def changes(config: RunConfig) -> list[str]:
         *([f"{controls.accumulate} passes a step"] if controls.accumulate > 1 else []),
     ]
     if controls.clip != "off":
-        found.append(f"clipping by {controls.clip} {controls.clip_threshold:g}")
+        found.append(f"clipping by {controls.clip} {short(controls.clip_threshold, 6)}")
     if not controls.zero_grad:
         found.append("zero_grad off")
     if controls.frozen:
@@ -106,7 +107,7 @@ def _arguments(given: Mapping[str, Any]) -> list[str]:
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return short(value, 6) if isinstance(value, float) else str(value)
 
 
 def _method(how: Any) -> str:

@@ -17,7 +17,7 @@ from inspector.events import (
     RemedyVerdict,
     StoredEvent,
 )
-from inspector.views.numbers import short
+from inspector.numerals import short
 
 _NAMED = 3  # groups that a sentence lists
 

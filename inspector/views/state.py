@@ -10,12 +10,12 @@ from typing import Any
 
 from inspector.commands import OF_OPTIMIZERS, Controls
 from inspector.events import CommandApplied, Level, NonFinite, RunFailed, StepSkipped, StoredEvent
+from inspector.numerals import short
 from inspector.store.layout import cut_off, rank_files
 from inspector.store.reader import Run
 from inspector.views.controls import in_force, in_parts
 from inspector.views.cost import capture_every, changes, spacing_after
 from inspector.views.events import TITLES
-from inspector.views.numbers import short
 from inspector.views.silence import Beginning, silence
 
 MARKED = frozenset(
@@ -190,7 +190,7 @@ def _differences(controls: Controls) -> tuple[tuple[str, str], ...]:
         if modules:
             shown.append((label, ", ".join(modules[:2]) + ", …" * (len(modules) > 2)))
     if controls.max_steps_per_s is not None:
-        shown.append(("slow motion", f"{controls.max_steps_per_s:.4g} steps/s"))
+        shown.append(("slow motion", f"{short(controls.max_steps_per_s)} steps/s"))
     return tuple(shown)
 
 

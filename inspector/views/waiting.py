@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from inspector.numerals import short
 from inspector.quantities import SeriesKey
 from inspector.store.reader import Run
 
@@ -90,4 +91,4 @@ def _remedies(config: Mapping[str, Any], device: str) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+    return f"{short(seconds, 3)} s" if seconds >= 1 else f"{short(seconds * 1e3, 3)} ms"

@@ -18,9 +18,9 @@ from inspector.events import (
     ScheduleChanged,
     StoredEvent,
 )
+from inspector.numerals import short
 from inspector.store.records import Histogram
 from inspector.views import controls, events, modules
-from inspector.views.numbers import short
 
 
 def stored(*recorded: Event) -> list[StoredEvent]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import inspector
-from inspector.diagnosis.finding import Finding
+from inspector.diagnosis.finding import Evidence, Finding
 from inspector.events import RunFinished
 from inspector.quantities import SeriesKey
 from inspector.store.layout import create_run
@@ -42,7 +42,7 @@ def test_a_note_of_a_low_learning_rate_is_below_the_limits_it_names(tmp_path: Pa
     with closing(Writer(path)) as writer:
         for step in range(80):
             rate = 1e-3 * (1 - step / 100)  # a schedule lowers it
-            writer.append("scalar", step, keys, np.array([2.3, rate, 2e-4], np.float32))
+            writer.append("scalar", step, keys, np.array([2.3, rate, 2e-5], np.float32))
         writer.event(80, RunFinished())
         writer.heartbeat(80, "finished")
     finding = found(path, "lr_too_low")
@@ -50,6 +50,7 @@ def test_a_note_of_a_low_learning_rate_is_below_the_limits_it_names(tmp_path: Pa
         assert evidence.value is not None
         assert evidence.threshold is not None
         assert evidence.value < evidence.threshold
+    assert finding.title.startswith("Weights move by 2e-5 of their size a step;")
     assert "(now 0.00021)" in finding.remedies[0].text
 
 
@@ -66,3 +67,8 @@ def test_a_module_that_is_called_by_a_number_is_called_a_module(tmp_path: Path) 
         trained(nn.Sequential(*layers, nn.Linear(16, 2)), tmp_path, 16), "vanishing_gradient"
     )
     assert finding.title.startswith("The gradient of module 0 is ")
+
+
+def test_numbers_of_evidence_are_written_as_in_the_charts() -> None:
+    evidence = Evidence(statistic="ratio", value=1.13e-7, threshold=1e-7, side="below")
+    assert evidence.text == "ratio = 1.13e-7 (limit 1e-7)"

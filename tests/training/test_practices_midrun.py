@@ -116,7 +116,7 @@ def test_the_rate_falls_when_the_validation_loss_does_not(tmp_path: Path) -> Non
     lr = run.series("lr").values
     assert (lr / lr[0]).tolist() == pytest.approx([1.0] * 9 + [0.5] * 6 + [0.25] * 6)
     told = [event.message for event in only(run, Notice)]
-    assert told[0].startswith("Learning rate 0.0001 → 5e-05: the validation loss has not fallen")
+    assert told[0].startswith("Learning rate 0.0001 → 5e-5: the validation loss has not fallen")
 
 
 def test_every_group_has_its_rate(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
+from inspector.numerals import short
 
 CODE = "exploding_gradient"
 _LONG = 50  # steps
@@ -75,7 +76,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                     relative,
                     (
                         limits["burst"] * relative.median(0.0),
-                        f"limit: {limits['burst']:g} × the median",
+                        f"limit: {short(limits['burst'], 6)} × the median",
                     ),
                 ),
             ),
@@ -103,7 +104,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                     relative,
                     (
                         max(limits["growth"] * largest_before, limits["jump"]),
-                        f"limit: {limits['growth']:g} × the largest before",
+                        f"limit: {short(limits['growth'], 6)} × the largest before",
                     ),
                 ),
             ),

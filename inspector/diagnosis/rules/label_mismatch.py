@@ -26,6 +26,7 @@ from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
 from inspector.events import Level, RunFailed
+from inspector.numerals import short
 
 CODE = "label_mismatch"
 _RETURNED = 20  # known inputs in a burst
@@ -124,8 +125,8 @@ def _range(run: Observations) -> Iterator[Finding]:
         return
     yield _finding(
         "critical", 0.92,
-        f"Targets go from {low:.3g} to {high:.3g}, but the outputs pass through {activation} "
-        f"and stay within [{bounds[0]:g}, {bounds[1]:g}].",
+        f"Targets go from {short(low, 3)} to {short(high, 3)}, but the outputs pass through "
+        f"{activation} and stay within [{short(bounds[0], 6)}, {short(bounds[1], 6)}].",
         Evidence(
             statistic="largest target" if above else "smallest target",
             value=high if above else low,
@@ -133,7 +134,7 @@ def _range(run: Observations) -> Iterator[Finding]:
             side="above" if above else "below",
             drawing=as_bars(
                 [("smallest target", low), ("largest target", high)], "value",
-                *((bound, f"{name} of {activation}: {bound:g}")
+                *((bound, f"{name} of {activation}: {short(bound, 6)}")
                   for bound, name in zip(bounds, ("least", "most"), strict=True)
                   if math.isfinite(bound)),
                 marked=["smallest target"] * (low < bounds[0])

@@ -24,6 +24,7 @@ from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import set_lr
+from inspector.numerals import short
 
 CODE = "lr_too_high"
 
@@ -93,11 +94,11 @@ def _raised(run: Observations, limits: Thresholds) -> Finding | None:
     grown = float(np.median(values)) / max(usual, 1e-12)
     if not (np.median(values) > max(high, 0.0) and grown > limits["rise"]):
         return None
-    grown_text = f"{grown:.3g} times as high" if math.isfinite(grown) else "lost"
+    grown_text = f"{short(grown, 3)} times as high" if math.isfinite(grown) else "lost"
     return _finding(
         run, "critical" if run.first_nonfinite_loss is not None else "warning", 0.95, since,
-        f"The learning rate rose to {factor:.3g} times its value at step {since}; since then the "
-        f"loss is {grown_text}.",
+        f"The learning rate rose to {short(factor, 3)} times its value at step {since}; since then "
+        f"the loss is {grown_text}.",
         (
             Evidence(
                 statistic="learning rate over the highest before",

@@ -23,6 +23,7 @@ from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import set_lr
 from inspector.events import Level
+from inspector.numerals import short
 
 CODE = "lr_too_low"
 
@@ -60,7 +61,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     yield Finding(
         code=CODE,
         level=level,
-        title=f"Weights move by {moving:.1e} of their size a step; the loss "
+        title=f"Weights move by {short(moving, 2)} of their size a step; the loss "
         f"{'fell' if fall >= 0 else 'rose'} by {abs(fall):.1%}.",
         confidence=0.8 if sure else 0.4,
         step=_slowed_at(ratios, limits["note"]),

@@ -28,6 +28,7 @@ from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
 from inspector.events import Level
+from inspector.numerals import short
 
 CODE = "poor_initialization"
 _LATELY = 500  # steps after which what has recovered is only a note
@@ -107,7 +108,11 @@ def _rewritten(run: Observations, limits: Thresholds) -> Finding | None:
     became = (
         "all alike"
         if alike
-        else (f"{factor:.3g} times as large" if factor > 1 else f"{1 / factor:.3g} times smaller")
+        else (
+            f"{short(factor, 3)} times as large"
+            if factor > 1
+            else f"{short(1 / factor, 3)} times smaller"
+        )
     )
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     before = run.loss.between(facts["after"] - 30, facts["after"]).median()

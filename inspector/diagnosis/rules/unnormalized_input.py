@@ -22,6 +22,7 @@ from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
 from inspector.events import Level
+from inspector.numerals import short
 
 CODE = "unnormalized_input"
 _JUMP = 5.0
@@ -45,13 +46,13 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             run,
             level,
             confidence if level == "warning" else 0.4,
-            f"Inputs are about {rms:.3g} in size; networks expect about 1.",
+            f"Inputs are about {short(rms, 3)} in size; networks expect about 1.",
             Evidence(statistic="root mean square of the inputs", value=rms,
                      threshold=limits["large"], drawing=_sizes(rms)),
         )  # fmt: skip
     elif 0 < rms < limits["small"]:
         yield _finding(
-            run, "warning", 0.6, f"Inputs are only about {rms:.3g} in size.",
+            run, "warning", 0.6, f"Inputs are only about {short(rms, 3)} in size.",
             Evidence(statistic="root mean square of the inputs", value=rms,
                      threshold=limits["small"], side="below",
                      drawing=_sizes(rms)),
@@ -79,7 +80,8 @@ def _since(run: Observations, limits: Thresholds) -> Finding | None:
     step = run.began(before["last"], rows[late]["first"])
     return _finding(
         run, "warning", 0.93,
-        f"Inputs are about {now['rms']:.3g} in size since step {step}, {before['rms']:.3g} before.",
+        f"Inputs are about {short(now['rms'], 3)} in size since step {step}, "
+        f"{short(before['rms'], 3)} before.",
         Evidence(
             statistic="root mean square of the inputs",
             value=now["rms"],
@@ -89,7 +91,7 @@ def _since(run: Observations, limits: Thresholds) -> Finding | None:
             drawing=as_bars(
                 [(f"steps {row['first']}–{row['last']}", row["rms"]) for row in rows],
                 "root mean square of the inputs",
-                (limits["large"], f"limit: {limits['large']:g}"),
+                (limits["large"], f"limit: {short(limits['large'], 6)}"),
                 log=True,
                 marked=[f"steps {row['first']}–{row['last']}" for row in rows[late:]],
             ),

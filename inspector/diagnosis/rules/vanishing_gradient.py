@@ -27,6 +27,7 @@ from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
+from inspector.numerals import short
 
 CODE = "vanishing_gradient"
 _NOTHING = 1e-45  # stands for an exact zero where one divides by it
@@ -143,7 +144,8 @@ def _squashed(run: Observations, weights: list[dict[str, Any]], limit: float) ->
         code=CODE,
         level="warning",
         title=f"Activations are sigmoids since step {step}: the gradient of module "
-        f"{first['module']} is {before / now:.2g} times smaller beside the largest than before.",
+        f"{first['module']} is {short(before / now, 2)} times smaller beside the largest "
+        "than before.",
         confidence=0.9,
         module=first["module"],
         op="sigmoid",
@@ -160,7 +162,7 @@ def _squashed(run: Observations, weights: list[dict[str, Any]], limit: float) ->
                 drawing=as_bars(
                     [(f"{first['name']}, before", before), (f"{first['name']}, since", now)],
                     "gradient size (rms) over the largest",
-                    (before / limit, f"limit: 1/{limit:g} of before"),
+                    (before / limit, f"limit: 1/{short(limit, 6)} of before"),
                     marked=(f"{first['name']}, since",),
                 ),
             ),

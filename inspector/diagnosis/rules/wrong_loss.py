@@ -21,6 +21,7 @@ from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.events import Level
+from inspector.numerals import short
 
 CODE = "wrong_loss"
 _REGRESSION = {"mse", "smooth_l1", "huber"}
@@ -110,7 +111,8 @@ def _outside_unit(run: Observations, losses: dict[str, int]) -> Finding | None:
         return None
     return _finding(
         "critical", 0.95,
-        f"Binary cross-entropy receives targets from {low:.3g} to {high:.3g}, outside [0, 1].",
+        f"Binary cross-entropy receives targets from {short(low, 3)} to {short(high, 3)}, "
+        "outside [0, 1].",
         "targets outside [0, 1]", _REGRESS,
         as_bars([("smallest target", low), ("largest target", high)], "value",
                 (0.0, "least: 0"), (1.0, "most: 1"),

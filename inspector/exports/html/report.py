@@ -20,6 +20,7 @@ from inspector.exports.formats import Made, Request
 from inspector.exports.html import figures as draw
 from inspector.exports.html.figures import Chart, Marker
 from inspector.exports.html.page import render
+from inspector.numerals import short
 from inspector.quantities import QUANTITIES
 from inspector.store.reader import Run
 from inspector.views import events as event_view
@@ -243,7 +244,7 @@ def _of_part(name: str) -> str:
 def _number(name: str, value: float) -> str:
     if value != value:
         return "NaN"
-    return f"{value:.1%}" if name.endswith("accuracy") else f"{value:.4g}"
+    return f"{value:.1%}" if name.endswith("accuracy") else short(value)
 
 
 def _totals(table: list[module_view.ModuleRow]) -> str:

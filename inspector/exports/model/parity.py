@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from inspector.errors import ExportError
 from inspector.exports.model.inputs import BATCH, WIDTH, Inputs
 from inspector.exports.model.rebuilt import Rebuilt
+from inspector.numerals import short
 
 ABSOLUTE = 1e-4
 RELATIVE = 1e-3
@@ -47,8 +48,8 @@ class Parity:
         widths = f" and widths of {', '.join(map(str, self.widths))}" if self.widths else ""
         return (
             f"Agrees with PyTorch on batches of {sizes or 'one size'}{widths}: largest difference "
-            f"{self.max_abs:.2g}, relative {self.max_rel:.2g} "
-            f"(tolerated: {ABSOLUTE:g} + {RELATIVE:g} · |output|)."
+            f"{short(self.max_abs, 2)}, relative {short(self.max_rel, 2)} "
+            f"(tolerated: {short(ABSOLUTE, 6)} + {short(RELATIVE, 6)} · |output|)."
         )
 
 
@@ -94,8 +95,9 @@ def compare(rebuilt: Rebuilt, other: Callable[[Inputs], Any], what: str) -> Pari
             worst = max(worst, share)
             if not share <= 1:
                 raise ExportError(
-                    f"{what} differs from PyTorch by {absolute:.3g} on a batch of {size} "
-                    f"(tolerated: {ABSOLUTE:g} + {RELATIVE:g} · |output|), so it is not written: "
+                    f"{what} differs from PyTorch by {short(absolute, 3)} on a batch of {size} "
+                    f"(tolerated: {short(ABSOLUTE, 6)} + {short(RELATIVE, 6)} · |output|), "
+                    "so it is not written: "
                     "does the model branch on its data, or draw random numbers in eval mode?"
                 )
     return Parity(worst_abs, worst_rel, worst, sizes, widths)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inspector.config import RunConfig
 from inspector.errors import ConfigError
+from inspector.numerals import short
 from inspector.training.dry_run import dry_run
 from inspector.training.models import build_model
 from inspector.training.own.arguments import Argument, arguments, summary
@@ -288,9 +289,9 @@ def _target(targets: Tensor | None, place: int, names: tuple[str, ...]) -> str:
         return ""
     target = targets[place]
     if target.ndim == 0:
-        return names[int(target)] if names else f"{target.item():.4g}"
+        return names[int(target)] if names else short(target.item())
     if target.numel() <= 4:
-        return ", ".join(f"{value:.4g}" for value in target.flatten().tolist())
+        return ", ".join(short(value) for value in target.flatten().tolist())
     return "×".join(map(str, target.shape))
 
 

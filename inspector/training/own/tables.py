@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inspector.catalog import Kind
 from inspector.errors import ConfigError, DataError
+from inspector.numerals import short
 from inspector.training.distribution import check_distributions
 from inspector.training.own.files import MEMORY, local_file
 from inspector.training.samples import Source
@@ -244,7 +245,8 @@ def _target(
             row, place = wrong[0]
             raise DataError(
                 f"{_place(file, table, int(row), form)}, column {names[place]!r}: expected 0 or 1, "
-                f"but got {numbers[row, place]:g}; choose the task regression for other numbers."
+                f"but got {short(numbers[row, place], 6)}; "
+                "choose the task regression for other numbers."
             )
         return "multi_label", torch.from_numpy(numbers.astype(np.float32)), tuple(names)
     return "regression", torch.from_numpy(numbers.astype(np.float32)), ()

@@ -8,6 +8,7 @@ import streamlit as st
 
 from inspector.config import RunConfig
 from inspector.errors import InspectorError
+from inspector.numerals import short
 from inspector.ui.context import escape
 from inspector.ui.fields import number_field
 from inspector.ui.practices.arguments import class_fields
@@ -100,7 +101,7 @@ def _group(given: dict[str, Any], modules: Any, key: str, config: RunConfig) -> 
             None if given.get(name) is None else float(given[name]),
             least=0.0,
             format="%.6g",
-            placeholder=f"{otherwise:g}",
+            placeholder=short(otherwise, 6),
             key=f"{key}/{name}",
             width=150,
             help="Empty: as for all others.",

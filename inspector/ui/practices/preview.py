@@ -11,6 +11,7 @@ import streamlit as st
 
 from inspector.charts.sparkline import MOST_CURVES, Curve, sparkline
 from inspector.errors import CommandError
+from inspector.numerals import short
 from inspector.ui.context import escape
 
 _MOST = 1000
@@ -53,7 +54,8 @@ def draw(
     if len(found) == 1:
         curves = [Curve(found[0])]
         ends = [
-            f"{end}: {lr:.3g}" for end, lr in zip(ends, (found[0][0], found[0][-1]), strict=True)
+            f"{end}: {short(lr, 3)}"
+            for end, lr in zip(ends, (found[0][0], found[0][-1]), strict=True)
         ]
     else:
         titles = (", ".join(named) for named in shown.values())
@@ -70,7 +72,7 @@ def draw(
         width="stretch",
     )
     if len(found) == 1 and _rises(found[0]):
-        st.caption(f"Highest {max(found[0]):.3g}.")
+        st.caption(f"Highest {short(max(found[0]), 3)}.")
     if len(alike) > len(shown):
         st.caption(f"Drawn for {len(shown)} of {len(alike)} different rates.")
     if schedule and schedule.get("name") == "reduce_on_plateau":
@@ -80,7 +82,7 @@ def draw(
 def _told(rates: list[float]) -> str:
     """Where a curve begins, how high it gets, where it ends."""
     stages = [rates[0], *([max(rates)] if _rises(rates) else []), rates[-1]]
-    return " → ".join(dict.fromkeys(f"{lr:.3g}" for lr in stages))
+    return " → ".join(dict.fromkeys(short(lr, 3) for lr in stages))
 
 
 def _rises(rates: list[float]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from inspector.config import RunConfig
+from inspector.numerals import short
 from inspector.ui.fields import number_field
 from inspector.ui.practices.modules import Module, modules_of, path_choice
 
@@ -33,8 +34,8 @@ def regularise_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
                 icon=":material/block:",
             )
         st.caption(
-            f"Weight decay is {config.weight_decay:g}: it is set beside the learning rate. Dropout "
-            "is an argument of a model that has it."
+            f"Weight decay is {short(config.weight_decay, 6)}: it is set beside the "
+            "learning rate. Dropout is an argument of a model that has it."
         )
     controls = config.controls
     with second:

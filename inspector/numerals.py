@@ -1,4 +1,4 @@
-"""Numbers as the charts write them."""
+"""Numbers in the words of people, as the charts write them."""
 
 from __future__ import annotations
 
