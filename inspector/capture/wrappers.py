@@ -13,6 +13,7 @@ from inspector.capture.attach import Attachment
 from inspector.errors import InspectorError
 
 _HOOKS = "_optimizer_step_post_hooks"
+_LIGHTNING = "LightningModule"
 
 
 def called_in(model: nn.Module) -> nn.Module:
@@ -24,13 +25,33 @@ def called_in(model: nn.Module) -> nn.Module:
     parts = dict(model.named_children())
     if type(model).__name__ == "_FabricModule" and "_forward_module" in parts:
         return called_in(parts["_forward_module"])
-    definer = next((one for one in type(model).__mro__ if "forward" in vars(one)), nn.Module)
-    if definer.__name__ == "LightningModule":
+    if _definer(model).__name__ == _LIGHTNING:
         trained = [part for part in parts.values() if next(part.parameters(), None) is not None]
         own = next(model.parameters(recurse=False), None)
         if len(trained) == 1 and own is None and _is_called(trained[0]):
             return trained[0]
     return model
+
+
+def parts_called(model: nn.Module) -> dict[str, nn.Module]:
+    """By path, what a script can call: the model, or its parts where it has no ``forward``."""
+    found, pending = {}, [("", model)]
+    while pending:
+        path, module = pending.pop(0)
+        definer = _definer(module)
+        if "forward" in vars(module) or (
+            definer is not nn.Module and definer.__name__ != _LIGHTNING
+        ):
+            found[path] = module
+        else:
+            parts = module.named_children()
+            pending += [(f"{path}.{name}".removeprefix("."), part) for name, part in parts]
+    return found
+
+
+def _definer(module: nn.Module) -> type:
+    """The class that says what calling the module does."""
+    return next(one for one in type(module).__mro__ if "forward" in vars(one))
 
 
 def _is_called(module: nn.Module) -> bool:

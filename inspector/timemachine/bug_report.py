@@ -44,6 +44,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         "step": found.step,
+        "path": call.path,
         "state_dict": model.state_dict(),
         "buffers": found.buffers,
         "args": call.args,
@@ -156,7 +157,7 @@ model.train()
 if state["random"] is not None:
     torch.set_rng_state(state["random"])
 with torch.autograd.set_detect_anomaly(True, check_nan=False), FirstBad():
-    output = model(*state["args"], **state["kwargs"])
+    output = model.get_submodule(state["path"])(*state["args"], **state["kwargs"])
     if state["loss_args"] is not None and loss_fn is not None:
         args = [output if a == "<output>" else a for a in state["loss_args"]]
         named = {{k: output if v == "<output>" else v for k, v in state["loss_kwargs"].items()}}

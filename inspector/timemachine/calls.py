@@ -15,9 +15,10 @@ OUTPUT = object()
 
 
 class Call:
-    """One forward pass of the model in training; tensors are kept, not copied.
+    """One forward pass in training; tensors are kept, not copied.
 
     Attributes:
+        path: what was called: the model, or a part of it where it is never called as a whole.
         args, kwargs: what the model was called with.
         loss_args, loss_kwargs: what the loss module was called with; None if it was not seen.
         loss: the loss module's result, as long as the script keeps it.
@@ -30,6 +31,7 @@ class Call:
     """
 
     # One is made in every step: what it mostly does not have costs nothing here.
+    path = ""
     args: tuple[Any, ...] = ()
     loss_args: tuple[Any, ...] | None = None
     loss: weakref.ref[Tensor] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.capture.attach import Inert
+from inspector.timemachine.calls import Call
 
 if TYPE_CHECKING:
     from inspector.timemachine.machine import TimeMachine
@@ -87,7 +89,11 @@ class OnCriterion(_Hook):
 class OnGradient(_Hook):
     """On the root module's output, while the loss cannot be called again."""
 
-    __slots__ = ()
+    __slots__ = ("call",)
+
+    def __init__(self, machine: TimeMachine, call: Call | None = None) -> None:
+        super().__init__(machine)
+        self.call = None if call is None else weakref.ref(call)
 
     def __call__(self, gradient: Tensor) -> None:
         self.slow(gradient)
@@ -95,7 +101,7 @@ class OnGradient(_Hook):
     def slow(self, gradient: Tensor) -> None:
         """The gradient of a step that the logbook does not hold."""
         if self.machine is not None:
-            self.machine.gradient(gradient)
+            self.machine.gradient(gradient, self.call)
 
 
 def _ordinary() -> bool:

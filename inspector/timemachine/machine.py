@@ -1,6 +1,7 @@
 """The time machine: holds a bad update back, says where it came from, and can go back.
 
-It sits on the root module, the loss module and the optimizers with hooks of its own. While
+It sits on the root module (or on its parts, where it has no forward to be called), the loss module
+and the optimizers with hooks of its own. While
 nothing is wrong it keeps references to the batch, copies small buffers, and asks one question
 before each step: is everything finite?
 """
@@ -26,6 +27,7 @@ from inspector.capture.activations import tensors_in
 from inspector.capture.attach import Attachment, ToggledHook
 from inspector.capture.hooks import on_gradient_of
 from inspector.capture.nonfinite import Onset
+from inspector.capture.wrappers import parts_called
 from inspector.events import Origin
 from inspector.timemachine.calls import Call
 from inspector.timemachine.checks import GradientCheck, has_nonfinite
@@ -134,8 +136,10 @@ class TimeMachine:
         self._large = sum(p.numel() for p in model.parameters() if not is_lazy(p)) > _LARGE
         self._on_cuda = any(p.is_cuda for p in model.parameters())
         self._autocasts = tuple({"cpu", *(p.device.type for p in model.parameters())} - {"meta"})
-        self._enter: ToggledHook | None = None
-        self._leave: ToggledHook | None = None
+        entries = parts_called(model)
+        self._parts = {} if "" in entries else {id(part): path for path, part in entries.items()}
+        self._enter: list[ToggledHook] = []
+        self._leave: list[ToggledHook] = []
         self._resting = self._glancing = False
         self._glanced: tuple[int, Call] | None = None
         self._spent = 0
@@ -153,13 +157,14 @@ class TimeMachine:
         self._logbook: Logbook | None = None
         self._after: list[ToggledHook] = []
         self._find_buffers(model)
-        self._attach(model, optimizers)
+        self._attach(list(entries.values()), optimizers)
 
-    def _attach(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    def _attach(self, entries: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> None:
         enter, leave, criterion = OnEnter(self), OnLeave(self), OnCriterion(self)
         self._hooks = [enter, leave, criterion, self._gradient]
         before: list[Any] = [partial(self._before_step, at) for at in range(len(optimizers))]
-        if len(optimizers) == 1 and not self._large and not self._on_cuda and native.load():
+        ordinary = len(optimizers) == 1 and not (self._parts or self._large or self._on_cuda)
+        if ordinary and native.load():
             self._logbook = Logbook(
                 enter=enter.slow,
                 leave=leave.slow,
@@ -174,9 +179,10 @@ class TimeMachine:
             book = self._logbook.book
             enter.run, leave.run, criterion.run = book.enter, book.leave, book.criterion
             self.on_loss, before = book.on_loss, [book.before]
-        with contextlib.suppress(RuntimeError):  # a ScriptModule refuses: holding still works
-            self._enter = self._attachment.forward_pre_hook(model, enter)
-            self._leave = self._attachment.forward_hook(model, leave)
+        for entry in entries:
+            with contextlib.suppress(RuntimeError):  # a ScriptModule refuses: holding still works
+                self._enter.append(self._attachment.forward_pre_hook(entry, enter))
+                self._leave.append(self._attachment.forward_hook(entry, leave))
         if (loss_fn := self.loss_fn) is not None:
             handle = loss_fn.register_forward_hook(criterion, with_kwargs=True)
             self._attachment.on_remove(handle.remove)
@@ -203,9 +209,10 @@ class TimeMachine:
 
         For steps so short that more would cost more than watching may. ``glancing``, and where the
         loss can be called again, the machine still notes the batch, asks whether gradients are
-        finite, and copies the state. With several optimizers it stays awake for that.
+        finite, and copies the state. With several optimizers, or where parts of the model are
+        called one by one, it stays awake for that.
         """
-        resting = resting and not (glancing and len(self._optimizers) > 1)
+        resting = resting and not (glancing and (self._parts or len(self._optimizers) > 1))
         glancing = resting and (glancing or self.exact) and self._logbook is not None
         if self.closed or (resting, glancing) == (self._resting, self._glancing):
             return
@@ -215,10 +222,10 @@ class TimeMachine:
         self._resting, self._glancing = resting, glancing
         if self._logbook is not None:
             self._glanced = self._logbook.rest(resting, glancing, self.exact)
-        if self._enter is not None:
-            self._enter.switch(not resting or glancing)
-        if self._leave is not None:
-            self._leave.switch(not resting and not self.exact)
+        for hook in self._enter:
+            hook.switch(not resting or glancing)
+        for hook in self._leave:
+            hook.switch(not resting and not self.exact)
         if resting:
             self._entered, self._loss = None, None
 
@@ -271,10 +278,10 @@ class TimeMachine:
                 return
             call = self._calls[-1]
             call.complete = call.loss is not None and call.loss() is loss
-            if call.complete is not self.exact:
+            if call.complete is not self.exact and not self._parts:
                 self.exact = call.complete
-                if self._leave is not None:
-                    self._leave.switch(not self.exact)
+                for hook in self._leave:
+                    hook.switch(not self.exact)
             if value is None:
                 self._loss = loss.item() if loss.is_cpu else loss.detach()
             else:
@@ -301,9 +308,11 @@ class TimeMachine:
 
     # ------------------------------------------------------------ called by the hooks
 
-    def enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The model is about to be called in training."""
-        step = self.now()
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The model, or a part of it, is about to be called in training."""
+        step, model = self.now(), self._model()
+        if model is None:
+            return
         if self._resting:
             if step >= self.history.due:
                 self._copy(model, step)
@@ -313,10 +322,14 @@ class TimeMachine:
             self._turn(model, step)
         if len(self._calls) >= _CALLS:
             return
+        if self._parts and self._entered is not None:  # a part that calls another one
+            return
         call = Call(random_state() if self._on_cuda else self._random_state())
         call.autocast = self._autocast() if _any_autocast() else None
         if not self._calls and self._buffers:
             torch._foreach_copy_(self._copies, self._buffers)
+        if self._parts:
+            call.path = self._parts.get(id(module), "")
         call.keep(args, kwargs)
         self._calls.append(call)
         self._entered = call
@@ -345,14 +358,14 @@ class TimeMachine:
         main = output if isinstance(output, Tensor) else next(tensors_in(output), None)
         if call is not None and main is not None and main.grad_fn is not None:
             call.output = weakref.ref(main)
-            on_gradient_of(main, self._gradient, key=-2)
+            on_gradient_of(main, OnGradient(self, call), key=-2)
 
     def _turn(self, model: nn.Module, step: int) -> None:
         """A new step begins: what belonged to the last one is history."""
         history = self.history
         if self._calls:
             history.add(self._step, self._calls)
-        self._calls, self._loss, self._step = [], None, step
+        self._calls, self._loss, self._step, self._entered = [], None, step, None
         if step >= history.due and not self._ill:
             self._copy(model, step)
 
@@ -363,10 +376,11 @@ class TimeMachine:
             return
         self._calls[-1].keep_loss(args, kwargs, result, strict=not self.exact)
 
-    def gradient(self, gradient: Tensor) -> None:
-        """A gradient has arrived at the model's output."""
-        if self._calls and not self.exact:
-            self._calls[-1].gradient = gradient
+    def gradient(self, gradient: Tensor, of: weakref.ref[Call] | None) -> None:
+        """A gradient has arrived at the output of a call: of the last one, if none is named."""
+        call = self._calls[-1] if of is None and self._calls else None if of is None else of()
+        if call is not None and not self.exact and not self.closed:
+            call.gradient = gradient
 
     # ------------------------------------------------------------ ordinary steps
 
@@ -406,6 +420,7 @@ class TimeMachine:
             return
         if self._resting:  # the book has found a gradient that is not finite
             self.guarded(self._wake)
+        self._entered = None
         self._take_over()
         loss = self._loss
         if type(loss) is float and isfinite(loss) and not self._large:

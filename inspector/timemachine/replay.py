@@ -106,7 +106,7 @@ class Replay:
         """The bad tensors that matter: outputs or loss, else gradients."""
         twin = self._twin
         with self._births:
-            output = twin.model(*call.args, **call.kwargs)
+            output = twin.model.get_submodule(call.path)(*call.args, **call.kwargs)
             results = list(tensors_in(output))
             if call.loss_args is not None:
                 given = tuple(output if a is OUTPUT else a for a in call.loss_args)

@@ -69,7 +69,7 @@ def _trained(
     random = random_state()
     try:
         for call in calls:
-            if call.loss_args is None or loss_fn is None:
+            if call.loss_args is None or loss_fn is None or call.path:
                 break
             set_random_state(call.random)
             for optimizer in optimizers:
