@@ -14,6 +14,8 @@ _BLUE, _RED, _GREY, _AMBER = "#3b7dd8", "#d6413b", "#8a8f98", "#c77d0a"
 _LABELLED = 12  # bars whose values can be written above them
 _DECADES = 2.5  # of values that a logarithmic axis tells apart better
 _LETTERS = 18  # of the name of a bar
+_LINE = 16  # pixels that a number above a bar takes
+_AXIS = 0.65  # of a figure's height that is left to its axis
 _SLIVER = 0.1  # decades of a bar that is below a logarithmic axis, such as that of an exact zero
 
 
@@ -29,6 +31,9 @@ def evidence_figure(
     logarithmic = _is_log(drawing)
     figure = _over_steps(drawing, window) if drawing.is_line else _bars(drawing, logarithmic)
     limits = [one for one in sorted(drawing.limits) if one[0] > 0 or not logarithmic]
+    if not drawing.is_line:
+        span = _span(drawing) if logarithmic else max((*_shown(drawing), 0)) or 1.0
+        _lift(figure, [value for value, _ in limits], span * _LINE / (_AXIS * height), logarithmic)
     for number, (value, label) in enumerate(limits):
         _limit(figure, value, label, logarithmic=logarithmic, shift=_shift(number, len(limits)))
     figure.update_yaxes(
@@ -117,6 +122,25 @@ def _bars(drawing: Drawing, logarithmic: bool) -> go.Figure:
         showgrid=False, zeroline=False, automargin=True,
     )  # fmt: skip
     return figure
+
+
+def _lift(figure: go.Figure, limits: list[float], room: float, logarithmic: bool) -> None:
+    """Numbers that a line of a limit would strike through stand above that line."""
+    place = math.log10 if logarithmic else float
+    (bars,) = figure.data
+    texts = list(bars.text)
+    for at, (top, text, color) in enumerate(zip(bars.y, texts, bars.marker.color, strict=True)):
+        above = foot = place(top) if text else math.inf
+        for limit in map(place, limits):
+            if above - room / 8 <= limit <= above + room:
+                above = limit
+        if above > foot:
+            texts[at] = ""
+            figure.add_annotation(
+                x=at, y=above, text=text, showarrow=False, yanchor="bottom",
+                font={"size": 11, "color": color},
+            )  # fmt: skip
+    bars.text = texts
 
 
 def _limit(figure: go.Figure, value: float, label: str, *, logarithmic: bool, shift: int) -> None:

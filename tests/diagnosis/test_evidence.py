@@ -96,6 +96,19 @@ def test_an_exact_zero_is_seen_on_a_logarithmic_axis() -> None:
     assert bars.customdata[0] == ["a", 0.0]
 
 
+def test_no_line_strikes_through_the_number_of_a_bar() -> None:
+    bars = [("a", 1e-6), ("b", 1.8e-4), ("c", 2e-3), ("d", 1.0)]
+    figure = evidence_figure(as_bars(bars, "size", (1e-3, "limit"), marked=("a", "b")))
+    assert figure.data[0].text == ("1e-6", "", "0.002", "1")
+    (lifted,) = [note for note in figure.layout.annotations if note.text == "0.00018"]
+    assert (lifted.x, lifted.y, lifted.yanchor) == (1, -3, "bottom")
+    assert lifted.font.color == figure.data[0].marker.color[1]
+    close = as_bars([("a", 0.88), ("b", 0.5)], "share", (0.9, "limit"), (0.95, "other"))
+    figure = evidence_figure(close)
+    (lifted,) = [note for note in figure.layout.annotations if note.text == "0.88"]
+    assert lifted.y == 0.95
+
+
 def test_a_linear_axis_reaches_to_the_limit() -> None:
     figure = evidence_figure(over_steps([0, 1], [0.1, 0.2], "share", (0.9, "limit 0.9")))
     drawn = [value for trace in figure.data for value in trace.y]
