@@ -119,6 +119,7 @@ def _bars(drawing: Drawing, logarithmic: bool) -> go.Figure:
     figure.update_xaxes(
         tickvals=list(range(len(drawing.x))),
         ticktext=[shortened(str(name), _LETTERS) for name in drawing.x],
+        title={"text": f"and {drawing.rest:,} more" if drawing.rest else "", "font": {"size": 11}},
         showgrid=False, zeroline=False, automargin=True,
     )  # fmt: skip
     return figure

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 _POINTS = 160
+_BARS = 24  # whose names can be read beside each other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Drawing:
         log: whether a logarithmic axis suits it.
         limits: horizontal lines, as pairs of value and label.
         marked: positions of the bars that the finding is about.
+        rest: how many more bars there would be.
     """
 
     axis: str
@@ -35,6 +37,7 @@ class Drawing:
     log: bool = False
     limits: tuple[tuple[float, str], ...] = ()
     marked: tuple[int, ...] = ()
+    rest: int = 0
 
     @property
     def is_line(self) -> bool:
@@ -67,9 +70,17 @@ def as_bars(
     *limits: tuple[float, str],
     log: bool = False,
     marked: Sequence[str] = (),
+    of: int = 0,
 ) -> Drawing:
-    """One bar for each name."""
+    """One bar for each name.
+
+    Args:
+        of: how many there are of what the bars are about; where it is given, no more than 24 are
+            drawn, in their order: marked ones and others, so that they can be compared.
+    """
     named = list(bars)
+    if of:
+        named = _compared(named, marked)
     return Drawing(
         axis=axis,
         x=tuple(name for name, _ in named),
@@ -77,7 +88,26 @@ def as_bars(
         log=log,
         limits=limits,
         marked=tuple(at for at, (name, _) in enumerate(named) if name in marked),
+        rest=max(of - len(named), 0),
     )
+
+
+def _compared(
+    named: list[tuple[str, float | None]], marked: Sequence[str]
+) -> list[tuple[str, float | None]]:
+    """Of marked bars and of others half of what fits, or more where the other half is smaller."""
+    blamed = [at for at, (name, _) in enumerate(named) if name in marked]
+    others = [at for at, (name, _) in enumerate(named) if name not in marked]
+    beside = min(len(others), max(_BARS // 2, _BARS - len(blamed)))
+    kept = {*_spread(others, beside), *_spread(blamed, _BARS - beside)}
+    return [named[at] for at in sorted(kept)]
+
+
+def _spread(places: list[int], most: int) -> list[int]:
+    """So many of them, the first and the last included."""
+    if len(places) <= most:
+        return places
+    return [places[at] for at in np.linspace(0, len(places) - 1, most).astype(int)]
 
 
 def _kept(values: npt.NDArray[np.float64]) -> list[int]:

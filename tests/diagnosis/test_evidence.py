@@ -96,6 +96,22 @@ def test_an_exact_zero_is_seen_on_a_logarithmic_axis() -> None:
     assert bars.customdata[0] == ["a", 0.0]
 
 
+def test_of_many_parameters_some_that_learn_stand_beside_those_that_do_not() -> None:
+    frozen = [(f"layer{at}.weight", 0.0) for at in range(60)]
+    drawing = as_bars(
+        [*frozen, ("fc.weight", 1e-3)], "update ratio", marked=[name for name, _ in frozen], of=90
+    )
+    assert len(drawing.x) == 24
+    assert (drawing.x[0], drawing.x[-2:]) == ("layer0.weight", ("layer59.weight", "fc.weight"))
+    assert drawing.marked == tuple(range(23))
+    figure = evidence_figure(drawing)
+    assert figure.layout.xaxis.title.text == "and 66 more"
+    assert evidence_figure(as_bars(frozen[:3], "update ratio", of=3)).layout.xaxis.title.text == ""
+    learning = as_bars([*frozen, ("fc.weight", 1.0)], "size", marked=["layer40.weight"], of=61)
+    assert "layer40.weight" in learning.x
+    assert learning.x[-1] == "fc.weight"
+
+
 def test_no_line_strikes_through_the_number_of_a_bar() -> None:
     bars = [("a", 1e-6), ("b", 1.8e-4), ("c", 2e-3), ("d", 1.0)]
     figure = evidence_figure(as_bars(bars, "size", (1e-3, "limit"), marked=("a", "b")))

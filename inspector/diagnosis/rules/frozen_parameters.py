@@ -228,9 +228,10 @@ def _moves(rows: Rows | None, marked: Rows | None) -> Drawing:
     blamed = [row["name"] for row in marked or ()]
     shown = [row for row in rows or () if row["name"] in blamed[:8] or len(row["shape"]) >= 2]
     return as_bars(
-        [(row["name"], _median(row["update_ratio"])) for row in shown[:24]],
+        [(row["name"], _median(row["update_ratio"])) for row in shown],
         "median update ratio ‖Δw‖/‖w‖",
         marked=blamed,
+        of=len(rows or ()),
     )
 
 

@@ -130,9 +130,9 @@ def _rewritten(run: Observations, limits: Thresholds) -> Finding | None:
             subject=worst["name"],
             first=int(facts["after"]),
             last=int(facts["seen"]),
-            drawing=as_bars(list(factors.items())[:24],
+            drawing=as_bars(factors.items(),
                             "size of the weight over that before", (1.0, "as before"), log=True,
-                            marked=(worst["name"],)),
+                            marked=(worst["name"],), of=len(factors)),
         ),
         step,
     )  # fmt: skip
@@ -175,12 +175,13 @@ def _odd_gain(
             drawing=as_bars(
                 [
                     (row["name"], row["start"]["gain"])
-                    for row in run.weights[:24]
+                    for row in run.weights
                     if row["start"].get("gain") is not None
                 ],
                 "std·√fan_in at the start (He: 1.41)",
                 log=True,
                 marked=(worst["name"],),
+                of=len(run.weights),
             ),
         ),
     )
@@ -216,10 +217,11 @@ def _alike(run: Observations, blamed: dict[str, Any]) -> Drawing:
     """Alike units show as no spread at all beside that of the other weights."""
     return as_bars(
         [(row["name"], 0.0 if row["start"].get("rows_equal") else row["start"].get("gain"))
-         for row in run.weights[:24]],
+         for row in run.weights],
         "spread of the initial weights between units (std·√fan_in)",
         (0.58, "usual: 0.58"),
         marked=(blamed["name"],),
+        of=len(run.weights),
     )  # fmt: skip
 
 
