@@ -95,15 +95,16 @@ def settings(
 def _of_groups(
     setting: str, families: dict[str, tuple[Line, ...]], titles: Mapping[str, str]
 ) -> LineChart:
-    """A line for each parameter group; takes those of further groups out of the families."""
+    """A line for each parameter group, one for groups with the same numbers; takes those of
+    further groups out of the families."""
     further = families.pop(setting, ())
     if not further:
         return lines(setting)
     named = {f"{setting}{name.removeprefix('lr')}": title for name, title in titles.items()}
     return lines(
-        Line(setting, label=named.get(setting, "group 0")),
+        Line(setting, label=named.get(setting, "group 0"), shared=True),
         *(
-            dataclasses.replace(line, label=named.get(line.quantity, line.label))
+            dataclasses.replace(line, label=named.get(line.quantity, line.label), shared=True)
             for line in further
         ),
     )

@@ -22,7 +22,8 @@ class Line:
 
     ``sparse`` marks what is measured once an epoch: it is drawn as it is, never smoothed. ``same``
     stands in the legend in place of a line that is equal to the first, which it would hide; where
-    it differs somewhere, the line is dashed.
+    it differs somewhere, the line is dashed. Lines that are ``shared`` are drawn once while they
+    are equal, under the labels of all.
     """
 
     quantity: str
@@ -30,6 +31,7 @@ class Line:
     label: str = ""
     sparse: bool = False
     same: str = ""
+    shared: bool = False
 
     @property
     def key(self) -> SeriesKey:

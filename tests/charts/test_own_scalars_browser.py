@@ -47,3 +47,21 @@ def test_a_new_scalar_appears_while_the_run_goes_and_ranks_can_be_chosen(
     tab.page.get_by_text("reward", exact=True).first.wait_for()
     second = tab.page.get_by_test_id("stButtonGroup").get_by_text("1", exact=True)
     tab.click(second, legend.get_by_text("2", exact=True))
+
+
+def test_groups_of_the_same_rate_share_a_line_until_they_part(
+    tab: Tab, writers: list[Writer]
+) -> None:
+    keys = tuple(SeriesKey(name) for name in ("loss", "lr", "lr/group 1", "lr/group 2"))
+    for step in range(30):
+        writers[0].append("scalar", step, keys, [1.0, 0.1, 0.02, 0.02])
+    writers[0].flush()
+    tab.visit("live?run=job")
+    entries = tab.page.locator(".card", has_text="Learning rate").locator(".entry:visible")
+    tab.until(lambda: entries.count() == 2, "one entry for the two groups that share a rate")
+    assert entries.all_inner_texts() == ["group 00.1", "group 1, group 20.02"]
+    for step in range(30, 40):
+        writers[0].append("scalar", step, keys, [1.0, 0.1, 0.02, 0.03])
+    writers[0].flush()
+    tab.until(lambda: entries.count() == 3, "an entry for the group that has left")
+    assert entries.nth(2).inner_text() == "group 20.03"

@@ -322,7 +322,7 @@ export class Board {
       card.legend.replaceChildren(...lines.map((line, place) => {
         const entry = make("span", "entry")
         entry.append(make("i", "swatch"))
-        if (lines.length > 1) entry.append(make("span", "", line.label))
+        if (lines.length > 1) entry.append(make("span", "name", line.label))
         entry.append(card.values[place])
         if (line.same) entry.append(make("span", "same", line.same))
         return entry
@@ -332,9 +332,16 @@ export class Board {
       const newest = card.chart.newest(place)
       value.textContent = newest === undefined ? "–" : quantity(newest, unit)
       value.className = Number.isNaN(newest) ? "bad" : ""
-      value.parentElement.hidden = newest === undefined // a run without validation, say
-      value.parentElement.classList.toggle("twin", card.chart.twin(place))
-      value.parentElement.firstChild.style.background = card.chart.colour(place)
+      const entry = value.parentElement
+      const twin = card.chart.twin(place)
+      // There may be no validation, say; and one entry does for all that share a line.
+      entry.hidden = newest === undefined || (twin && !lines[place].same)
+      entry.classList.toggle("twin", twin)
+      entry.firstChild.style.background = card.chart.colour(place)
+      const name = entry.querySelector(".name")
+      if (!name) return
+      name.textContent = card.chart.label(place)
+      name.title = card.chart.label(place, Infinity)
     })
   }
 

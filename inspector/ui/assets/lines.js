@@ -10,6 +10,7 @@ const STEP_INCREMENTS = [1, 2, 5, 10, 20, 25, 50].concat(
   Array.from({ length: 8 }, (_, power) => [1, 2, 2.5, 5].map((m) => m * 10 ** (power + 2))).flat(),
 )
 const TWIN_DASH = [7, 5] // what lies under it is seen through it
+const NAMES = 3 // that a legend has room for beside one line
 const NARROW = 3.2 // ratio of the ends of a logarithmic axis up to which its ticks are even
 const QUIET = "checkpoint_saved" // came by itself: a tick at the foot, no line through the curves
 const MARKER_COLOURS = { critical: "danger", warning: "warning", note: "primary" }
@@ -49,6 +50,7 @@ export class LineChart {
 
   paint() {
     if (this.empty) return
+    this.drawn = this.#drawn()
     const data = this.#data()
     if (!this.plot) this.plot = new uPlot(this.#options(), data, this.host)
     else this.plot.setData(data, false)
@@ -78,7 +80,7 @@ export class LineChart {
       if (at < 0 || (line.loose && step > points.last)) return null
       const [low, high] = [points.planes[LOW][at], points.planes[HIGH][at]]
       return {
-        label: line.label,
+        label: this.label(place),
         colour: this.#colour(place),
         value: points.planes[VALUE][at],
         span: low < high ? [low, high] : null,
@@ -87,16 +89,42 @@ export class LineChart {
     })
   }
 
-  /** Whether a line would only hide the first: the same numbers wherever both were measured. */
+  /** Whether a line would only hide an earlier one, which is drawn for both. */
   twin(place) {
-    const [first, points] = [this.points[0], this.points[place]]
-    if (!this.spec.lines[place].same || !first.size) return false
+    return (this.drawn?.[place] ?? place) !== place
+  }
+
+  /** What a line is called: by the names of all that it is drawn for, or by some and a count. */
+  label(place, most = NAMES) {
+    const labels = this.spec.lines.filter((line, other) =>
+      other === place || (line.shared && this.drawn?.[other] === place)).map((line) => line.label)
+    if (labels.length <= most) return labels.join(", ")
+    return `${labels.slice(0, most - 1).join(", ")} and ${labels.length - most + 1} more`
+  }
+
+  // For every line the one that is drawn for it: itself, or an earlier one of the same numbers.
+  #drawn() {
+    const found = []
+    this.spec.lines.forEach((line, place) => {
+      const before = line.same ? [0] : line.shared ? new Set(found) : []
+      found.push([...before].find((other) => this.#equal(place, other)) ?? place)
+    })
+    return found
+  }
+
+  // The same numbers wherever both were measured; a shared line must not be longer, either.
+  #equal(place, other) {
+    const [first, points] = [this.points[other], this.points[place]]
+    if (!first.size || !points.size) return false
+    if (this.spec.lines[place].shared && (points.steps[0] < first.steps[0] || points.last > first.last)) return false
+    let common = false
     for (let i = 0; i < points.size; i++) {
       const at = find(first, points.steps[i])
       if (at < 0) continue
       if (!near(points.planes[VALUE][i], first.planes[VALUE][at]) || points.planes[BAD][i] !== first.planes[BAD][at]) return false
+      common = true
     }
-    return true
+    return common
   }
 
   newest(place) {
