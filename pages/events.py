@@ -30,12 +30,14 @@ def table() -> None:
         [dataclasses.asdict(row) for row in rows],
         hide_index=True,
         height=table_height(len(rows), most=17),
+        # The words are beside the step: a telephone has no room for more.
+        column_order=("step", "text", "kind", "time", "level"),
         column_config={
             "step": st.column_config.NumberColumn("Step", width=70, format="localized"),
+            "text": st.column_config.TextColumn("In words", width=590),
+            "kind": st.column_config.TextColumn("What", width=100),
             "time": st.column_config.TextColumn("Time", width=72),
             "level": st.column_config.TextColumn("Level", width=68),
-            "kind": st.column_config.TextColumn("What", width=100),
-            "text": st.column_config.TextColumn("In words", width=590),
         },
     )
 
