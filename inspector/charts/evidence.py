@@ -13,6 +13,7 @@ from inspector.views.paths import shortened
 _BLUE, _RED, _GREY, _AMBER = "#3b7dd8", "#d6413b", "#8a8f98", "#c77d0a"
 _LABELLED = 12  # bars whose values can be written above them
 _DECADES = 2.5  # of values that a logarithmic axis tells apart better
+_LEANING = 50  # pixels that names of more bars take
 _LETTERS = 18  # of the name of a bar
 _LINE = 16  # pixels that a number above a bar takes
 _AXIS = 0.65  # of a figure's height that is left to its axis
@@ -51,8 +52,9 @@ def evidence_figure(
         )  # fmt: skip
     if logarithmic:
         figure.update_yaxes(range=_decades(drawing), dtick=max(1, round(_span(drawing) / 4)))
+    many = not drawing.is_line and len(drawing.x) > _LABELLED
     figure.update_layout(
-        height=height,
+        height=height + _LEANING * many,
         margin={"l": 8, "r": 120 if limits else 8, "t": 14, "b": 8},
         showlegend=False,
         bargap=0.35,
@@ -120,6 +122,7 @@ def _bars(drawing: Drawing, logarithmic: bool) -> go.Figure:
         tickvals=list(range(len(drawing.x))),
         ticktext=[shortened(str(name), _LETTERS) for name in drawing.x],
         title={"text": f"and {drawing.rest:,} more" if drawing.rest else "", "font": {"size": 11}},
+        autotickangles=[0, -30, -90],  # a name that leans ends at its bar: none leaves the chart
         showgrid=False, zeroline=False, automargin=True,
     )  # fmt: skip
     return figure

@@ -56,10 +56,10 @@ def test_groups_of_the_same_rate_share_a_line_until_they_part(
     for step in range(30):
         writers[0].append("scalar", step, keys, [1.0, 0.1, 0.02, 0.02])
     writers[0].flush()
-    tab.visit("live?run=job")
+    tab.visit(f"live?run={writers[0].path.parent.name}")
     entries = tab.page.locator(".card", has_text="Learning rate").locator(".entry:visible")
     tab.until(lambda: entries.count() == 2, "one entry for the two groups that share a rate")
-    assert entries.all_inner_texts() == ["group 00.1", "group 1, group 20.02"]
+    assert entries.all_inner_texts() == ["group 00.1", "group 1 and group 20.02"]
     for step in range(30, 40):
         writers[0].append("scalar", step, keys, [1.0, 0.1, 0.02, 0.03])
     writers[0].flush()

@@ -98,8 +98,9 @@ export class LineChart {
   label(place, most = NAMES) {
     const labels = this.spec.lines.filter((line, other) =>
       other === place || (line.shared && this.drawn?.[other] === place)).map((line) => line.label)
-    if (labels.length <= most) return labels.join(", ")
-    return `${labels.slice(0, most - 1).join(", ")} and ${labels.length - most + 1} more`
+    if (labels.length > most) labels.splice(most - 1, Infinity, `${labels.length - most + 1} more`)
+    const last = labels.pop()
+    return labels.length ? `${labels.join(", ")} and ${last}` : last
   }
 
   // For every line the one that is drawn for it: itself, or an earlier one of the same numbers.
