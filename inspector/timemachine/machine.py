@@ -31,6 +31,7 @@ from inspector.capture.wrappers import parts_called
 from inspector.events import Origin
 from inspector.timemachine.calls import Call
 from inspector.timemachine.checks import GradientCheck, has_nonfinite
+from inspector.timemachine.held import Buffers, HeldGradients
 from inspector.timemachine.history import History
 from inspector.timemachine.hooks import OnCriterion, OnEnter, OnGradient, OnLeave
 from inspector.timemachine.late import LateFlags
@@ -145,18 +146,15 @@ class TimeMachine:
         self._spent = 0
         self.known_bad: Callable[[int], bool | None] = lambda _position: None
         self._loss: float | Tensor | None = None
-        self._stash: list[tuple[Tensor, Tensor]] = []
+        self._held = HeldGradients()
         self._told: deque[int] = deque(maxlen=_TOLD)
         self._ill = False
-        self._buffer_names: list[str] = []
-        self._buffers: list[Tensor] = []
-        self._copies: list[Tensor] = []
+        self._buffers = Buffers(model)
         self._hooks: list[OnEnter | OnLeave | OnCriterion | OnGradient] = []
         self._gradient = OnGradient(self)
         self.on_loss: Callable[..., None] = self._on_loss
         self._logbook: Logbook | None = None
         self._after: list[ToggledHook] = []
-        self._find_buffers(model)
         self._attach(list(entries.values()), optimizers)
 
     def _attach(self, entries: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> None:
@@ -200,7 +198,7 @@ class TimeMachine:
         if self._logbook is not None:
             self._logbook.book.close()
         self._calls, self._entered, self._loss = [], None, None
-        self._buffers, self._copies = [], []
+        self._buffers.forget()
         self.history.clear()
         self._loss_fn = None
 
@@ -302,7 +300,7 @@ class TimeMachine:
 
     def _copy(self, model: nn.Module, step: int, beside: Callable[[], Any] | None = None) -> None:
         self.history.copy(model, self.optimizers(), step, beside)
-        self._find_buffers(model)
+        self._buffers.find(model)
         if self._logbook is not None:
             self._logbook.book.due = self.history.due
 
@@ -326,8 +324,8 @@ class TimeMachine:
             return
         call = Call(random_state() if self._on_cuda else self._random_state())
         call.autocast = self._autocast() if _any_autocast() else None
-        if not self._calls and self._buffers:
-            torch._foreach_copy_(self._copies, self._buffers)
+        if not self._calls:
+            self._buffers.keep()
         if self._parts:
             call.path = self._parts.get(id(module), "")
         call.keep(args, kwargs)
@@ -406,13 +404,6 @@ class TimeMachine:
             self._step, self._calls, self._loss = step, [call], loss
             self._entered = call if call.output is None else None
 
-    def _find_buffers(self, model: nn.Module) -> None:
-        """Looks up the buffers that forward passes may change, once in a while."""
-        named = {name: buffer for name, buffer in model.named_buffers() if not is_lazy(buffer)}
-        self._buffers = [buffer.detach() for buffer in named.values()]
-        self._buffer_names = list(named)
-        self._copies = [buffer.clone() for buffer in self._buffers]
-
     # ------------------------------------------------------------ around optimizer.step()
 
     def _before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -490,12 +481,12 @@ class TimeMachine:
             calls = next((c for s, c in self.history.calls if s == found.step), [])
         spoilt = late or has_nonfinite(p for p in model.parameters())
         if not known:
-            found.buffers = dict(zip(self._buffer_names, self._copies, strict=True))
+            found.buffers = self._buffers.before()
             origin, found.call = search(self, model, found, calls, late=late)
             self._listener.on_nonfinite(found.step, origin, found)
         if policy == "continue":
             return
-        self._undo_buffers()
+        self._buffers.undo()
         if spoilt:
             self.rewind("nonfinite", before=found.step)
 
@@ -526,21 +517,10 @@ class TimeMachine:
     def _hold(self, position: int, optimizer: Optimizer) -> None:
         """Without gradients an optimizer's step changes nothing; they come back afterwards."""
         self._after[position].switch(True, first=True)
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._stash.append((parameter, parameter.grad))
-                    parameter.grad = None
-
-    def _undo_buffers(self) -> None:
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._copies)
+        self._held.take(optimizer)
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
-        if self._stash:
-            for parameter, gradient in self._stash:
-                parameter.grad = gradient
-            self._stash = []
+        self._held.give_back()
 
     def guarded(self, part: Callable[..., None], *args: Any) -> None:
         """Calls a part of the machine; its error ends the machine, never the training."""
