@@ -61,7 +61,8 @@ class Loop:
         self.schedule = Schedule(task.optimizer, self._resolved(watch.controls.schedule))
         self.stopping = EarlyStopping(task.config.early_stopping)
         self.stopped_early = False
-        self._changed = self._validated = watch.step
+        self._changed = watch.step
+        self._validated = -1  # what is gone on from may stand right before a validation
         self._update = Update(task, watch)
         watch.conducted_by(self)
         parts: dict[str, Part] = {

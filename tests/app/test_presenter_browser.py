@@ -62,11 +62,10 @@ def test_space_pauses_the_run_after_a_switch_or_a_slider_was_used(tab: Tab) -> N
     switch = side.locator("label", has_text="each step").first
     tab.click(tab.page.get_by_test_id("stExpandSidebarButton"), switch)
     tab.click(switch, tab.chip("zero_grad"))
-    tab.page.keyboard.press("Space")
-    tab.status("Paused")
+    badge = tab.page.locator(".strip .badge")
+    tab.act(lambda: tab.page.keyboard.press("Space"), badge.filter(has_text="Paused"))
     assert tab.chip("zero_grad").count() == 1
     slider = side.get_by_role("slider", name="Learning rate").first
     tab.act(lambda: slider.press("ArrowRight"), tab.chip("lr"), "a higher rate")
-    tab.page.keyboard.press("Space")
-    tab.status("Running")
+    tab.act(lambda: tab.page.keyboard.press("Space"), badge.filter(has_text="Running"))
     tab.stop()
