@@ -28,7 +28,7 @@ def called_in(model: nn.Module) -> nn.Module:
     if _definer(model).__name__ == _LIGHTNING:
         trained = [part for part in parts.values() if next(part.parameters(), None) is not None]
         own = next(model.parameters(recurse=False), None)
-        if len(trained) == 1 and own is None and _is_called(trained[0]):
+        if len(trained) == 1 and own is None and _definer(trained[0]) is not nn.Module:
             return trained[0]
     return model
 
@@ -52,10 +52,6 @@ def parts_called(model: nn.Module) -> dict[str, nn.Module]:
 def _definer(module: nn.Module) -> type:
     """The class that says what calling the module does."""
     return next(one for one in type(module).__mro__ if "forward" in vars(one))
-
-
-def _is_called(module: nn.Module) -> bool:
-    return type(module) not in (nn.ModuleList, nn.ModuleDict)
 
 
 def all_of(given: Any) -> list[Any]:
