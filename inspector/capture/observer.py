@@ -501,7 +501,7 @@ class Observer:
             self._fail("step", error)
             return
         self._scalars = {**running.scalars, **self._scalars}
-        for hooks, probe in zip(self._step_hooks[1:], self._probes[1:], strict=True):
+        for hooks, probe in zip(self._step_hooks[1:], self._probes[1:], strict=False):
             if hooks.swept:
                 hooks.swept = 0
                 probe.on_zero_grad()
