@@ -66,7 +66,7 @@ class Clock:
         return [(probe, taken) for probe, meter in self.meters.items() if (taken := meter())]
 
     def shares(self) -> dict[str, float]:
-        """What each probe took of the time of all steps since this was last told.
+        """By series, what each probe took of the time of all steps since this was last told.
 
         That is four times a second: the shares do not change from step to step.
         """
@@ -74,7 +74,8 @@ class Clock:
         if now < self._due or not self._lasted:
             return {}
         self._due = now + _SHARES_SECONDS
-        found = {probe: taken / 1e9 / self._lasted for probe, taken in self._by_probe.items()}
+        spent = self._by_probe.items()
+        found = {f"overhead_{probe}": taken / 1e9 / self._lasted for probe, taken in spent}
         self._by_probe, self._lasted = {}, 0.0
         return found
 

@@ -405,7 +405,7 @@ class Observer:
             flight.put("step_time", wall)
             flight.put("overhead", own / wall)
             for name, share in self.clock.shares().items():
-                flight.put(f"overhead_{name}", share)
+                flight.put(name, share)
         if self.full and self.forward.end_discovery():
             self._listener.on_described()
         incomplete, self._tried = self._incomplete, {}
@@ -459,7 +459,7 @@ class Observer:
                 found["backward_passes"] = float(probe.passes)
             if wall:
                 found["step_time"], found["overhead"] = wall, own / wall
-                found.update((f"overhead_{k}", share) for k, share in self.clock.shares().items())
+                found.update(self.clock.shares())
             self._landing.deliver(Measured(step, False, found), bad_loss(scalars.get("loss")))  # type: ignore[arg-type]
         self._schedule_step()
 

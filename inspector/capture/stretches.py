@@ -124,7 +124,7 @@ class Stretches:
         for name, share in self._clock.shares().items() if taken.count else ():
             column = np.full(taken.count, NOWHERE)
             column[-1] = share
-            taken.columns[f"overhead_{name}"] = column
+            taken.columns[name] = column
 
     def _hand_over(self, rows: _Rows, count: int) -> None:
         """All steps as columns; those whose loss is not finite one by one."""
