@@ -37,7 +37,7 @@ class OtherGroups:
         """Numbers by series, see :func:`inspector.commands.series_of`."""
         if len(optimizers) == 1 and len(optimizers[0].param_groups) == 1:
             return {}
-        if not full and sum(len(one.param_groups) for one in optimizers) > _FEW:
+        if not full and _many(optimizers):
             return {}
         found: dict[str, Scalar] = {}
         for position, optimizer in enumerate(optimizers):
@@ -48,7 +48,7 @@ class OtherGroups:
 
     def places(self, optimizers: Sequence[Any]) -> Places:
         """Where learning rates are to be read in steps that are left to the extension."""
-        if sum(len(one.param_groups) for one in optimizers) > _FEW:
+        if _many(optimizers):
             return ()
         return tuple(
             (weakref.ref(optimizer), number, self._names_of(position, number)["lr"])
@@ -76,6 +76,10 @@ class OtherGroups:
                 found[name] = value
             if isinstance(value, float):
                 self._last[name] = value
+
+
+def _many(optimizers: Sequence[Any]) -> bool:
+    return sum(len(one.param_groups) for one in optimizers) > _FEW
 
 
 def document(model: torch.nn.Module | None, optimizers: Sequence[Any], step: int) -> dict[str, Any]:
