@@ -70,6 +70,21 @@ class OnLeave(_Hook):
             self.machine.guarded(self.machine.leave, output)
 
 
+class OnPartLeave(_Hook):
+    """After the forward of a part, which another part may have called."""
+
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, _args: Any, output: Any) -> None:
+        if not _is_compiling():
+            self.slow(module, output)
+
+    def slow(self, module: nn.Module, output: Any) -> None:
+        """Any output of any part."""
+        if self.machine is not None:
+            self.machine.guarded(self.machine.leave_part, module, output)
+
+
 class OnCriterion(_Hook):
     """After the loss module's forward."""
 

@@ -33,7 +33,7 @@ from inspector.timemachine.calls import Call
 from inspector.timemachine.checks import GradientCheck, has_nonfinite
 from inspector.timemachine.held import Buffers, HeldGradients
 from inspector.timemachine.history import History
-from inspector.timemachine.hooks import OnCriterion, OnEnter, OnGradient, OnLeave
+from inspector.timemachine.hooks import OnCriterion, OnEnter, OnGradient, OnLeave, OnPartLeave
 from inspector.timemachine.late import LateFlags
 from inspector.timemachine.logbook import Logbook
 from inspector.timemachine.search import search
@@ -150,7 +150,7 @@ class TimeMachine:
         self._told: deque[int] = deque(maxlen=_TOLD)
         self._ill = False
         self._buffers = Buffers(model)
-        self._hooks: list[OnEnter | OnLeave | OnCriterion | OnGradient] = []
+        self._hooks: list[OnEnter | OnLeave | OnPartLeave | OnCriterion | OnGradient] = []
         self._gradient = OnGradient(self)
         self.on_loss: Callable[..., None] = self._on_loss
         self._logbook: Logbook | None = None
@@ -159,7 +159,8 @@ class TimeMachine:
 
     def _attach(self, entries: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> None:
         enter, leave, criterion = OnEnter(self), OnLeave(self), OnCriterion(self)
-        self._hooks = [enter, leave, criterion, self._gradient]
+        part_leave = OnPartLeave(self)
+        self._hooks = [enter, leave, part_leave, criterion, self._gradient]
         before: list[Any] = [partial(self._before_step, at) for at in range(len(optimizers))]
         ordinary = len(optimizers) == 1 and not (self._parts or self._large or self._on_cuda)
         if ordinary and native.load():
@@ -180,7 +181,8 @@ class TimeMachine:
         for entry in entries:
             with contextlib.suppress(RuntimeError):  # a ScriptModule refuses: holding still works
                 self._enter.append(self._attachment.forward_pre_hook(entry, enter))
-                self._leave.append(self._attachment.forward_hook(entry, leave))
+                after = part_leave if self._parts else leave
+                self._leave.append(self._attachment.forward_hook(entry, after))
         if (loss_fn := self.loss_fn) is not None:
             handle = loss_fn.register_forward_hook(criterion, with_kwargs=True)
             self._attachment.on_remove(handle.remove)
@@ -357,6 +359,11 @@ class TimeMachine:
         if call is not None and main is not None and main.grad_fn is not None:
             call.output = weakref.ref(main)
             on_gradient_of(main, OnGradient(self, call), key=-2)
+
+    def leave_part(self, part: nn.Module, output: Any) -> None:
+        """A part was called; another one that has called it goes on."""
+        if self._entered is not None and self._entered.path == self._parts.get(id(part)):
+            self.leave(output)
 
     def _turn(self, model: nn.Module, step: int) -> None:
         """A new step begins: what belonged to the last one is history."""

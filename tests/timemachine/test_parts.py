@@ -118,6 +118,36 @@ def test_a_bad_batch_of_an_encoder_is_told(tmp_path: Path, steps_first: bool) ->
     assert (step, origin.phase, origin.samples) == (9, "data", [2])
 
 
+def test_the_gradient_of_a_part_that_calls_another_one_is_its_own(tmp_path: Path) -> None:
+    class Whole(nn.Module):
+        def __init__(self, encoder: nn.Module) -> None:
+            super().__init__()
+            self.encoder, self.back, self.bad = encoder, nn.Linear(4, 8), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            back = self.back(self.encoder(x))
+            return torch.sqrt(back * 0.0) if self.bad else back
+
+    holder: Any = nn.Module()
+    holder.encoder = nn.Sequential(nn.Linear(8, 4), nn.Tanh()).eval()  # not seen by itself
+    holder.whole = Whole(holder.encoder)
+    holder.whole.training = True
+    optimizer = torch.optim.SGD(holder.parameters(), lr=0.1)
+    with inspector.watch(holder, optimizer, run_dir=tmp_path, name="run") as watch:
+        for step in range(12):
+            holder.whole.bad = step == 9
+            optimizer.zero_grad()
+            loss = (holder.whole(torch.randn(4, 8)) - 1.0).square().mean()
+            watch.record(loss=loss)
+            loss.backward()
+            optimizer.step()
+    with inspector.open_run(tmp_path / "run") as run:
+        origins = [(e.step, e.event) for e in run.events() if isinstance(e.event, Origin)]
+    step, origin = origins[0]
+    assert (step, origin.phase, origin.op) == (9, "backward", "SqrtBackward0")
+    assert "torch.sqrt(back * 0.0)" in origin.code
+
+
 def test_what_a_script_can_call() -> None:
     linear = nn.Linear(2, 2)
     assert list(parts_called(nn.Sequential(linear))) == [""]
