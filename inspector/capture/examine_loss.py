@@ -45,7 +45,7 @@ class LossFacts:
             self._exact, self._rows_sum_to_one, self._outputs = True, True, {}
         elif self._exact and not exact:
             return
-        if not outputs.dtype.is_floating_point or outputs.numel() == 0:
+        if outputs.is_nested or not outputs.dtype.is_floating_point or outputs.numel() == 0:
             return
         values = outputs.detach().float()
         low, high = values.min(), values.max()

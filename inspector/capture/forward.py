@@ -23,7 +23,13 @@ from inspector.capture.clock import DISPATCH_NS
 from inspector.capture.discovery import Discovery
 from inspector.capture.entries import Entries, Gradients, Rows, TapedEntries
 from inspector.capture.histograms import HistogramBatch, HistogramSchedule
-from inspector.capture.hooks import ModuleHook, OutputGradient, on_gradient_of, transformed
+from inspector.capture.hooks import (
+    ModuleHook,
+    NamedInputs,
+    OutputGradient,
+    on_gradient_of,
+    transformed,
+)
 from inspector.capture.kernel import fits, load
 from inspector.capture.measured import ModuleColumns
 from inspector.capture.measured_modules import MeasuredModules
@@ -76,6 +82,7 @@ class ForwardProbe:
         self._charge = charge
         self._hooks: list[ModuleHook] = []
         self._toggles: list[tuple[ModuleHook, ToggledHook]] = []
+        self._named: list[ToggledHook] = []
         self._root: ToggledHook | None = None
         self._measured = MeasuredModules()
         self._discovery = Discovery()
@@ -105,6 +112,7 @@ class ForwardProbe:
                 if module is model:
                     self.blind = modules.SCRIPTED
                 continue
+            self._named.append(attachment.forward_pre_hook(module, NamedInputs(record)))
             self._hooks.append(hook)
             if module is model:
                 self._root = toggle
@@ -314,6 +322,9 @@ class ForwardProbe:
             return False
         self._discovering = False
         self._discovery = Discovery()
+        for named in self._named:
+            named.switch(False)
+        self._named = []
         for hook in self._hooks:
             if hook.site is not None:
                 hook.site.known = hook.column >= 0 or hook.is_root

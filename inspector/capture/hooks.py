@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inspector.capture.attach import Inert
-from inspector.capture.modules import ModuleRecord
+from inspector.capture.modules import ModuleRecord, shapes
 
 if TYPE_CHECKING:
     from inspector.capture.forward import ForwardProbe
@@ -110,6 +110,19 @@ class ModuleHook(Inert):
             self.gradient.probe = None
         if self.site is not None:
             self.site.dead = 1
+
+
+class NamedInputs(Inert):
+    """Before forward, while modules are discovered: what a forward hook is not given."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: ModuleRecord) -> None:
+        self.record = record
+
+    def __call__(self, _module: torch.nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        if not _is_compiling():
+            self.record.named_inputs = shapes(kwargs)
 
 
 def on_gradient_of(tensor: Tensor, hook: Callable[[Tensor], None], *, key: int = -1) -> None:

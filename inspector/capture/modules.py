@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from inspector.capture.activations import tensors_in
@@ -18,6 +19,8 @@ SCRIPTED = "compiled by torch.jit: its inside is not visible"
 TRANSFORMED = "called inside torch.func transforms only: there are no values to measure"
 NOT_CALLED = "its parameters are used, but it is not called as a module"
 
+Shapes = list[list[int | str]]
+
 
 @dataclass(slots=True)
 class ModuleRecord:
@@ -26,6 +29,7 @@ class ModuleRecord:
     Attributes:
         column: position among the modules that have statistics, or -1.
         call_index: position in call order, or -1 before the first call.
+        named_inputs: shapes of what the call that runs was given by keyword.
         transformed: it was called while a function transform (vmap, grad) ran.
         badge: why numbers are missing; empty when all is well.
     """
@@ -39,19 +43,20 @@ class ModuleRecord:
     container: bool
     column: int = -1
     call_index: int = -1
-    inputs: list[list[int]] = field(default_factory=list)
-    outputs: list[list[int]] = field(default_factory=list)
+    inputs: Shapes = field(default_factory=list)
+    outputs: Shapes = field(default_factory=list)
+    named_inputs: Shapes = field(default_factory=list)
     dtype: str = ""
     output_bytes: int = 0
     transformed: bool = False
     badge: str = ""
 
     def fill(self, call_index: int, args: Any, output: Any) -> None:
-        """Notes shapes and order of a call."""
+        """Notes shapes and order of a call: of keyword arguments where there are no others."""
         self.call_index = call_index
-        self.inputs = [list(t.shape) for t in tensors_in(args)]
+        self.inputs = shapes(args) or self.named_inputs
         outputs = list(tensors_in(output))
-        self.outputs = [list(t.shape) for t in outputs]
+        self.outputs = shapes(output)
         if outputs:
             self.dtype = str(outputs[0].dtype).removeprefix("torch.")
         self.output_bytes = sum(t.numel() * t.element_size() for t in outputs if not t.is_sparse)
@@ -77,6 +82,24 @@ class ModuleRecord:
             "output_bytes": self.output_bytes,
             "badge": badge,
         }
+
+
+def shapes(given: Any) -> Shapes:
+    """Sizes of all tensors in what was given; ``*`` where those of a nested one's parts differ."""
+    return [_sizes(tensor) for tensor in tensors_in(given)]
+
+
+def _sizes(tensor: Tensor) -> list[int | str]:
+    if not tensor.is_nested:
+        return list(tensor.shape)
+    found: list[int | str] = []
+    for dimension in range(tensor.dim()):
+        try:
+            size = tensor.size(dimension)
+            found.append(size if type(size) is int else "*")
+        except RuntimeError:  # of an irregular one
+            found.append("*")
+    return found
 
 
 def walk(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, ModuleRecord]]:

@@ -197,7 +197,7 @@ class StructureProbe:
             return
         self._modes.forward(module, self._step, result)
         path = self._paths.get(id(module), "")
-        inputs = next(iter(tensors_in(args)), None)
+        inputs = next((tensor for tensor in tensors_in(args) if not tensor.is_nested), None)
         call = None if inputs is None else self._calls.enter(path, inputs, self._step)
         self._calls.leave(result)
         if inputs is not None and call is not None and self._orders_wanted():
