@@ -6,36 +6,30 @@ looks for commands. A fault of ours never reaches the training script.
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from inspector.capture.measured import Measured, Table
-from inspector.capture.memory import device_bytes, resident_bytes
-from inspector.capture.nonfinite import Onset, bad_loss
+from inspector.capture.nonfinite import Onset
 from inspector.capture.observer import Observer
-from inspector.capture.quiet import NOWHERE, Column, filled
+from inspector.capture.quiet import Column
 from inspector.capture.reductions import is_sharded
 from inspector.capture.schedule import Schedule
-from inspector.capture.skips import Skipped, Skips, worth
+from inspector.capture.skips import Skipped, worth
 from inspector.capture.steering import Steering
 from inspector.capture.step_snapshots import StepSnapshots
 from inspector.capture.structure import StructureProbe
 from inspector.capture.transfer import Scalar
-from inspector.commands import OF_OPTIMIZERS, Command, Controls
+from inspector.commands import OF_OPTIMIZERS, Controls
 from inspector.events import (
     BackwardCaptured,
-    CommandRefused,
     Event,
     GraphCaptured,
     NonFinite,
@@ -44,23 +38,19 @@ from inspector.events import (
     RunFinished,
     RunStarted,
     ScheduleChanged,
-    StepSkipped,
 )
 from inspector.interventions.apply import COMMANDS as INTERVENTIONS
 from inspector.interventions.apply import Interventions
-from inspector.quantities import SeriesKey
+from inspector.recording.inbox import Inbox
+from inspector.recording.rows import CONTEXT, Rows
+from inspector.recording.skipped_steps import SkippedSteps
 from inspector.store.agreement import Agreement
-from inspector.store.control import ControlReader
-from inspector.store.layout import ABSENT, BLOBS, F32
+from inspector.store.layout import BLOBS
 from inspector.store.writer import Writer
 from inspector.timemachine.incidents import Incidents
 from inspector.timemachine.machine import TimeMachine
 
-_POLL_SECONDS = 0.05
-_AGREE_SECONDS = 0.005
 _BEAT_SECONDS = 0.5
-_SLOW_SECONDS = 1.0
-_CONTEXT = ("epoch", "samples")  # in force until they are given again
 _LATE = (
     "No backward pass through the model was noticed, so gradients are measured right before the "
     "optimizer's step: if the script clips them, they are shown as clipped."
@@ -69,45 +59,6 @@ _SHARDED = (
     "Parameters are sharded over ranks (FSDP): their norms are those of each rank's part, the "
     "program is not examined for most of the diagnosis, and the time machine is off."
 )
-
-
-class RunColumns:
-    """The run's own series: one growing tuple of keys, with gaps where nothing was measured."""
-
-    def __init__(self) -> None:
-        self.keys: tuple[SeriesKey, ...] = ()
-        self._column: dict[str, int] = {}
-        self._rows: dict[tuple[str, ...], tuple[F32, npt.NDArray[np.intp]]] = {}
-
-    def row(self, scalars: dict[str, float]) -> tuple[tuple[SeriesKey, ...], F32]:
-        """Keys and values of one step; the keys stay the same object until a name is new.
-
-        The memory of the values is used again for the next step with the same names.
-        """
-        names = tuple(scalars)
-        row = self._rows.get(names)
-        if row is None:
-            new = [name for name in names if name not in self._column]
-            if new:
-                self._column.update({name: len(self.keys) + i for i, name in enumerate(new)})
-                self.keys += tuple(SeriesKey(name) for name in new)
-                self._rows.clear()
-            blank = np.full(len(self.keys), ABSENT, dtype=np.float32)
-            row = blank, np.array([self._column[name] for name in names], dtype=np.intp)
-            self._rows[names] = row
-        values, places = row
-        values[places] = list(scalars.values())
-        return self.keys, values
-
-    def rows(self, columns: dict[str, Column]) -> tuple[tuple[SeriesKey, ...], F32]:
-        """Keys and values of consecutive steps, from columns with gaps."""
-        self.row(dict.fromkeys(columns, 0.0))
-        places = [self._column[name] for name in columns]
-        table = np.stack(list(columns.values()), axis=1)
-        values = np.full((len(table), len(self.keys)), ABSENT, dtype=np.float32)
-        with np.errstate(over="ignore"):
-            values[:, places] = np.where(table == NOWHERE, ABSENT, table)
-        return self.keys, values
 
 
 class Recorder:
@@ -130,25 +81,17 @@ class Recorder:
         loader: Any = None,
         first_step: int = 0,
     ) -> None:
-        self._validations: dict[str, str] = {}  # group of each scalar
-        self._validated = -1
         self.closed = False
         self._first_step = first_step
         self._boundary_due = False
         self._run_path = run_path
         self._total_steps = total_steps
-        self._context: dict[str, float] = {}
-        self._scalars = RunColumns()
-        self._next_beat = self._next_slow = 0.0
-        self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self._inbox: deque[Command] = deque()
-        self._agreement = Agreement(run_path, rank, ranks) if ranks > 1 else None
+        self._next_beat = 0.0
         self._structure_reported = False
-        self._skips = Skips()
-        self._why_skipped = ""
-        self._arrived = threading.Event()
-        self._done = threading.Event()
-        self.writer = Writer(run_path, rank=rank, meta={"device": str(self._device)})
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.writer = Writer(run_path, rank=rank, meta={"device": str(device)})
+        self._rows = Rows(self.writer, device)
+        self._skipped = SkippedSteps(self)
         self._snapshots = StepSnapshots(model, self)
         self._structure = StructureProbe(
             model, optimizers, loss_fn=loss_fn, loader=loader, now=lambda: self.step - first_step
@@ -169,7 +112,7 @@ class Recorder:
         self.timemachine.charge = partial(self.observer.clock.charge, "time_machine")
         self._structure.charge = partial(self.observer.clock.charge, "structure")
         self.steering = Steering(model, optimizers, self.observer, self.event)
-        self.event(RunStarted(device=str(self._device), resumed_at=first_step or None))
+        self.event(RunStarted(device=str(device), resumed_at=first_step or None))
         if self._sharded:
             self.event(Notice(message=_SHARDED))
         if environment is not None:
@@ -177,9 +120,15 @@ class Recorder:
         self.on_described()
         first = controls or Controls()
         self.steering.start(first if every == 0 else first.with_value("capture_every", every))
-        self._reader = ControlReader(run_path)
+        self._inbox = Inbox(
+            run_path,
+            Agreement(run_path, rank, ranks) if ranks > 1 else None,
+            pulse=self.observer.clock.pulse,
+            emit=self.event,
+            abandoned=self._abandoned,
+        )
         self._beat("running")
-        threading.Thread(target=self._listen, name="inspector-commands", daemon=True).start()
+        self._inbox.open()
 
     # ------------------------------------------------------------ from the script
 
@@ -196,9 +145,9 @@ class Recorder:
         if isinstance(loss, Tensor) and self._snapshots.armed:
             self._snapshots.take(loss, self.step, lambda: self.observer.backward_passes)
         self.observer.attend()  # steps that are over have their own context
-        for name in _CONTEXT:
+        for name in CONTEXT:
             if name in scalars:
-                self._context[name] = float(scalars.pop(name))
+                self._rows.context[name] = float(scalars.pop(name))
         if loss is not None:
             value = loss
             if isinstance(loss, Tensor):
@@ -234,31 +183,18 @@ class Recorder:
         self.observer.clock.pulse.alarm = 1
 
     def validation(self, scalars: dict[str, float]) -> None:
-        """Numbers at the last finished step; several calls in one step may add to each other.
-
-        A group takes one row a step, so what first comes in a second call has its own.
-        """
-        step = max(0, self.step - 1)
-        rows: dict[str, dict[str, float]] = {}
-        for name, value in scalars.items():
-            usual = "validation" if step > self._validated else f"validation/{name}"
-            rows.setdefault(self._validations.setdefault(name, usual), {})[name] = value
-        for group, row in rows.items():
-            self.writer.append(group, step, tuple(map(SeriesKey, row)), list(row.values()))
-        self._validated = max(self._validated, step if "validation" in rows else -1)
+        """Numbers at the last finished step; several calls in one step may add to each other."""
+        self._rows.validation(max(0, self.step - 1), scalars)
 
     def close(self, last: Event | None = None) -> None:
         """Ends recording and gives back everything that was attached or changed."""
         if self.closed:
             return
         self.closed = True
-        self._done.set()
-        if self._agreement is not None:
-            self._agreement.end()
+        self._inbox.close()
         self._interventions.close()
         self.timemachine.close()
-        if self._skips.total > self._skips.told:
-            self._tell_skipped(Skipped(self.step, self._why_skipped))
+        self._skipped.close()
         self.observer.close()
         self._store_structure()  # as it is in training
         self.steering.restore()
@@ -272,33 +208,9 @@ class Recorder:
     # ------------------------------------------------------------ from the observer
 
     def on_measured(self, measured: Measured) -> None:
-        scalars = measured.scalars
-        for name in _CONTEXT:
-            if name in scalars:
-                self._context[name] = scalars.pop(name)
-        now = time.monotonic()
-        if now >= self._next_slow:
-            self._next_slow = now + _SLOW_SECONDS
-            self._slow_scalars(scalars)
-        if "epoch" in self._context:
-            scalars["epoch"] = self._context["epoch"]
-        if "samples" in self._context and (seconds := scalars.get("step_time")):
-            scalars["samples_per_s"] = self._context["samples"] / seconds
-        self.writer.append("scalar", measured.step, *self._scalars.row(scalars))
-        for group, table in (("parameter", measured.parameters), ("module", measured.modules)):
-            if table is not None and table.keys:
-                self.writer.append(group, measured.step, table.keys, table.values)
-        for histogram in measured.histograms:
-            self.writer.histogram(
-                measured.step,
-                histogram.kind,
-                histogram.subject,
-                histogram.low,
-                histogram.high,
-                histogram.counts,
-            )
+        self._rows.add(measured)
         if measured.skipped:
-            self._skip(
+            self._skipped.add(
                 Skipped(
                     measured.step,
                     measured.skipped,
@@ -307,10 +219,10 @@ class Recorder:
                     counted=True,
                 )
             )
-        elif self._skips.in_a_row and not self.closed:
-            self._step_made(measured.step)
+        elif self._skipped.skips.in_a_row and not self.closed:
+            self._skipped.made(measured.step)
         if measured.onset is not None:
-            self._report(measured.step, measured.onset)
+            self.report(measured.step, measured.onset)
 
     def on_steps(
         self,
@@ -319,22 +231,9 @@ class Recorder:
         parameters: Table | None,
         modules: Table | None,
     ) -> None:
-        if self._skips.in_a_row:
-            self._step_made(first + len(next(iter(columns.values()))) - 1)
-        for name in _CONTEXT:
-            if name in columns:
-                columns[name] = filled(columns[name], self._context.get(name, NOWHERE))
-                self._context[name] = float(columns[name][-1])
-        count = len(next(iter(columns.values())))
-        if "epoch" in self._context and "epoch" not in columns:
-            columns["epoch"] = np.full(count, self._context["epoch"])
-        samples = columns.pop("samples", self._context.get("samples"))
-        if samples is not None:
-            columns["samples_per_s"] = samples / columns["step_time"]
-        self.writer.extend("scalar", first, *self._scalars.rows(columns))
-        for group, table in (("parameter", parameters), ("module", modules)):
-            if table is not None and table.keys:
-                self.writer.extend(group, first, table.keys, table.values)
+        if self._skipped.skips.in_a_row:
+            self._skipped.made(first + len(next(iter(columns.values()))) - 1)
+        self._rows.extend(first, columns, parameters, modules)
 
     def on_boundary(self) -> None:
         """Between two steps; a loop that conducts says by itself when it gets there."""
@@ -363,7 +262,7 @@ class Recorder:
             return
         pulse, steering = self.observer.clock.pulse, self.steering
         pulse.alarm = 0  # before looking: what comes later sets it again
-        awaited = self._commanded or steering.pace.engaged or steering.graph_wanted
+        awaited = self._inbox.waiting or steering.pace.engaged or steering.graph_wanted
         if awaited or self._snapshots.armed or self.closed:
             return
         until = self._first_step + self._structure.quiet_until(self.step - self._first_step)
@@ -400,57 +299,12 @@ class Recorder:
 
     def on_skipped(self, skipped: Skipped) -> None:
         """The step that was to be is over: commands are heard here too."""
-        try:
-            self._skip(skipped)
-        except Exception as error:
-            if not self._skips.failed:
-                self.on_failed("skipped steps", error)
-            self._skips.failed = True
+        self._skipped.heard(skipped)
         self.on_boundary()
 
     def on_lost_loss(self, loss: float) -> None:
-        """It was recorded after the try; only the first in a row has something to say."""
-        skips = self._skips
-        skips.loss = loss
-        if (onset := bad_loss(loss)) is not None and not skips.lost:
-            skips.lost = True
-            self._tell_skipped(Skipped(self.step, self._why_skipped))
-            self._lost(self.step, onset)
-
-    def _skip(self, skipped: Skipped) -> None:
-        """Tells of a skipped step, and whether this is more than a GradScaler at work."""
-        skips = self._skips
-        due, known = skips.add(skipped), skips.lost
-        self._why_skipped = skipped.reason
-        onset = skips.examine(skipped, self.observer.parameters)
-        if due or (skips.lost and not known):
-            self._tell_skipped(skipped)
-        if onset is not None:
-            self._lost(skipped.step, onset)
-        if not skipped.counted:
-            self.timemachine.pass_over(over=skipped.over)
-
-    def _tell_skipped(self, skipped: Skipped) -> None:
-        skips = self._skips
-        skips.told = skips.total
-        self.writer.event(
-            skipped.step,
-            StepSkipped(
-                reason=skipped.reason,
-                in_a_row=max(skips.in_a_row, 1),
-                total=skips.total,
-                scale=skipped.scale,
-                loss=worth(skips.loss),
-            ),
-        )
-
-    def _lost(self, step: int, onset: Onset) -> None:
-        if not self.timemachine.lost(step, onset):
-            self._report(step, onset)
-
-    def _step_made(self, step: int) -> None:
-        if self._skips.made(step):
-            self.timemachine.recovered()
+        """It was recorded after the try."""
+        self._skipped.recorded(loss)
 
     def on_failed(self, probe: str, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))
@@ -470,13 +324,8 @@ class Recorder:
 
     # ------------------------------------------------------------ rows and events
 
-    def _slow_scalars(self, scalars: dict[str, float]) -> None:
-        if (resident := resident_bytes()) is not None:
-            scalars["memory"] = resident
-        if (allocated := device_bytes(self._device)) is not None:
-            scalars["gpu_memory"] = allocated
-
-    def _report(self, step: int, onset: Onset) -> None:
+    def report(self, step: int, onset: Onset) -> None:
+        """Tells of something non-finite, unless the time machine has."""
         if self.timemachine.told(step):
             return
         pauses = self.steering.controls.on_nonfinite == "pause"
@@ -509,13 +358,13 @@ class Recorder:
         steering.step_done()
         if self._structure.on_step(self.step - 1 - self._first_step):
             self._store_structure()
-        if self._commanded or steering.pace.engaged or self._snapshots.armed:
+        if self._inbox.waiting or steering.pace.engaged or self._snapshots.armed:
             self._snapshots.finish()
             if steering.pace.step_done():
                 steering.pause("steps_done")
             self._take_commands()
             self._hold()
-            while self._agreement is not None and not self._agreement.leave(self.step):
+            while (agreement := self._inbox.agreement) and not agreement.leave(self.step):
                 self._take_commands()
                 self._hold()
         self._interventions.at_boundary()
@@ -530,15 +379,11 @@ class Recorder:
             self._snapshots.arm_graph()
         self._live_on()
 
-    @property
-    def _commanded(self) -> bool:
-        return bool(self._inbox) or (self._agreement is not None and self._agreement.waiting)
-
     def _take_commands(self) -> None:
-        if self._agreement is not None:
-            self._agree(self._agreement)
-        while self._inbox:
-            command = self._inbox.popleft()
+        if self._inbox.agreement is not None:
+            self._agree(self._inbox.agreement)
+        while self._inbox.commands:
+            command = self._inbox.commands.popleft()
             intervenes = command.name in INTERVENTIONS
             (self._interventions if intervenes else self.steering).apply(command)
             if intervenes or command.name == "set":
@@ -552,9 +397,9 @@ class Recorder:
             if heard.refusal:
                 self.steering.refuse(heard.command, heard.refusal)
             else:
-                self._inbox.append(heard.command)
+                self._inbox.commands.append(heard.command)
         self.observer.clock.restart()
-        if not self._inbox and self.steering.pace.paused and agreement.releases:
+        if not self._inbox.commands and self.steering.pace.paused and agreement.releases:
             self.steering.release()
 
     def _hold(self) -> None:
@@ -563,9 +408,7 @@ class Recorder:
         held = False
         while not self.closed and (pace.paused or pace.wait() > 0):
             held = True
-            self._arrived.clear()
-            if not self._inbox:
-                self._arrived.wait(_BEAT_SECONDS if pace.paused else min(pace.wait(), 0.1))
+            self._inbox.wait(_BEAT_SECONDS if pace.paused else min(pace.wait(), 0.1))
             self.observer.receive()
             self._take_commands()
             if pace.paused or time.monotonic() >= self._next_beat:
@@ -586,46 +429,19 @@ class Recorder:
             self.step,
             state,
             total_steps=self._total_steps,
-            epoch=self._context.get("epoch"),
+            epoch=self._rows.context.get("epoch"),
             controls=_as_dict(self.steering.controls),
             stopping=self.steering.pace.stopped,
             snapshots=self.timemachine.history.held,
-            skipped=self._skips.in_a_row,
-            loss=worth(self._skips.loss),
+            skipped=self._skipped.skips.in_a_row,
+            loss=worth(self._skipped.skips.loss),
         )
 
-    def _listen(self) -> None:
-        """The command thread: looks into the control file, hands over at the boundary."""
-        agreement = self._agreement
-        while not self._done.wait(
-            _AGREE_SECONDS if agreement is not None and agreement.unsettled else _POLL_SECONDS
-        ):
-            if self.observer.closed:  # the model is gone, and nobody has closed the run
-                self.close(RunFinished(reason="closed"))
-                break
-            for command in self._reader.poll():
-                if agreement is None:
-                    self._inbox.append(command)
-                else:
-                    agreement.hear(command, self._alarmed)
-                self.observer.clock.pulse.alarm = 1
-                self._arrived.set()
-            if agreement is not None and agreement.unsettled:
-                agreement.settle()
-                self._arrived.set()
-            for refused in self._reader.refused:
-                self.event(
-                    CommandRefused(command_id=refused.id, name="command", reason=refused.reason)
-                )
-            self._reader.refused.clear()
-        self._reader.close()
-        if agreement is not None:
-            agreement.close()
-
-    def _alarmed(self) -> int:
-        """The step that runs, after which every boundary is attended."""
-        self.observer.clock.pulse.alarm = 1
-        return self.step
+    def _abandoned(self) -> bool:
+        """Whether the model is gone; nobody has closed the run then."""
+        if self.observer.closed:
+            self.close(RunFinished(reason="closed"))
+        return self.observer.closed
 
 
 def _as_dict(controls: Controls) -> dict[str, Any]:

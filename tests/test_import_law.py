@@ -65,7 +65,8 @@ def test_plain_modules_import_only_the_standard_library_and_each_other(name: str
 def test_readers_never_import_torch(room: str) -> None:
     for path in under(f"inspector/{room}"):
         heavy = ("torch", "torchvision", "inspector.capture", "inspector.training",
-                 "inspector.autograd", "inspector.recorder", "inspector.watching")  # fmt: skip
+                 "inspector.autograd", "inspector.recorder", "inspector.recording",
+                 "inspector.watching")  # fmt: skip
         assert names(path, *heavy) == [], path
 
 
@@ -73,13 +74,13 @@ def test_of_the_exports_only_model_and_script_import_torch() -> None:
     models = set(under("inspector/exports/model", "inspector/exports/script"))
     for path in under("inspector/exports"):
         heavy = ("torch", "torchvision", "inspector.capture", "inspector.training",
-                 "inspector.recorder", "inspector.watching")  # fmt: skip
+                 "inspector.recorder", "inspector.recording", "inspector.watching")  # fmt: skip
         assert path in models or names(path, *heavy) == [], path
 
 
 def test_capture_never_imports_the_store() -> None:
     for path in under("inspector/capture"):
-        assert names(path, "inspector.store", "inspector.recorder") == [], path
+        assert names(path, "inspector.store", "inspector.recorder", "inspector.recording") == [], path
 
 
 def test_only_the_front_imports_streamlit_or_starlette() -> None:

@@ -84,7 +84,7 @@ def test_the_finder_serves_a_training_step_of_ones_own(tmp_path: Path) -> None:
 
     def started(watch: Watch) -> None:
         paths.append(watch.run_path)
-        watch._recorder._inbox.append(Command(name="lr_finder", value={"steps": 3}))
+        watch._recorder._inbox.commands.append(Command(name="lr_finder", value={"steps": 3}))
 
     train_and_record(task, tmp_path / "runs", "run", started)
     with inspector.open_run(paths[0]) as run:

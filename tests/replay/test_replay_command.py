@@ -37,7 +37,7 @@ def train(
     with inspector.watch(model, optimizer, run_dir=folder, name="loop") as watch:
         writer = ControlWriter(watch.run_path)
         sent = writer.send(Command(name="capture_backward", value=value))
-        heard = watch._recorder._arrived.wait
+        heard = watch._recorder._inbox.arrived.wait
         for step in range(steps):
             optimizer.zero_grad()
             loss = model(torch.rand(4, 3) + 0.5)
@@ -97,7 +97,7 @@ def test_a_loss_recorded_too_late_is_explained(tmp_path: Path) -> None:
             watch.record(loss=loss)
             optimizer.step()
             if step == 0:
-                assert watch._recorder._arrived.wait(10)
+                assert watch._recorder._inbox.arrived.wait(10)
     with inspector.open_run(tmp_path / "late") as run:
         document = run.document("backward")
     assert document is not None
