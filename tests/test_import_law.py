@@ -80,7 +80,8 @@ def test_of_the_exports_only_model_and_script_import_torch() -> None:
 
 def test_capture_never_imports_the_store() -> None:
     for path in under("inspector/capture"):
-        assert names(path, "inspector.store", "inspector.recorder", "inspector.recording") == [], path
+        behind = "inspector.store", "inspector.recorder", "inspector.recording"
+        assert names(path, *behind) == [], path
 
 
 def test_only_the_front_imports_streamlit_or_starlette() -> None:
