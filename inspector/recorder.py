@@ -1,12 +1,11 @@
-"""The meeting of capture and store: writes rows and events, takes commands, holds training.
+"""The meeting of capture and store: what is measured becomes rows and events.
 
-Everything here runs in the training thread, at the step boundary, except the small thread that
-looks for commands. A fault of ours never reaches the training script.
+Everything here runs in the training thread; what is done between two steps is in
+``recording/boundary.py``. A fault of ours never reaches the training script.
 """
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,7 +26,7 @@ from inspector.capture.steering import Steering
 from inspector.capture.step_snapshots import StepSnapshots
 from inspector.capture.structure import StructureProbe
 from inspector.capture.transfer import Scalar
-from inspector.commands import OF_OPTIMIZERS, Controls
+from inspector.commands import Controls
 from inspector.events import (
     BackwardCaptured,
     Event,
@@ -39,8 +38,8 @@ from inspector.events import (
     RunStarted,
     ScheduleChanged,
 )
-from inspector.interventions.apply import COMMANDS as INTERVENTIONS
 from inspector.interventions.apply import Interventions
+from inspector.recording.boundary import Boundary
 from inspector.recording.inbox import Inbox
 from inspector.recording.rows import CONTEXT, Rows
 from inspector.recording.skipped_steps import SkippedSteps
@@ -50,7 +49,6 @@ from inspector.store.writer import Writer
 from inspector.timemachine.incidents import Incidents
 from inspector.timemachine.machine import TimeMachine
 
-_BEAT_SECONDS = 0.5
 _LATE = (
     "No backward pass through the model was noticed, so gradients are measured right before the "
     "optimizer's step: if the script clips them, they are shown as clipped."
@@ -82,11 +80,9 @@ class Recorder:
         first_step: int = 0,
     ) -> None:
         self.closed = False
-        self._first_step = first_step
         self._boundary_due = False
         self._run_path = run_path
         self._total_steps = total_steps
-        self._next_beat = 0.0
         self._structure_reported = False
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.writer = Writer(run_path, rank=rank, meta={"device": str(device)})
@@ -127,7 +123,15 @@ class Recorder:
             emit=self.event,
             abandoned=self._abandoned,
         )
-        self._beat("running")
+        self._boundary = Boundary(
+            self,
+            inbox=self._inbox,
+            structure=self._structure,
+            snapshots=self._snapshots,
+            interventions=self._interventions,
+            first_step=first_step,
+        )
+        self._boundary.beat("running")
         self._inbox.open()
 
     # ------------------------------------------------------------ from the script
@@ -157,7 +161,7 @@ class Recorder:
             self.timemachine.witness(loss, value if isinstance(value, float) else None)
             scalars["loss"] = value
         if scalars and self.observer.record(scalars) and not self._boundary_due:
-            self._hand_over()
+            self._boundary.hand_over()
 
     @property
     def take(self) -> Callable[[Tensor | float | None, dict[str, Any]], bool]:
@@ -196,13 +200,13 @@ class Recorder:
         self.timemachine.close()
         self._skipped.close()
         self.observer.close()
-        self._store_structure()  # as it is in training
+        self.store_structure()  # as it is in training
         self.steering.restore()
         self._structure.close()
         self._snapshots.disarm()
         if last is not None:
             self.event(last)
-        self._beat("finished")
+        self._boundary.beat("finished")
         self.writer.close()
 
     # ------------------------------------------------------------ from the observer
@@ -238,7 +242,7 @@ class Recorder:
     def on_boundary(self) -> None:
         """Between two steps; a loop that conducts says by itself when it gets there."""
         if self.steering.conductor is None:
-            self._between_steps()
+            self._boundary.attend()
         else:
             self._boundary_due = True
 
@@ -246,33 +250,7 @@ class Recorder:
         """The loop that conducts is done with a step and all that belongs to it."""
         if self._boundary_due and not self.closed:
             self._boundary_due = False
-            self._between_steps()
-
-    def _between_steps(self) -> None:
-        """A fault here is ours, and must not stop the script."""
-        try:
-            self._attend()
-            self._hand_over()
-        except Exception as error:
-            self.on_failed("boundary", error)
-
-    def _hand_over(self) -> None:
-        """Leaves the coming steps to the capture, up to the next that has to be attended."""
-        if not self.observer.ordinary:
-            return
-        pulse, steering = self.observer.clock.pulse, self.steering
-        pulse.alarm = 0  # before looking: what comes later sets it again
-        awaited = self._inbox.waiting or steering.pace.engaged or steering.graph_wanted
-        if awaited or self._snapshots.armed or self.closed:
-            return
-        until = self._first_step + self._structure.quiet_until(self.step - self._first_step)
-        if (due := self._interventions.due) is not None:
-            until = min(until, due)
-        if every := steering.controls.graph_every:
-            until = min(until, (self.step // every + 1) * every)
-        pulse.calm = self.timemachine.asleep
-        pulse.witness = self.timemachine.witness
-        self.observer.hand_over(until)
+            self._boundary.attend()
 
     def on_described(self) -> None:
         """Stores what is known of modules and parameters."""
@@ -281,9 +259,9 @@ class Recorder:
         parameters = observer.parameters.document()
         parameters["gradients_seen"] = "before_step" if observer.late else "after_backward"
         self.writer.document("parameters", self.step, parameters)
-        self._describe_optimizers()
+        self.describe_optimizers()
 
-    def _describe_optimizers(self) -> None:
+    def describe_optimizers(self) -> None:
         """Stores what there is to steer, where that is more than one optimizer's one group."""
         found = self.steering.optimizers_document(self.step)
         if sum(len(one["groups"]) for one in found["optimizers"]) > 1:
@@ -343,7 +321,8 @@ class Recorder:
         if pauses:
             self.pause("nonfinite")
 
-    def _store_structure(self) -> None:
+    def store_structure(self) -> None:
+        """Stores what is known of the program for the diagnosis."""
         if self._sharded:
             return
         self.writer.document("structure", max(0, self.step - 1), self._structure.document())
@@ -351,80 +330,8 @@ class Recorder:
             self._structure_reported = True
             self.on_failed("structure", self._structure.failed)
 
-    # ------------------------------------------------------------ the boundary
-
-    def _attend(self) -> None:
-        steering = self.steering
-        steering.step_done()
-        if self._structure.on_step(self.step - 1 - self._first_step):
-            self._store_structure()
-        if self._inbox.waiting or steering.pace.engaged or self._snapshots.armed:
-            self._snapshots.finish()
-            if steering.pace.step_done():
-                steering.pause("steps_done")
-            self._take_commands()
-            self._hold()
-            while (agreement := self._inbox.agreement) and not agreement.leave(self.step):
-                self._take_commands()
-                self._hold()
-        self._interventions.at_boundary()
-        calm = self.observer.at_ease and steering.controls.on_nonfinite == "continue"
-        self.timemachine.rest(calm, glancing=not self.observer.hurried)
-        every = steering.controls.graph_every
-        if (wanted := steering.backward_wanted) is not None:
-            steering.backward_wanted = None
-            self._snapshots.arm_backward(wanted)
-        if steering.graph_wanted or (every and self.step % every == 0):
-            steering.graph_wanted = False
-            self._snapshots.arm_graph()
-        self._live_on()
-
-    def _take_commands(self) -> None:
-        if self._inbox.agreement is not None:
-            self._agree(self._inbox.agreement)
-        while self._inbox.commands:
-            command = self._inbox.commands.popleft()
-            intervenes = command.name in INTERVENTIONS
-            (self._interventions if intervenes else self.steering).apply(command)
-            if intervenes or command.name == "set":
-                self._structure.look_again()
-            if intervenes or command.control in OF_OPTIMIZERS:
-                self._describe_optimizers()
-
-    def _agree(self, agreement: Agreement) -> None:
-        """Takes what all ranks do at this boundary; one that waits goes on to a later one."""
-        for heard in agreement.due(self.step, beat=self._live_on):
-            if heard.refusal:
-                self.steering.refuse(heard.command, heard.refusal)
-            else:
-                self._inbox.commands.append(heard.command)
-        self.observer.clock.restart()
-        if not self._inbox.commands and self.steering.pace.paused and agreement.releases:
-            self.steering.release()
-
-    def _hold(self) -> None:
-        """Waits while training is paused or slowed down; commands are heard all the time."""
-        pace = self.steering.pace
-        held = False
-        while not self.closed and (pace.paused or pace.wait() > 0):
-            held = True
-            self._inbox.wait(_BEAT_SECONDS if pace.paused else min(pace.wait(), 0.1))
-            self.observer.receive()
-            self._take_commands()
-            if pace.paused or time.monotonic() >= self._next_beat:
-                self._beat("paused" if pace.paused else "running")
-        pace.began()
-        if held:
-            self.observer.clock.restart()
-            self._beat("running")
-
-    def _live_on(self) -> None:
-        """A sign of life, if one is due."""
-        if time.monotonic() >= self._next_beat:
-            self._beat("paused" if self.steering.pace.paused else "running")
-
-    def _beat(self, state: str) -> None:
-        self._next_beat = time.monotonic() + _BEAT_SECONDS
+    def heartbeat(self, state: str) -> None:
+        """Stores that the run is alive, and what is in force."""
         self.writer.heartbeat(
             self.step,
             state,

@@ -196,7 +196,7 @@ def test_a_pause_waits_for_a_person(tmp_path: Path) -> None:
             waited.append(loop.watch.step)
             loop.watch.apply(Command(name="resume"))
 
-    loop.watch._recorder._hold = hold  # type: ignore[method-assign]
+    loop.watch._recorder._boundary._hold = hold  # type: ignore[method-assign]
     with loop.watch:
         loop.run(32, weights_lost)
     assert waited == [30]  # the next skipped try is the last of the loop
