@@ -89,6 +89,15 @@ def tab(chromium: Any, app: App) -> Iterator[Tab]:
     opened.close()
 
 
+@pytest.fixture(autouse=True)
+def settings_are_forgotten() -> Iterator[None]:
+    """What one test has shown in this process says nothing to the next one."""
+    yield
+    from tests.app.in_process import forget
+
+    forget()
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Several threads add up small tensors in any order, and mostly wait for one another."""

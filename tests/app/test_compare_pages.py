@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +14,13 @@ from inspector.commands import Controls
 from inspector.config import RunConfig
 from inspector.events import CommandApplied, RunContinued, RunFinished
 from inspector.quantities import SeriesKey
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.housekeeping import rename_run
 from inspector.store.layout import create_run
 from inspector.store.reader import list_runs
 from inspector.store.writer import Writer
 from inspector.ui.tables import is_wide, table_height
+from tests.app.in_process import open_app, turn_to
 
-ROOT = Path(__file__).resolve().parents[2]
 KEYS = (SeriesKey("loss"), SeriesKey("epoch"))
 
 
@@ -55,27 +51,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def app(folder: Path) -> Iterator[AppTest]:
-    configure(Settings(token="t" * 32, runs_dir=folder))
-    yield AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
+def app(folder: Path) -> AppTest:
+    return open_app(folder).run()
 
 
 def compared(app: AppTest, *names: str) -> AppTest:
-    app.run()
     app.query_params["runs"] = list(names)
-    app.switch_page("../../pages/compare.py").run()
-    assert not app.exception, app.exception
-    return app
+    return turn_to(app, "compare")
 
 
 def runs_page(app: AppTest, *marked: str) -> AppTest:
-    app.run()
     app.session_state["runs/chosen"] = list(marked)
-    app.switch_page("../../pages/runs.py").run()
-    assert not app.exception, app.exception
-    return app
+    return turn_to(app, "runs")
 
 
 def test_only_the_setting_that_differs_is_shown(app: AppTest) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,18 @@ from streamlit.testing.v1 import AppTest
 
 from inspector.config import RunConfig
 from inspector.training import runner
-from tests.app.test_pages import on_page, serving
+from tests.app.in_process import open_app, read, turn_to
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[AppTest]:
+def app(tmp_path: Path) -> AppTest:
     runner.start(RunConfig(compile="eager", steps=6, torch_threads=1), tmp_path, name="good")
     assert runner.join(120)
-    yield from serving(tmp_path)
-
-
-def said(app: AppTest) -> str:
-    return "\n".join(str(info.value).replace("\\", "") for info in app.info)
+    return open_app(tmp_path, run="good")
 
 
 def test_activations_name_the_reason_and_gradients_are_shown(app: AppTest) -> None:
-    on_page(app, "activations")
-    assert "Outputs of modules are not seen. Compiled code runs without module hooks." in said(app)
-    assert "a built-in run with compile off" in said(app)
-    on_page(app, "gradients")
-    assert "not seen" not in said(app)
+    said = read(turn_to(app, "activations"), "info")
+    assert "Outputs of modules are not seen. Compiled code runs without module hooks." in said
+    assert "a built-in run with compile off" in said
+    assert "not seen" not in read(turn_to(app, "gradients"), "info")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,11 @@ from inspector.commands import Command
 from inspector.config import RunConfig
 from inspector.errors import ConfigError
 from inspector.events import CheckpointSaved, RunFinished
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.control import ControlReader
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 from inspector.training import runner
+from tests.app.in_process import serve
 
 
 def panel() -> None:
@@ -43,11 +40,9 @@ def keeping() -> None:
 
 
 @pytest.fixture
-def runs_dir(tmp_path: Path) -> Iterator[Path]:
-    configure(Settings(token="t" * 32, runs_dir=tmp_path))
-    yield tmp_path
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
+def runs_dir(tmp_path: Path) -> Path:
+    serve(tmp_path)
+    return tmp_path
 
 
 def shown(of: str) -> AppTest:

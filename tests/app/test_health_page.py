@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import inspector
 from inspector.capture.structure import _AT_ANY_COST, FIRST_STEPS
 from inspector.events import CommandRefused, ProbeFailed, ScheduleChanged
 from inspector.quantities import SeriesKey
-from inspector.server.settings import Settings, configure
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
 from inspector.ui.context import escape
@@ -27,8 +25,7 @@ from inspector.views import cost as view
 from inspector.views.absent import absent
 from inspector.views.cost import Change, schedule_words
 from inspector.views.health import health_badge, module_health
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.app.in_process import open_app, open_page, turn_to
 
 
 class Odd(nn.Module):
@@ -74,9 +71,8 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(runs_dir: Path) -> Iterator[AppTest]:
-    configure(Settings(token="t" * 32, runs_dir=runs_dir))
-    yield AppTest.from_file(str(ROOT / "pages" / "health.py"), default_timeout=60)
+def page(runs_dir: Path) -> AppTest:
+    return open_page(runs_dir, "health")
 
 
 def shown(page: AppTest, run: str) -> str:
@@ -260,8 +256,7 @@ def test_examining_the_program_is_said_to_be_what_costs(tmp_path: Path) -> None:
 
 
 def test_the_schedule_is_chosen_on_the_page(tmp_path: Path) -> None:
-    configure(Settings(token="t" * 32, runs_dir=tmp_path))
-    page = AppTest.from_file(str(ROOT / "pages" / "health.py"), default_timeout=60)
+    page = open_page(tmp_path, "health")
     model = nn.Sequential(nn.Linear(4, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with inspector.watch(model, optimizer, run_dir=tmp_path, name="live") as watch:
@@ -284,11 +279,7 @@ def test_the_schedule_is_chosen_on_the_page(tmp_path: Path) -> None:
 def test_the_reason_stands_beside_the_module_and_runs_are_listed_by_their_script(
     runs_dir: Path,
 ) -> None:
-    configure(Settings(token="t" * 32, runs_dir=runs_dir))
-    app = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    app.query_params["run"] = "odd"
-    app.run()
-    app.switch_page("../../pages/modules.py").run()
+    app = turn_to(open_app(runs_dir, run="odd"), "modules")
     columns = list(app.dataframe[0].proto.column_order)
     assert columns[:3] == ["path", "type", "note"]
     notes = app.dataframe[0].value.set_index("path")["note"]
@@ -299,7 +290,7 @@ def test_the_reason_stands_beside_the_module_and_runs_are_listed_by_their_script
     for path, note in cut.items():  # it stands below the table in full
         assert any(escape(path) in text and escape(note) in text for text in whole)
     assert not any("never called" in text for text in whole)
-    app.switch_page("../../pages/runs.py").run()
+    turn_to(app, "runs")
     assert set(app.dataframe[0].value["model"]) == {Path(sys.argv[0]).name}
     hidden = json.loads(app.dataframe[0].proto.columns)
     assert all(hidden[column]["hidden"] for column in ("data", "optimizer", "lr"))
@@ -329,8 +320,7 @@ def test_rows_without_numbers_have_a_reason(tmp_path: Path) -> None:
         assert absent(run, "activation_std") == (
             "Without numbers: unused (never ran); past (blind)."
         )
-    configure(Settings(token="t" * 32, runs_dir=tmp_path))
-    page = AppTest.from_file(str(ROOT / "pages" / "gradients.py"), default_timeout=60)
+    page = open_page(tmp_path, "gradients")
     assert "backbone (frozen)" in shown(page, "partly")
 
 
@@ -338,6 +328,5 @@ def test_a_refused_fault_says_why_where_it_was_asked_for(tmp_path: Path) -> None
     with closing(Writer(create_run(tmp_path, "whole", {"kind": "watched"}))) as writer:
         why = "Labels can be shuffled only if watch() was given a loss module."
         writer.event(7, CommandRefused(command_id="a", name="fault", reason=why))
-    configure(Settings(token="t" * 32, runs_dir=tmp_path))
-    page = AppTest.from_file(str(ROOT / "pages" / "break_it.py"), default_timeout=60)
+    page = open_page(tmp_path, "break_it")
     assert f"Not done at step 7: {why}" in shown(page, "whole")

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from streamlit.testing.v1 import AppTest
 from torch import nn
 
 import inspector
-from inspector.server.settings import Settings, configure
 from inspector.views.paths import shortened
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.app.in_process import open_app, turn_to
 
 
 def test_a_long_path_is_shortened_from_the_left_and_keeps_its_numbers() -> None:
@@ -32,10 +29,7 @@ def test_the_table_of_modules_tells_long_paths_apart(tmp_path: Path) -> None:
     with inspector.watch(model, optimizer, run_dir=tmp_path, name="deep"):
         model(torch.randn(3, 4)).square().mean().backward()
         optimizer.step()
-    configure(Settings(token="t" * 32, runs_dir=tmp_path))
-    app = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    app.query_params["run"] = "deep"
-    app.run().switch_page("../../pages/modules.py").run()
+    app = turn_to(open_app(tmp_path, run="deep"), "modules")
     (table,) = app.dataframe
     assert list(table.proto.column_order)[-1] == "whole"
     assert list(table.value["path"]) == [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.control import ControlReader
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.app.in_process import open_app, turn_to
 
 
 @pytest.fixture
@@ -29,13 +25,8 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[AppTest]:
-    configure(Settings(token="t" * 32, runs_dir=tmp_path))
-    made = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    made.query_params["run"] = "run"
-    yield made
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
+def app(tmp_path: Path) -> AppTest:
+    return open_app(tmp_path, run="run")
 
 
 def stepped(writer: Writer, *optimizers: dict[str, Any]) -> None:
@@ -59,18 +50,11 @@ def tried(writer: Writer, **told: Any) -> None:
     writer.flush()
 
 
-def findings(app: AppTest) -> AppTest:
-    app.run()
-    app.switch_page("../../pages/findings.py").run()
-    assert not app.exception, app.exception
-    return app
-
-
 def test_one_of_several_optimizers_is_tried_and_its_rate_alone_is_set(
     app: AppTest, writer: Writer, tmp_path: Path
 ) -> None:
     stepped(writer, optimizer("critic", "critic"), optimizer("maker", "maker 0", "maker 1"))
-    page = findings(app)
+    page = turn_to(app, "findings")
     choice = page.main.selectbox(key="lr-of/run")
     assert (choice.label, choice.options) == (
         "Learning rate of",
@@ -99,7 +83,7 @@ def test_groups_of_one_optimizer_rise_together_without_a_choice(
 ) -> None:
     stepped(writer, optimizer("Adam", "group 0 · body", "group 1 · head"))
     tried(writer, target="", where="", moved=["group 0 · body", "group 1 · head"])
-    page = findings(app)
+    page = turn_to(app, "findings")
     assert not page.main.selectbox
     said = [str(text.value).replace("\\", "") for text in page.main.caption]
     assert any("The rate is that of group 0 · body; group 1 · head kept" in text for text in said)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,22 +10,16 @@ from streamlit.testing.v1 import AppTest
 from inspector.commands import Controls
 from inspector.config import OPTIMIZERS, RunConfig
 from inspector.presets import PRESETS
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.ui.presets import nearest
 from inspector.views.practices import changes
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.app.in_process import draft, open_app, picture
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[AppTest]:
-    configure(Settings(token="t" * 32, runs_dir=tmp_path))
-    made = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    made.run()
+def app(tmp_path: Path) -> AppTest:
+    made = open_app(tmp_path).run()
     made.session_state["practices/0"] = True
-    yield made.run()
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
+    return made.run()
 
 
 def tab(app: AppTest, name: str) -> AppTest:
@@ -39,22 +29,9 @@ def tab(app: AppTest, name: str) -> AppTest:
     return app
 
 
-def draft(app: AppTest) -> RunConfig:
-    assert not app.exception, app.exception
-    config = app.session_state["draft"]
-    assert isinstance(config, RunConfig)
-    return config
-
-
 def said(app: AppTest) -> str:
     captions = (str(caption.value) for caption in app.caption)
     return next((text.replace("\\", "") for text in captions if "Set besides" in text), "")
-
-
-def curve(app: AppTest) -> str:
-    """The SVG of the picture on the page."""
-    (picture,) = app.get("image")
-    return base64.b64decode(picture.proto.imgs[0].url.partition(",")[2]).decode()
 
 
 def test_plain_training_says_nothing_besides(app: AppTest) -> None:
@@ -72,7 +49,7 @@ def test_schedule_is_chosen_with_its_arguments_and_drawn_ahead(app: AppTest) -> 
     app.number_input(key="practices/0/Schedule/warmup_cosine/warmup_steps").set_value(20).run()
     assert draft(app).controls.schedule == {"name": "warmup_cosine", "warmup_steps": 20}
     assert "warm-up, then cosine" in said(app)
-    assert "<polyline" in curve(app)
+    assert "<polyline" in picture(app)
 
 
 def test_a_schedule_that_cannot_be_is_said_at_its_field_and_not_taken(app: AppTest) -> None:

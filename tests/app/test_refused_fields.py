@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from inspector.config import RunConfig
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.training import runner
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.app.in_process import draft, open_app, read
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[AppTest]:
-    configure(Settings(token="t" * 32, runs_dir=tmp_path / "runs"))
-    made = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    yield made.run()
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
+def app(tmp_path: Path) -> AppTest:
+    return open_app(tmp_path / "runs").run()
 
 
 def captions(app: AppTest) -> list[str]:
     assert not app.exception, app.exception
-    return [
-        str(text.value).replace("\\", "") for kind in (app.caption, app.markdown) for text in kind
-    ]
-
-
-def draft(app: AppTest) -> RunConfig:
-    made = app.session_state["draft"]
-    assert isinstance(made, RunConfig)
-    return made
+    return read(app, "caption", "markdown").split("\n")
 
 
 @pytest.mark.parametrize(

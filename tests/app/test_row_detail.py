@@ -10,11 +10,10 @@ from streamlit.testing.v1 import AppTest
 
 from inspector.events import RunFinished
 from inspector.quantities import SeriesKey
-from inspector.server.settings import Settings, configure
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
+from tests.app.in_process import open_app, read, turn_to
 
-ROOT = Path(__file__).resolve().parents[2]
 MODULE = "a_backbone.stages.3.projection"
 NAMES = (f"{MODULE}.weight", f"{MODULE}.bias")
 
@@ -31,15 +30,9 @@ def detail(folder: Path, histograms: int) -> AppTest:
     writer.heartbeat(4, "finished")
     writer.event(4, RunFinished())
     writer.close()
-    configure(Settings(token="t" * 32, runs_dir=folder))
-    app = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    app.query_params["run"] = "run"
+    app = open_app(folder, run="run")
     app.session_state["Gradients/run/row"] = MODULE
-    return app.run().switch_page("../../pages/gradients.py").run()
-
-
-def captions(app: AppTest) -> str:
-    return "\n".join(caption.value for caption in app.caption)
+    return turn_to(app, "gradients")
 
 
 @pytest.mark.parametrize(("histograms", "drawn"), [(1, 1), (2, 2)])
@@ -54,4 +47,4 @@ def test_parameters_are_named_within_their_module(tmp_path: Path) -> None:
 
 
 def test_an_ended_run_without_histograms_promises_none(tmp_path: Path) -> None:
-    assert "No histogram was taken" in captions(detail(tmp_path, 0))
+    assert "No histogram was taken" in read(detail(tmp_path, 0), "caption")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from inspector.quantities import SeriesKey
 from inspector.store.control import ControlReader
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
-from tests.app.test_pages import on_page, serving
+from tests.app.in_process import open_app, turn_to
 
 
 @pytest.fixture
@@ -28,12 +27,11 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def app(run: Path) -> Iterator[AppTest]:
-    yield from serving(run.parent)
+def app(run: Path) -> AppTest:
+    return turn_to(open_app(run.parent, run="run"), "live")
 
 
 def test_a_number_typed_right_before_the_click_counts(app: AppTest, run: Path) -> None:
-    on_page(app, "live", "run")
     field = next(n for n in app.number_input if n.label == "Steps")
     field.set_value(37)
     next(b for b in app.button if b.label == "steps").click()
@@ -44,7 +42,6 @@ def test_a_number_typed_right_before_the_click_counts(app: AppTest, run: Path) -
 
 
 def test_a_number_that_cannot_be_is_not_sent(app: AppTest, run: Path) -> None:
-    on_page(app, "live", "run")
     next(n for n in app.number_input if n.label == "Steps").set_value(0)
     next(b for b in app.button if b.label == "steps").click()
     app.run()

@@ -13,7 +13,8 @@ from streamlit.testing.v1 import AppTest
 from inspector.config import RunConfig
 from inspector.schedules import ARGUMENTS
 from inspector.ui.practices.schedule import HELP, LABELS
-from tests.app.test_practice_forms import app, curve, tab
+from tests.app.in_process import picture
+from tests.app.test_practice_forms import app, tab
 
 __all__ = ["app"]  # a fixture
 
@@ -63,14 +64,14 @@ def test_a_schedule_is_drawn_for_what_the_check_has_read(app: AppTest, table: st
     load(app, table, data_args={"target": "side"}, batch_size=8, epochs=5)
     app.selectbox(key="practices/1/Schedule/name").select("cosine").run()
     assert "Drawn for 100 steps an epoch" in captions(app)
-    assert "step 500" in curve(app)
+    assert "step 500" in picture(app)
     app.button(key="own/look").click().run()
     assert not app.exception
     assert "Drawn for 100 steps" not in captions(app)
     per_epoch = math.ceil((120 - 24) / 8)
-    assert f"step {5 * per_epoch}:" in curve(app)
+    assert f"step {5 * per_epoch}:" in picture(app)
     app.number_input(key="batch/1").set_value(4).run()  # no other data: no other check
-    assert f"step {5 * 2 * per_epoch}:" in curve(app)
+    assert f"step {5 * 2 * per_epoch}:" in picture(app)
     app.slider(key="validation/1").set_value(0.5).run()
     assert "Drawn for 100 steps an epoch" in captions(app)
 
@@ -79,7 +80,7 @@ def test_every_parameter_group_has_a_curve_of_its_own_rate(app: AppTest) -> None
     groups = [{"modules": ["conv1", "conv2"], "lr": 0.01}, {"modules": ["fc2"], "lr": 0.1}]
     load(app, "digits", model="lenet", lr=0.1, param_groups=groups)
     app.selectbox(key="practices/1/Schedule/name").select("exponential").run()
-    drawn = curve(app)
+    drawn = picture(app)
     assert drawn.count("<polyline") == 2  # two of one rate are one
     assert "all others, fc2" in drawn and "conv1, conv2" in drawn
     assert ">0.1 → " in drawn and ">0.01 → " in drawn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from inspector.config import RunConfig
 from inspector.quantities import SeriesKey
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
-from tests.app.test_pages import on_page, serving
+from tests.app.in_process import open_app, read, turn_to
 
 
 def recorded(folder: Path, name: str, kind: str, share: float | None) -> None:
@@ -36,38 +35,36 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def app(runs_dir: Path) -> Iterator[AppTest]:
-    yield from serving(runs_dir)
+def live(runs_dir: Path, run: str) -> AppTest:
+    return turn_to(open_app(runs_dir, run=run), "live")
 
 
-def said(app: AppTest) -> str:
-    return "\n".join(str(info.value).replace("\\", "") for info in app.info)
-
-
-def opened(app: AppTest, run: str) -> list[str]:
+def opened(runs_dir: Path, run: str) -> list[str]:
     """Captions of the Live page with the panel unfolded."""
-    on_page(app, "live", run)
+    app = live(runs_dir, run)
     app.session_state[f"speed/{run}"] = True
     app.run()
     assert not app.exception
     return [str(caption.value) for caption in app.caption]
 
 
-def test_waiting_that_dominates_is_said_with_what_to_do(app: AppTest) -> None:
-    on_page(app, "live", "waits")
-    assert "75% of the last 20 steps' time went into waiting for data: 30 ms a step" in said(app)
-    assert "workers: 2 or more" in said(app)
+def test_waiting_that_dominates_is_said_with_what_to_do(runs_dir: Path) -> None:
+    said = read(live(runs_dir, "waits"), "info")
+    assert "75% of the last 20 steps' time went into waiting for data: 30 ms a step" in said
+    assert "workers: 2 or more" in said
 
 
-def test_waiting_that_does_not_matter_is_not_mentioned(app: AppTest) -> None:
-    on_page(app, "live", "computes")
-    assert "waiting for data" not in said(app)
+def test_waiting_that_does_not_matter_is_not_mentioned(runs_dir: Path) -> None:
+    assert "waiting for data" not in read(live(runs_dir, "computes"), "info")
 
 
-def test_what_is_measured_is_said_under_the_chart(app: AppTest) -> None:
-    assert any("from asking the loader to having them" in text for text in opened(app, "waits"))
+def test_what_is_measured_is_said_under_the_chart(runs_dir: Path) -> None:
+    assert any(
+        "from asking the loader to having them" in text for text in opened(runs_dir, "waits")
+    )
 
 
-def test_a_script_that_does_not_measure_it_is_told_how(app: AppTest) -> None:
-    assert any("n/a" in text and "watch.batches(loader)" in text for text in opened(app, "script"))
+def test_a_script_that_does_not_measure_it_is_told_how(runs_dir: Path) -> None:
+    assert any(
+        "n/a" in text and "watch.batches(loader)" in text for text in opened(runs_dir, "script")
+    )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +15,14 @@ from inspector.commands import Controls
 from inspector.config import RunConfig
 from inspector.events import CommandApplied, CommandRefused
 from inspector.quantities import SeriesKey
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.control import ControlReader
 from inspector.store.layout import create_run
 from inspector.store.reader import Run
 from inspector.store.writer import Writer
 from inspector.ui.panel import Panel
 from inspector.views.state import StateKeeper
+from tests.app.in_process import open_app, picture, turn_to
 
-ROOT = Path(__file__).resolve().parents[2]
 KEYS = (SeriesKey("loss"), SeriesKey("lr"), SeriesKey("epoch"))
 MODULES = [
     {"path": path, "type": kind, "parameters": count}
@@ -84,18 +80,11 @@ def run(tmp_path: Path, kind: str) -> Iterator[Going]:
 
 
 @pytest.fixture
-def app(run: Going) -> Iterator[AppTest]:
-    configure(Settings(token="t" * 32, runs_dir=run.path.parent))
-    made = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    made.query_params["run"] = "run"
-    made.run()
+def app(run: Going) -> AppTest:
+    made = open_app(run.path.parent, run="run").run()
     for part in ("Schedule", "Freeze, eval mode", "more"):
         made.session_state[f"steer/run/{part}"] = True
-    made.switch_page("../../pages/live.py").run()
-    assert not made.exception, made.exception
-    yield made
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
+    return turn_to(made, "live")
 
 
 def captions(app: AppTest) -> list[str]:
@@ -109,18 +98,12 @@ def shown(app: AppTest, kind: str, widget: str) -> Any:
     return getattr(app, kind)(key=app.session_state[f"steer/run/{widget}/drawn"])
 
 
-def curve(app: AppTest) -> str:
-    """The SVG of the picture on the page."""
-    (picture,) = app.get("image")
-    return base64.b64decode(picture.proto.imgs[0].url.partition(",")[2]).decode()
-
-
 def test_schedule_is_drawn_ahead_and_switched_when_the_run_answers(
     app: AppTest, run: Going
 ) -> None:
     assert "In force: constant." in captions(app)
     app.selectbox(key="steer/run/schedule/constant").select("cosine").run()
-    drawn = curve(app)
+    drawn = picture(app)
     assert "<polyline" in drawn
     assert "step 20: 0.1" in drawn
     app.button(key="steer/run/schedule/switch").click().run()
@@ -338,7 +321,7 @@ def test_the_rate_of_each_group_is_drawn_ahead(app: AppTest, run: Going) -> None
     run.writer.flush()
     app.run()
     app.selectbox(key="steer/run/schedule/constant").select("exponential").run()
-    drawn = curve(app)
+    drawn = picture(app)
     assert drawn.count("<polyline") == 2
     assert "group 0 · body" in drawn and "group 1 · head" in drawn
     assert ">step 20<" in drawn and ">0.1 → " in drawn and ">0.3 → " in drawn

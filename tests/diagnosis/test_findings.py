@@ -87,6 +87,23 @@ def test_of_two_that_explain_each_other_the_earlier_does() -> None:
     assert [f.code for f in found] == ["exploding_gradient", "lr_too_high"]
 
 
+def test_a_note_follows_from_what_is_serious_although_it_could_explain_it() -> None:
+    found = ranked(
+        [finding("label_mismatch", level="note"), finding("lr_too_high", level="critical", step=1)]
+    )
+    assert [f.consequence_of for f in found] == [None, "lr_too_high"]
+
+
+def test_evidence_names_the_steps_that_its_number_is_of() -> None:
+    run = FakeRun(
+        loss=[1.0, 6.0, *[5.0] * 98], total_update_ratio=[0.2] * 21 + [1e-4] * 79, lr=[0.3] * 100
+    )
+    (found,) = (f for f in diagnose(run) if f.code == "lr_too_high")
+    loss, moved = found.evidence
+    assert loss.text == "loss over its first value = 5 (limit 2) in steps 0–49"
+    assert moved.text == "median update ratio ‖Δw‖/‖w‖ = 0.2 (limit 0.03) in steps 0–20"
+
+
 def test_divergence_is_put_down_to_the_learning_rate() -> None:
     loss = [2.3, 4.0, 30.0, 900.0, 5e4, float("nan"), *[float("nan")] * 20]
     run = FakeRun(loss=loss, total_update_ratio=[0.8] * 5, lr=[10.0] * 26)

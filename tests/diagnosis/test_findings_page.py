@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from inspector.quantities import SeriesKey
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
+from tests.app.in_process import open_page
 
 
 def page() -> None:
@@ -33,11 +30,8 @@ def recorded(folder: Path, losses: list[float]) -> str:
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[AppTest]:
-    configure(Settings(token="t" * 32, runs_dir=tmp_path))
-    yield AppTest.from_function(page, default_timeout=30)
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
+def app(tmp_path: Path) -> AppTest:
+    return open_page(tmp_path, page)
 
 
 def test_a_diverged_run_shows_verdict_evidence_and_remedy(app: AppTest, tmp_path: Path) -> None:

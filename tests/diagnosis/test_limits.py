@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +14,10 @@ from inspector.diagnosis.limits import FILE, read_limits, write_limits
 from inspector.diagnosis.registry import unregister
 from inspector.errors import ConfigError
 from inspector.quantities import SeriesKey
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.layout import create_run
 from inspector.store.reader import open_run
 from inspector.store.writer import Writer
+from tests.app.in_process import open_page
 
 KEYS = (SeriesKey("loss"), SeriesKey("total_update_ratio"), SeriesKey("lr"))
 
@@ -91,13 +88,8 @@ def page() -> None:
 
 
 @pytest.fixture
-def app(run: Path) -> Iterator[AppTest]:
-    configure(Settings(token="t" * 32, runs_dir=run.parent))
-    made = AppTest.from_function(page, default_timeout=30)
-    made.session_state["run"] = run.name
-    yield made
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
+def app(run: Path) -> AppTest:
+    return open_page(run.parent, page, run=run.name)
 
 
 def test_the_page_goes_back_to_the_defaults(app: AppTest, run: Path) -> None:

@@ -72,3 +72,23 @@ def test_a_module_that_is_called_by_a_number_is_called_a_module(tmp_path: Path) 
 def test_numbers_of_evidence_are_written_as_in_the_charts() -> None:
     evidence = Evidence(statistic="ratio", value=1.13e-7, threshold=1e-7, side="below")
     assert evidence.text == "ratio = 1.13e-7 (limit 1e-7)"
+
+
+def test_no_gradient_anywhere_is_not_put_down_to_a_long_way(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with inspector.watch(model, optimizer, run_dir=tmp_path, every=1) as watch:
+        for step in range(80):
+            if step == 40:
+                for module in model[::2]:
+                    nn.init.constant_(module.bias, -1e3)  # every unit dies
+            optimizer.zero_grad()
+            loss = (model(torch.randn(64, 6)) - torch.randn(64, 16)).square().mean()
+            loss.backward()
+            watch.record(loss=loss)
+            optimizer.step()
+    finding = found(watch.run_path, "vanishing_gradient")
+    assert finding.title == "Gradients are practically zero everywhere."
+    assert "all dead" in finding.explanation
+    assert "sigmoid is at most" not in finding.explanation

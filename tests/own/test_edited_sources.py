@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from inspector.config import RunConfig
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.reader import Run
 from inspector.training import runner
 from inspector.training.own.code import find_own
 from inspector.training.own.reference import load
 from inspector.views.sources import edited_sources, kept_sources
+from tests.app.in_process import open_app, read, turn_to
 
-ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = str(Path("parts_xyz") / "blocks.py")
 MODEL = (
     "from torch import nn\nfrom parts_xyz.blocks import block\n"
@@ -44,25 +41,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def app(runs_dir: Path, page: str, run: str) -> AppTest:
-    configure(Settings(token="t" * 32, runs_dir=runs_dir))
-    made = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    made.query_params["run"] = run
-    made.run()
-    return made.switch_page(str(ROOT / "pages" / f"{page}.py")).run()
-
-
-@pytest.fixture(autouse=True)
-def settings_are_forgotten() -> Iterator[None]:
-    yield
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
-
-
-def captions(app: AppTest) -> str:
-    return " ".join(one.value.replace("\\", "") for one in app.caption)
-
-
 def test_an_edit_is_said_while_the_run_goes_and_shown(project: Path, tmp_path: Path) -> None:
     runs_dir = tmp_path / "runs"
     config = RunConfig(model="file:net_xyz.py:model", data="two_moons", epochs=100_000)
@@ -70,21 +48,21 @@ def test_an_edit_is_said_while_the_run_goes_and_shown(project: Path, tmp_path: P
     path = runs_dir / name
     assert set(kept_sources(path)) == {"net_xyz.py", BLOCKS, BLOCKS.replace("blocks", "__init__")}
     assert edited_sources(path) == []
-    live = app(runs_dir, "live", name)
+    live = turn_to(open_app(runs_dir, run=name), "live")
     assert not live.exception
-    assert "edited" not in captions(live)
+    assert "edited" not in read(live, "caption")
     changed = BLOCK.replace("Linear(a, b)", "Linear(a, b, bias=False)")
     (project / "parts_xyz" / "blocks.py").write_text(changed, "utf-8")
     (one,) = edited_sources(path)
     assert "-    return nn.Linear(a, b)\n+    return nn.Linear(a, b, bias=False)" in one.difference
     live.run()
-    said = captions(live)
+    said = read(live, "caption")
     assert "blocks.py was edited at" in said
     assert "the next run uses the new version; this run keeps what it started with" in said
     assert any("bias=False" in code.value for code in live.code)
     assert any(code.value == BLOCK.rstrip("\n") or code.value == BLOCK for code in live.code)
-    start = app(runs_dir, "start", name)
-    assert "blocks.py was edited at" in captions(start)
+    start = turn_to(open_app(runs_dir, run=name), "start")
+    assert "blocks.py was edited at" in read(start, "caption")
     runner.stop()
     assert runner.join(60)
     second = runner.start(shorter(config), runs_dir)

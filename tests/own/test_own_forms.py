@@ -4,50 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from inspector.config import RunConfig
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.reader import Run
 from inspector.training import runner
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def serve(runs_dir: Path, page: str, run: str = "") -> AppTest:
-    configure(Settings(token="t" * 32, runs_dir=runs_dir))
-    made = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    if run:
-        made.query_params["run"] = run
-    made.run()
-    return made.switch_page(str(ROOT / "pages" / f"{page}.py")).run()
-
-
-@pytest.fixture(autouse=True)
-def settings_are_forgotten() -> Iterator[None]:
-    yield
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
+from tests.app.in_process import draft, open_app, turn_to
 
 
 @pytest.fixture
 def form(tmp_path: Path) -> AppTest:
     """The Start page with the form of augmentation open."""
-    app = serve(tmp_path, "start")
+    app = turn_to(open_app(tmp_path), "start")
     app.session_state["augment/0"] = True
     return app.run()
-
-
-def draft(app: AppTest) -> RunConfig:
-    made = app.session_state["draft"]
-    assert isinstance(made, RunConfig)
-    return made
 
 
 def add(app: AppTest, name: str) -> None:
@@ -74,7 +47,7 @@ def test_transforms_are_added_set_moved_and_removed(form: AppTest) -> None:
 
 
 def test_metrics_of_the_task_are_offered(tmp_path: Path) -> None:
-    app = serve(tmp_path, "start")
+    app = turn_to(open_app(tmp_path), "start")
     key = next(one.key for one in app.multiselect if one.key.endswith("/metrics"))
     box = app.multiselect(key=key)
     assert box.options == ["f1", "precision", "recall", "auroc", "confusion_matrix"]
@@ -86,7 +59,7 @@ def test_the_confusion_matrix_is_on_the_live_page(tmp_path: Path) -> None:
     config = RunConfig(data="two_moons", steps=30, metrics=["confusion_matrix"])
     name = runner.start(config, tmp_path)
     assert runner.join(60)
-    app = serve(tmp_path, "live", name)
+    app = turn_to(open_app(tmp_path, run=name), "live")
     assert not app.exception
     assert any("Confusion matrix" in one.value for one in app.markdown)
     (chart,) = app.get("plotly_chart")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.own.test_own_forms import draft, serve, settings_are_forgotten
-
-__all__ = ["settings_are_forgotten"]
+from tests.app.in_process import draft, open_app, read, turn_to
 
 
 @pytest.fixture
-def form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
+def form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setenv("TORCH_INSPECTOR_DATA", str(tmp_path / "kept"))
-    yield serve(tmp_path, "start")
+    return turn_to(open_app(tmp_path), "start")
 
 
 def choose(app: AppTest, data: str) -> None:
@@ -25,10 +22,6 @@ def choose(app: AppTest, data: str) -> None:
     box.options.append(data)
     box.set_value(data).run()
     assert not app.exception
-
-
-def said(app: AppTest) -> str:
-    return " ".join(str(error.value).replace("\\", "") for error in app.error)
 
 
 def test_arguments_become_fields(form: AppTest) -> None:
@@ -47,7 +40,7 @@ def test_arguments_become_fields(form: AppTest) -> None:
 
 def test_what_is_no_set_of_classes_is_refused_where_it_is_typed(form: AppTest) -> None:
     choose(form, "torchvision:VOCSegmentation")
-    assert "its targets are masks" in said(form)
+    assert "its targets are masks" in read(form, "error")
     choose(form, "torchvision:NoSuch")
-    assert "has no class named 'NoSuch'" in said(form)
+    assert "has no class named 'NoSuch'" in read(form, "error")
     assert draft(form).data == "digits"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +12,9 @@ from torch import nn
 from inspector.autograd.calls import ForwardCalls
 from inspector.autograd.module_probe import ModuleProbe
 from inspector.autograd.replay import BackwardRecording
-from inspector.server.settings import RUNS_DIR_VARIABLE, Settings, configure
 from inspector.store.layout import create_run
 from inspector.store.writer import Writer
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.app.in_process import open_app, read, turn_to
 
 
 @pytest.fixture(scope="module")
@@ -39,45 +34,32 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(folder: Path, **link: str) -> Iterator[AppTest]:
-    configure(Settings(token="t" * 32, runs_dir=folder))
-    app = AppTest.from_file(str(ROOT / "inspector" / "ui" / "script.py"), default_timeout=60)
-    for name, value in link.items():
-        app.query_params[name] = value
-    app.run()
-    app.switch_page("../../pages/backward.py").run()
-    assert not app.exception, app.exception
-    yield app
-    sys.modules.pop("_torch_inspector_server", None)
-    os.environ.pop(RUNS_DIR_VARIABLE, None)
-
-
-def texts(app: AppTest) -> str:
-    return "\n".join(str(e.value) for kind in (app.markdown, app.caption, app.info) for e in kind)
+def opened(folder: Path, **link: str) -> AppTest:
+    return turn_to(open_app(folder, **link), "backward")
 
 
 def test_a_recording_opens_with_its_module_check(runs_dir: Path) -> None:
-    for app in opened(runs_dir, run="recorded"):
-        app.button_group(key="replay/source").set_value("run").run()
-        assert not app.exception
-        assert app.selectbox(key="replay/recorded/step").value == 7
-        assert "Module 0 by finite differences" in texts(app)
-        assert "✓ agrees" in texts(app)
-        assert list(app.dataframe[0].value["gradient of"]) == ["input 0", "weight", "bias"]
-        assert app.query_params["captured"] in ("7", ["7"])
+    app = opened(runs_dir, run="recorded")
+    app.button_group(key="replay/source").set_value("run").run()
+    assert not app.exception
+    assert app.selectbox(key="replay/recorded/step").value == 7
+    assert "Module 0 by finite differences" in read(app)
+    assert "✓ agrees" in read(app)
+    assert list(app.dataframe[0].value["gradient of"]) == ["input 0", "weight", "bias"]
+    assert app.query_params["captured"] in ("7", ["7"])
 
 
 def test_a_run_without_a_recording_says_how_to_get_one(runs_dir: Path) -> None:
-    for app in opened(runs_dir, run="bare"):
-        app.button_group(key="replay/source").set_value("run").run()
-        assert not app.exception
-        assert "No backward pass of this run has been recorded" in texts(app)
+    app = opened(runs_dir, run="bare")
+    app.button_group(key="replay/source").set_value("run").run()
+    assert not app.exception
+    assert "No backward pass of this run has been recorded" in read(app)
 
 
 def test_without_any_run_there_are_still_expressions(tmp_path: Path) -> None:
-    for app in opened(tmp_path / "none"):
-        assert app.text_input(key="replay/expression").value == "(x + y)**2"
-        app.text_input(key="replay/expression").set_value("x +").run()
-        assert any("Expected a Python expression" in str(e.value) for e in app.error)
-        app.button_group(key="replay/source").set_value("run").run()
-        assert "There is no run yet" in texts(app)
+    app = opened(tmp_path / "none")
+    assert app.text_input(key="replay/expression").value == "(x + y)**2"
+    app.text_input(key="replay/expression").set_value("x +").run()
+    assert any("Expected a Python expression" in str(e.value) for e in app.error)
+    app.button_group(key="replay/source").set_value("run").run()
+    assert "There is no run yet" in read(app)

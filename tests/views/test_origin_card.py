@@ -47,3 +47,16 @@ def test_a_nan_of_the_data_is_in_no_module_and_not_in_the_loss() -> None:
     loss = Origin(phase="forward", op="log", value="NaN", module_type="NLLLoss", in_loss=True)
     card = origin_card(events(loss, 3, 3))
     assert card is not None and dict(card.rows)["Module"] == "the loss (NLLLoss)"
+
+
+def test_a_gradient_of_the_loss_is_told_once_with_what_would_name_its_line() -> None:
+    chain = ["AddmmBackward0", "torch::autograd::AccumulateGrad"]
+    loss = Origin(phase="loss", op="the loss", module_type="Net", in_loss=True, chain=chain)
+    card = origin_card(events(loss, 3, 3))
+    assert card is not None
+    rows = dict(card.rows)
+    assert not {"Operation", "Pass", "Module"} & rows.keys()
+    assert "set_detect_anomaly" in rows["Its line"]
+    assert rows["Passed on by"] == "AddmmBackward0 → AccumulateGrad"
+    card = origin_card(events(origin("forward"), 3, 3))
+    assert card is not None and "Its line" not in dict(card.rows)
