@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 
 import streamlit as st
@@ -12,6 +13,7 @@ from inspector.store.housekeeping import TRASH, rename_run, trash_run
 from inspector.store.reader import RunSummary
 from inspector.ui import context, runs
 from inspector.ui.export import export_panel
+from inspector.ui.folded import folded
 from inspector.ui.fork import fork_panel
 from inspector.ui.tables import table_height
 from inspector.views.runs import matching, rows
@@ -133,10 +135,7 @@ def _panels(name: str) -> None:
         ("Go on: resume or fork", ":material/fork_right:", fork_panel),
         ("Export", ":material/download:", export_panel),
     ):
-        folded = st.expander(title, icon=icon, key=f"runs/{title}/{name}", on_change="rerun")
-        if folded.open:
-            with folded:
-                panel(name)
+        folded(title, partial(panel, name), icon=icon, key=f"runs/{title}/{name}")
 
 
 def _several(names: list[str]) -> None:

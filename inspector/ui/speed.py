@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -11,6 +12,7 @@ from inspector.charts.boards import speed
 from inspector.events import RunStarted, StoredEvent
 from inspector.ui.board import board
 from inspector.ui.context import escape, opened
+from inspector.ui.folded import folded
 from inspector.views.waiting import advice, is_measured, waited
 
 _REFRESH = "3s"
@@ -34,15 +36,8 @@ def speed_panel(
     device = next((e.event.device for e in events if isinstance(e.event, RunStarted)), "")
     say = st.fragment(_say, run_every=_REFRESH) if live else _say
     say(name, config, device, rank)
-    folded = st.expander(
-        "Speed and waiting for data",
-        icon=":material/speed:",
-        key=f"speed/{name}",
-        on_change="rerun",
-    )
-    if folded.open:
-        with folded:
-            _charts(name, rank)
+    charts = partial(_charts, name, rank)
+    folded("Speed and waiting for data", charts, icon=":material/speed:", key=f"speed/{name}")
 
 
 def _say(name: str, config: dict[str, Any], device: str, rank: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import streamlit as st
 
@@ -11,6 +12,7 @@ from inspector.numerals import short
 from inspector.store.reader import Run
 from inspector.ui.context import LIVE, escape, opened
 from inspector.ui.fields import refusal, say
+from inspector.ui.folded import folded
 from inspector.ui.panel import Panel
 from inspector.ui.practices.midrun import OWN_LOOP, midrun
 from inspector.views.controls import answers, in_force
@@ -48,12 +50,8 @@ def _panel(name: str, was_live: bool) -> None:
         _gradients(panel)
         _pace(panel)
         midrun(panel)
-        more = st.expander(
-            "More", icon=":material/more_horiz:", key=panel.key("more"), on_change="rerun"
-        )
-        if more.open:
-            with more:
-                _more(panel)
+        more = partial(_more, panel)
+        folded("More", more, icon=":material/more_horiz:", key=panel.key("more"))
     if was_live and not live:
         st.rerun()  # the page's own parts change when a run ends
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import streamlit as st
+from functools import partial
 
 from inspector.charts.boards import settings
 from inspector.ui.board import board
 from inspector.ui.context import opened
+from inspector.ui.folded import folded
 from inspector.views.optimizers import labels
 
 
@@ -16,12 +17,5 @@ def settings_panel(name: str, *, rank: int) -> None:
         charts = settings(run.keys(rank=rank), labels(run, rank=rank))
     if not charts:
         return
-    folded = st.expander(
-        "Momentum and weight decay",
-        icon=":material/tune:",
-        key=f"settings/{name}",
-        on_change="rerun",
-    )
-    if folded.open:
-        with folded:
-            board(charts=charts, run=name, key=f"settings-board/{name}", rank=rank)
+    drawn = partial(board, charts, run=name, key=f"settings-board/{name}", rank=rank)
+    folded("Momentum and weight decay", drawn, icon=":material/tune:", key=f"settings/{name}")

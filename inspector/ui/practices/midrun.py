@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from inspector.schedules import SCHEDULES
+from inspector.ui.folded import folded
 from inspector.ui.practices.modules import Module, recorded_modules
 from inspector.ui.practices.preview import draw
 from inspector.ui.practices.regularise import eval_options
@@ -29,10 +31,7 @@ def midrun(panel: Panel) -> None:
         ("Schedule", ":material/trending_down:", _schedule),
         ("Freeze, eval mode", ":material/ac_unit:", _modules),
     ):
-        folded = st.expander(title, icon=icon, key=panel.key(title), on_change="rerun")
-        if folded.open:
-            with folded:
-                part(panel)
+        folded(title, partial(part, panel), icon=icon, key=panel.key(title))
 
 
 def _schedule(panel: Panel) -> None:
