@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inspector.events import CommandApplied, NonFinite, RunStarted
+from inspector.events import CommandApplied, NonFinite, RunFinished, RunStarted
 from inspector.quantities import SeriesKey
 from inspector.server.launch import app_file, free_port
 from inspector.store.layout import create_run
@@ -173,6 +175,48 @@ def test_new_points_appear_without_a_reload_and_zoom_stays(seen: Seen, writer: W
     assert reset.is_visible()
     assert canvas.evaluate("node => node.isConnected")
     seen.act(lambda: page.mouse.dblclick(*over(0.1)), lambda: not reset.is_visible())
+
+
+def test_a_zoom_fits_the_axis_to_the_lines_in_it_and_covers_nothing(seen: Seen) -> None:
+    page = open_page(seen, "live")
+    loss = card(page, "Loss")
+    loss.locator("canvas").wait_for()
+
+    def over(share: float) -> tuple[float, float]:
+        plot = loss.locator(".u-over").bounding_box()
+        return plot["x"] + plot["width"] * share, plot["y"] + plot["height"] / 2
+
+    def zoom() -> None:
+        page.mouse.move(*over(0.5))
+        page.mouse.down()
+        page.mouse.move(*over(0.9), steps=4)
+        page.mouse.up()
+
+    reset = loss.get_by_role("button", name="Reset zoom")  # in the row of its title
+    seen.act(zoom, reset, "dragging over a chart")
+    head = loss.locator("header").bounding_box()
+    button = reset.bounding_box()
+    assert head["y"] <= button["y"]
+    assert button["y"] + button["height"] <= head["y"] + head["height"] + 1
+
+    def high() -> bool:  # 1 / step: the greatest of what is shown is at the left
+        page.mouse.move(*over(0.03))
+        dot = loss.locator(".cursor-dot").first.bounding_box()
+        return bool(dot and dot["y"] < over(0)[1])
+
+    seen.until(high, "the dot of the first loss in the upper half")
+    seen.act(lambda: reset.click(timeout=AT_ONCE), lambda: not reset.count())
+
+
+def test_the_epoch_of_a_long_run_is_its_last(seen: Seen, server: Server) -> None:
+    with contextlib.closing(Writer(create_run(server.runs_dir, "long", {"config": {}}))) as writer:
+        for step in range(4600):
+            writer.append("scalar", step, SCALARS[2:], [step / 23])
+            assert step % 1000 or writer.flush()
+        writer.event(4600, RunFinished())
+        writer.heartbeat(4600, "finished", total_steps=4600)
+    seen.visit("live?run=long")
+    seen.page.locator(".strip .fact", has_text=re.compile("^epoch 200$")).wait_for()
 
 
 def test_what_happens_to_the_run_is_said_at_once_and_as_text(seen: Seen, writer: Writer) -> None:

@@ -29,13 +29,12 @@ export class Board {
     this.top = make("div", "numbers")
     this.grid = make("div", "grid")
     this.reset = make("button", "reset", "Reset zoom")
-    this.reset.hidden = true
     this.reset.onclick = () => this.setZoom(null)
     this.notice = make("div", "notice")
     this.notice.hidden = true
     this.tip = make("div", "tip")
     this.tip.hidden = true
-    this.element.append(this.notice, this.reset, this.top, this.grid, this.tip)
+    this.element.append(this.notice, this.top, this.grid, this.tip)
     root.append(this.element)
     this.observer = new ResizeObserver(() => this.#resize())
     this.observer.observe(this.element)
@@ -147,10 +146,18 @@ export class Board {
     return min === max ? [min - 0.5, max + 0.5] : [min, max]
   }
 
-  setZoom(zoom) {
+  /** Shows a range of steps in all charts, or everything; `chart` is the one that was dragged over. */
+  setZoom(zoom, chart) {
     this.zoom = zoom
-    this.reset.hidden = !zoom
+    this.#offerReset(chart)
     for (const card of this.cards) card.chart?.rescale()
+  }
+
+  // The button stands in the row of the chart where the hand is: nothing moves, nothing is covered.
+  #offerReset(chart) {
+    const card = this.cards.find((one) => one.chart && one.chart === chart) ?? this.cards.find((one) => one.chart)
+    if (this.zoom) card?.tools.prepend(this.reset)
+    else this.reset.remove()
   }
 
   markersShown(plot) {
@@ -238,6 +245,7 @@ export class Board {
     this.top.replaceChildren(...this.cards.filter((card) => card.spec.kind === "number").map((card) => card.element))
     this.grid.replaceChildren(...this.cards.filter((card) => card.spec.kind !== "number").map((card) => card.element))
     for (const { chart, element } of this.cards) if (chart) this.nearby.observe(element)
+    this.#offerReset()
   }
 
   #card(spec) {
@@ -259,6 +267,7 @@ export class Board {
     const empty = make("p", "empty")
     element.append(head, body, empty)
     card.legend = legend
+    card.tools = tools
     card.emptyText = empty
     card.chart = new (spec.kind === "line" ? LineChart : MatrixChart)(spec, points, this, body)
     if (spec.kind === "line") this.#toggles(card, tools)

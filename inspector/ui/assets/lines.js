@@ -51,15 +51,16 @@ export class LineChart {
   paint() {
     if (this.empty) return
     this.drawn = this.#drawn()
-    const data = this.#data()
-    if (!this.plot) this.plot = new uPlot(this.#options(), data, this.host)
-    else this.plot.setData(data, false)
+    this.data = this.#data()
+    if (!this.plot) this.plot = new uPlot(this.#options(), this.data, this.host)
+    else this.plot.setData(this.data, false)
     this.rescale()
   }
 
   /** Applies the board's common range or zoom; the y axis follows what is inside. */
   rescale() {
-    const [min, max] = this.board.zoom ?? this.board.range()
+    this.within = this.board.zoom ?? this.board.range()
+    const [min, max] = this.within
     this.plot?.setScale("x", { min, max })
   }
 
@@ -200,7 +201,7 @@ export class LineChart {
       series,
       scales: {
         x: { time: false },
-        y: { distr: this.log ? 3 : 1, range: (u) => span(...this.#extent(u), this.log) },
+        y: { distr: this.log ? 3 : 1, range: () => span(...this.#extent(), this.log) },
       },
       axes: [
         { ...axis, incrs: spec.axis ? undefined : STEP_INCREMENTS, space: 60 * scale, values: (u, ticks) => ticks.map(stepTick) },
@@ -230,19 +231,25 @@ export class LineChart {
     }
   }
 
-  // Least and greatest number inside the range of steps, bands included.
-  #extent(u) {
-    // At its birth a plot has no range yet.
-    const [from, to] = [u.scales.x.min ?? -Infinity, u.scales.x.max ?? Infinity]
+  // Least and greatest number inside the range of steps, bands and smoothed lines included. uPlot
+  // asks before it takes over a new range, and at its birth it has none.
+  #extent() {
+    const [from, to] = this.within ?? [-Infinity, Infinity]
     let [low, high] = [Infinity, -Infinity]
-    for (const { planes, size, steps } of this.points) {
+    const include = (steps, size, lows, highs) => {
       for (let i = 0; i < size; i++) {
         if (steps[i] < from || steps[i] > to) continue
-        const [least, most] = [planes[LOW][i], planes[HIGH][i]]
-        if (least < low && least > (this.log ? 0 : -Infinity)) low = least
-        if (most > high && most < Infinity) high = most
+        if (lows[i] < low && lows[i] > (this.log ? 0 : -Infinity)) low = lows[i]
+        if (highs[i] > high && highs[i] < Infinity) high = highs[i]
       }
     }
+    for (const { planes, size, steps } of this.points) include(steps, size, planes[LOW], planes[HIGH])
+    const [steps, ...columns] = this.data
+    columns.forEach((column, place) => {
+      if (!(place % COLUMNS) || !this.smooth) return
+      const values = column.map(known)
+      include(steps, values.length, values, values)
+    })
     return low <= high ? [low, high] : [null, null]
   }
 
@@ -291,7 +298,7 @@ export class LineChart {
     if (u.select.width < 4) return
     const edges = [u.select.left, u.select.left + u.select.width].map((x) => u.posToVal(x, "x"))
     u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false)
-    if (this.spec.axis || edges[1] - edges[0] >= 1) this.board.setZoom(edges)
+    if (this.spec.axis || edges[1] - edges[0] >= 1) this.board.setZoom(edges, this)
   }
 
   #drawMarks(u) {
@@ -400,6 +407,11 @@ function average(values, weight) {
     mass = weight * mass + (1 - weight)
     return sum / mass
   })
+}
+
+// A gap is no number: compared, null would be a zero.
+function known(value) {
+  return value ?? NaN
 }
 
 function near(a, b) {

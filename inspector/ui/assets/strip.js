@@ -8,6 +8,7 @@ import { readTheme } from "./theme.js"
 
 const WORDS = { running: "Running", paused: "Paused", finished: "Finished", stopped: "Stopped",
   failed: "Failed", crashed: "Crashed", empty: "Empty", unreadable: "Unreadable" }
+const HIGH = 2 // plane of the greatest number that a point stands for
 
 export class Strip {
   constructor(root) {
@@ -108,7 +109,7 @@ export class Strip {
 
   #paintFacts(status, done, total, waiting) {
     const facts = []
-    const epoch = this.#newest("epoch")
+    const epoch = this.#newest("epoch", HIGH)
     if (epoch !== undefined) facts.push(["epoch", number(epoch, 3)])
     const passes = this.#newest("backward_passes")
     if (passes > 1) facts.push(["backward passes in the gradients", count(passes)])
@@ -152,9 +153,10 @@ export class Strip {
     return Math.max(-1, ...Object.values(this.points).map((points) => points.last ?? -1))
   }
 
-  #newest(quantity) {
+  // The last point of a long run stands for many steps: what only grows ends at its greatest.
+  #newest(quantity, plane = 0) {
     const points = this.points[quantity]
-    return points?.size ? points.planes[0][points.size - 1] : undefined
+    return points?.size ? points.planes[plane][points.size - 1] : undefined
   }
 
   #banner(text, level) {
