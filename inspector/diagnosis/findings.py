@@ -75,7 +75,11 @@ def _is_cause(cause: Finding, symptom: Finding) -> bool:
         and symptom.code in EXPLAINS.get(cause.code, ())
         and cause.code != symptom.code
         and cause.step <= symptom.step + _TOLERANCE
-        and not (cause.code in EXPLAINS.get(symptom.code, ()) and _later(cause, symptom))
+        and not (
+            symptom.level != "note"
+            and cause.code in EXPLAINS.get(symptom.code, ())
+            and _later(cause, symptom)
+        )
     )
 
 

@@ -20,6 +20,10 @@ from inspector.events import (
 from inspector.numerals import short
 
 _NAMED = 3  # groups that a sentence lists
+_ITS_LINE = (
+    "torch.autograd.set_detect_anomaly(True) names it, and so does watch(…, loss_fn=criterion) "
+    "where the loss is a module"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,15 @@ def _story(origin: Origin) -> tuple[tuple[str, str], ...]:
         module = "the loss"
     named = f"{module} ({kind})" if kind else module
     samples = ", ".join(map(str, origin.samples[:12])) + (" …" if len(origin.samples) > 12 else "")
+    outside = origin.phase == "loss"  # as the title says: nothing else is known of it
     rows = (
         ("Operation", origin.op + (f" ({origin.kernel})" if origin.kernel else "")),
         ("Pass", origin.phase),
         ("Module", named or ""),
+    ) * (not outside) + (
         ("Samples", f"{samples} (of 0 to {origin.batch - 1})" if samples else ""),
-        ("Passed on by", " → ".join(origin.chain)),
+        ("Passed on by", " → ".join(name.rpartition("::")[2] for name in origin.chain)),
+        ("Its line", _ITS_LINE * outside),
         ("Found", f"{origin.how}, in {1000 * origin.seconds:.0f} ms" if origin.seconds else ""),
         ("Note", origin.note),
     )

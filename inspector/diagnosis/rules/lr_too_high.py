@@ -27,6 +27,7 @@ from inspector.diagnosis.remedies import set_lr
 from inspector.numerals import short
 
 CODE = "lr_too_high"
+_EARLY = 50  # losses
 
 
 @register(CODE, moving=0.03, far=0.1, rise=2.0, late_rise=3.0, jump=5.0)
@@ -39,7 +40,9 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     if not len(ratios) or len(run.loss) < 5:
         return
     early = ratios.between(0, 20)
-    moving = max(early.median(0.0), ratios.median(0.0))
+    begins = early.median(0.0) > ratios.median(0.0)
+    moving = (early if begins else ratios).median(0.0)
+    until = int(early.steps[-1]) if begins else run.last_step
     peak = float(np.nanmax(early.values)) if len(early.finite) else 0.0
     rise = _rise(run, limits)
     if rise is not None and (moving > limits["moving"] or peak > 1):
@@ -54,22 +57,22 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             + (f"{moving:.0%} a step." if usual else f"up to {peak:.0%} a step."),
             (
                 evidence,
-                _ratio_evidence(run, moving, limits["moving"])
+                _ratio_evidence(run, moving, limits["moving"], until=until)
                 if usual
-                else _ratio_evidence(run, peak, 1.0, "largest"),
+                else _ratio_evidence(run, peak, 1.0, "largest", until=int(early.steps[-1])),
             ),
         )
     elif moving > limits["far"] and not run.learning:
         yield _finding(
             run, "warning", 0.72, int(ratios.steps[0]),
             f"Weights move by {moving:.0%} of their size a step, and the loss does not fall.",
-            (_ratio_evidence(run, moving, limits["far"]),),
+            (_ratio_evidence(run, moving, limits["far"], until=until),),
         )  # fmt: skip
     elif ratios.median(0.0) > limits["far"]:
         yield _finding(
             run, "note", 0.4, int(ratios.steps[0]),
             f"Weights move by {ratios.median():.0%} of their size a step.",
-            (_ratio_evidence(run, ratios.median(), limits["far"]),),
+            (_ratio_evidence(run, ratios.median(), limits["far"], until=run.last_step),),
         )  # fmt: skip
 
 
@@ -121,7 +124,7 @@ def _rise(run: Observations, limits: Thresholds) -> tuple[int, float, Evidence] 
     if not math.isfinite(start) or start == 0:
         return None
     values = np.where(np.isfinite(loss.values), loss.values, np.inf)
-    early = values[:50]
+    early = values[:_EARLY]
     smooth = np.array([np.median(early[max(0, i - 2) : i + 1]) for i in range(len(early))])
     high = smooth > limits["rise"] * start
     if high.any():
@@ -160,7 +163,7 @@ def _early_rise(run: Observations, factor: float, limits: Thresholds) -> Evidenc
         value=factor,
         threshold=limits["rise"],
         quantity="loss",
-        last=run.last_step,
+        last=int(run.loss.steps[:_EARLY][-1]),
         drawing=over_steps(
             run.loss.steps,
             run.loss.values / abs(run.first_loss),
@@ -171,14 +174,14 @@ def _early_rise(run: Observations, factor: float, limits: Thresholds) -> Evidenc
 
 
 def _ratio_evidence(
-    run: Observations, value: float, limit: float, which: str = "median"
+    run: Observations, value: float, limit: float, which: str = "median", *, until: int
 ) -> Evidence:
     return Evidence(
         statistic=f"{which} update ratio ‖Δw‖/‖w‖",
         value=value,
         threshold=limit,
         quantity="total_update_ratio",
-        last=run.last_step,
+        last=until,
         drawing=over_steps(
             run.update_ratio.steps, run.update_ratio.values, "update ratio ‖Δw‖/‖w‖", log=True
         ),

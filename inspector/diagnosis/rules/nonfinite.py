@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from inspector.diagnosis.births import birth
 from inspector.diagnosis.drawing import over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
@@ -30,6 +31,10 @@ _FROM_OPERATION = (
 _FROM_DATA = (
     "The value came with the data: a missing number, a division by a deviation of zero in "
     "normalising, or a damaged file. Mend or leave out these samples where they are loaded. "
+)
+_FIND_DATA = Remedy(
+    text="Find them before training.",
+    code="bad = [i for i, (x, _) in enumerate(dataset) if not torch.isfinite(x).all()]",
 )
 _SPREADS = (
     "One NaN in a gradient makes every parameter NaN at the next step, and nothing recovers "
@@ -69,9 +74,13 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
     tries = _without_step(run, skips)
     lasting = lasting or tries > 0
     place = _place(event, in_data, in_targets)
-    born = next((e for at, e in run.events_of(Origin) if at == first and e.phase == "data"), None)
-    if born is not None:
-        place = born.op + _samples(born)
+    born = next((e for at, e in run.events_of(Origin) if at == first), None)
+    with_data = in_data > 0 or in_targets > 0
+    if born is not None and born.phase == "data":
+        place, with_data = born.op + _samples(born), True
+    elif born is not None and born.phase == "loss":
+        place = "the gradient that the loss sends into the model" + _samples(born)
+    why, helps = _advice(event, with_data=with_data)
     yield Finding(
         code=CODE,
         level="critical" if lasting else "note",
@@ -88,18 +97,26 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
                 value=float(event.count) if event and event.count else None,
                 quantity=_shown_by(run, loss_step),
                 first=first,
-                last=run.last_step,
+                last=first if event and event.count else run.last_step,
                 drawing=over_steps(run.loss.steps, run.loss.values, "loss")
                 if loss_step is not None
                 else None,
             ),
         ),
-        explanation=(_FROM_OPERATION if born is None else _FROM_DATA)
-        + (_STUCK.format(first=first, tries=tries) if tries else _SPREADS),
+        explanation=why + (_STUCK.format(first=first, tries=tries) if tries else _SPREADS),
         reference="SageMaker Debugger ExplodingTensor; DeepLocalize (Wardat et al. 2021)",
-        remedies=(_GO_BACK,) * _may_go_back(run, event)
-        + tuple(r for r in remedies(CODE) if not (_named(event) and r.control)),
+        remedies=(_GO_BACK,) * _may_go_back(run, event) + helps,
     )
+
+
+def _advice(event: NonFinite | None, *, with_data: bool) -> tuple[str, tuple[Remedy, ...]]:
+    """Why it arises, and what helps: of the operation where that is known."""
+    if with_data:
+        return _FROM_DATA, (_FIND_DATA,)
+    known = birth(event.op) if event is not None else None
+    if known is not None:
+        return known.why, known.remedies
+    return _FROM_OPERATION, tuple(r for r in remedies(CODE) if not (_named(event) and r.control))
 
 
 def _named(event: NonFinite | None) -> bool:

@@ -30,6 +30,11 @@ from inspector.diagnosis.remedies import remedies
 from inspector.numerals import short
 
 CODE = "vanishing_gradient"
+_NOWHERE = (
+    "No module gets a gradient, the last ones neither, so it is not lost on a long way: units that "
+    "are all dead or saturated let none through, and where outputs no longer depend on the inputs, "
+    "or the loss is flat, none arises."
+)
 _NOTHING = 1e-45  # stands for an exact zero where one divides by it
 _FADES = 0.1
 _HALF = 8  # values that the structure document keeps from the beginning and from the end
@@ -101,7 +106,9 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                 ),
             ),
         ),
-        explanation=(
+        explanation=_NOWHERE
+        if absolute
+        else (
             "Going back, the gradient is multiplied at every module by its weights and by the "
             "derivative of its activation, which for a sigmoid is at most 1/4. After ten such "
             "modules less than a millionth is left: the first modules do not learn."
