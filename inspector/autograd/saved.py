@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -78,6 +79,21 @@ def saved_tensors(node: Node, storages: Storages) -> list[dict[str, Any]]:
     return records
 
 
+def unpacked(node: Node) -> Iterator[torch.Tensor]:
+    """The tensors that a node has saved; not those that are freed, changed since, or packed."""
+    for raw_name in _raw_names(node):
+        try:
+            raw = getattr(node, raw_name)
+            if raw is None or not _plain(raw if isinstance(raw, (tuple, list)) else [raw]):
+                continue
+            value = _value(node, raw_name.removeprefix(_RAW))
+        except RuntimeError:
+            continue
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, torch.Tensor):
+                yield item
+
+
 def _raw_names(node: Node) -> tuple[str, ...]:
     kind = type(node)
     names = _names.get(kind)
@@ -92,9 +108,8 @@ def _plain(raw: Any) -> bool:
 
 
 def _described(node: Node, name: str, storages: Storages) -> list[dict[str, Any]]:
-    public = f"_saved_{name}"
     try:
-        value = getattr(node, public if hasattr(type(node), public) else "saved_tensors")
+        value = _value(node, name)
     except RuntimeError as error:
         text = str(error)
         return [_unseen(name, "changed in place" if "inplace" in text else FREED)]
@@ -107,6 +122,11 @@ def _described(node: Node, name: str, storages: Storages) -> list[dict[str, Any]
             if isinstance(item, torch.Tensor)
         ]
     return []
+
+
+def _value(node: Node, name: str) -> Any:
+    public = f"_saved_{name}"
+    return getattr(node, public if hasattr(type(node), public) else "saved_tensors")
 
 
 def _record(name: str, tensor: torch.Tensor, storages: Storages) -> dict[str, Any]:

@@ -74,8 +74,14 @@ def walk(root: Any, limit: int = _LIMIT) -> Iterator[Any]:
 
 
 def saved(node: Any, name: str) -> Tensor | None:
-    """A tensor that autograd saved; None when it was freed or overwritten."""
+    """A tensor that autograd saved; None when it was freed or overwritten.
+
+    What a hook has packed is left alone: unpacking it may recompute a forward pass, or take it from
+    where it is needed once.
+    """
     try:
+        if getattr(getattr(node, f"_raw_saved_{name}", None), "unpack_hook", None) is not None:
+            return None
         value = getattr(node, f"_saved_{name}", None)
     except RuntimeError:
         return None

@@ -77,7 +77,7 @@ class Landing:
 
     def deliver(self, measured: Measured, onset: Onset | None) -> None:
         """Tells the listener; a fresh onset without a place asks for a full step."""
-        measured.onset = self.nonfinite.update(onset, thorough=measured.full)
+        measured.onset = self.nonfinite.update(measured, onset)
         if measured.onset is not None and not measured.full:
             self._schedule.look_closer()  # what is NaN mostly stays: the next step says where
         self._listener.on_measured(measured)

@@ -50,6 +50,11 @@ class Table:
         """False where the quantity could not be had."""
         return np.not_equal(self.values.view(np.uint32), ABSENT_BITS)
 
+    def holds(self, subject: str) -> bool:
+        """Whether anything of this module or parameter could be had."""
+        pairs = zip(self.keys, self.present, strict=True)
+        return any(present and key.subject == subject for key, present in pairs)
+
 
 def with_absent(values: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) -> F32:
     """The values as float32, with ``ABSENT_BITS`` where they are not present."""
@@ -70,6 +75,14 @@ class Measured:
     onset: Onset | None = None
     skipped: str = ""
     histograms: list[Histogram] = field(default_factory=list)
+
+    def shows(self, onset: Onset) -> bool:
+        """Whether it is a full step that has looked at what was not finite then."""
+        if not self.full:
+            return False
+        table = self.modules if onset.parameter is None else self.parameters
+        subject = onset.module if onset.parameter is None else onset.parameter
+        return subject is None or (table is not None and table.holds(subject))
 
 
 def parameter_keys(names: Sequence[str]) -> tuple[SeriesKey, ...]:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inspector.capture.transfer import ABSENT
+
+if TYPE_CHECKING:
+    from inspector.capture.measured import Measured
+
+_LONG = 100  # full steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +36,36 @@ class Onset:
 class NonFiniteWatch:
     """Answers with an onset when values turn non-finite, and is silent until they recover.
 
+    What is bad and was not looked at has not recovered, as one model of a GAN while the other
+    one steps; without a look for long, it is over as well.
+
     A spell that began between two full measurements, with a loss alone, gets a second onset when
     a module is known.
     """
 
     def __init__(self) -> None:
-        self._ongoing = False
+        self._last: Onset | None = None
         self._named = False
+        self._unseen = 0
 
     @property
     def ongoing(self) -> bool:
         """Whether a spell has not ended."""
-        return self._ongoing
+        return self._last is not None
 
-    def update(self, onset: Onset | None, *, thorough: bool) -> Onset | None:
-        """The onset, if it is news. Only a ``thorough`` look without findings ends a spell."""
+    def update(self, measured: Measured, onset: Onset | None) -> Onset | None:
+        """The onset, if it is news. Only a full step without findings ends a spell."""
         if onset is None:
-            if thorough:
-                self._ongoing = False
+            if self._last is not None and measured.full:
+                self._unseen += 1
+                if measured.shows(self._last) or self._unseen >= _LONG:
+                    self._last = None
             return None
-        named = onset.module is not None
-        if self._ongoing and (self._named or not named):
+        ongoing, named = self.ongoing, onset.module is not None
+        self._last, self._unseen = onset, 0
+        if ongoing and (self._named or not named):
             return None
-        self._ongoing, self._named = True, named
+        self._named = named
         return onset
 
 

@@ -27,6 +27,7 @@ class Call:
         gradient: what arrived at the model's output in the backward pass.
         random: the state of the random numbers before the call.
         autocast: device type and dtype, where it was on.
+        made: tensors among the arguments that an autograd graph has made.
         nbytes: memory that is kept alive by the tensors.
     """
 
@@ -39,6 +40,7 @@ class Call:
     complete = False
     gradient: Tensor | None = None
     autocast: tuple[str, Any] | None = None
+    made: tuple[Tensor, ...] = ()
     nbytes = 0
 
     def __init__(self, random: list[Tensor] | None = None) -> None:
@@ -106,6 +108,8 @@ class Call:
         if isinstance(value, Tensor):
             kept = value.detach() if value.requires_grad else value
             self._note(kept)
+            if value.grad_fn is not None:
+                self.made += (kept,)
             return kept
         if type(value) in (tuple, list):
             return type(value)(self._kept(part) for part in value)

@@ -24,7 +24,7 @@ class Incidents:
         self._recorder = recorder
         self._model = weakref.ref(model)
         self._run_path = run_path
-        self._place: tuple[object, ...] = ()
+        self._places: set[tuple[object, ...]] = set()  # of the present spell
 
     @property
     def step(self) -> int:
@@ -45,9 +45,11 @@ class Incidents:
         except Exception as error:
             recorder.on_failed("bug report", error)
         place = origin.phase, origin.op, origin.module, origin.line
-        if not found.again or place != self._place:  # a spell at one place is told once
+        if not found.again:
+            self._places.clear()
+        if place not in self._places:  # a spell at one place is told once
             recorder.writer.event(step, _nonfinite(origin, found, policy))
-        self._place = place
+        self._places.add(place)
         recorder.writer.event(step, origin)
         if policy == "pause":
             recorder.pause("nonfinite")

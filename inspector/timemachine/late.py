@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from inspector.capture.transfer import Scalar
+
 
 class LateFlags:
-    """Which steps were bad, as the device gets round to saying so.
-
-    Attributes:
-        healthy: the last answer was that all is finite.
-    """
+    """Which steps were bad, as the device gets round to saying so."""
 
     def __init__(self) -> None:
-        self.healthy = True
-        self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+        self._waiting: deque[tuple[int, int, Tensor, torch.cuda.Event | None]] = deque()
 
-    def add(self, step: int, bad: Tensor | bool, loss: Tensor | float | None) -> None:
-        """Asks about one step; ``bad`` is above 0 when a gradient is non-finite."""
+    def add(self, step: int, position: int, bad: Tensor | bool, loss: Scalar | None) -> None:
+        """Asks about an optimizer's step; ``bad`` is above 0 when a gradient is non-finite."""
         flag = bad.detach() if isinstance(bad, Tensor) else torch.tensor(float(bad))
         if isinstance(loss, Tensor):
             flag = flag.to(loss.device) + (~torch.isfinite(loss.detach().reshape(()))).float()
@@ -34,19 +32,22 @@ class LateFlags:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(flag.device))
             flag = host
-        self._waiting.append((step, flag, event))
+        self._waiting.append((step, position, flag, event))
 
-    def first_bad(self) -> int | None:
-        """The first bad step among the answers that have arrived."""
+    def arrived(self) -> Iterator[tuple[int, int, bool]]:
+        """Step, position of the optimizer, and whether it was bad, of the answers that are here.
+
+        It ends after a bad one, which may be acted on first.
+        """
         while self._waiting:
-            step, flag, event = self._waiting[0]
+            step, position, flag, event = self._waiting[0]
             if event is not None and not event.query():  # type: ignore[no-untyped-call]
-                return None
+                return
             self._waiting.popleft()
-            self.healthy = float(flag) == 0
-            if not self.healthy:
-                return step
-        return None
+            bad = float(flag) != 0
+            yield step, position, bad
+            if bad:
+                return
 
     def clear(self) -> None:
         self._waiting.clear()

@@ -36,7 +36,11 @@ from inspector.timemachine.history import History
 from inspector.timemachine.hooks import OnCriterion, OnEnter, OnGradient, OnLeave, OnPartLeave
 from inspector.timemachine.late import LateFlags
 from inspector.timemachine.logbook import Logbook
+from inspector.timemachine.parts import Survey, Toggles, parts_of
+from inspector.timemachine.regained import Usual, regained, usual
+from inspector.timemachine.replay import Replay
 from inspector.timemachine.search import search
+from inspector.timemachine.spells import Spells
 from inspector.timemachine.state import random_state
 
 _LARGE = 1 << 20  # elements of all parameters, of which none is read more often than need be
@@ -75,16 +79,18 @@ class Found:
     """A step with something non-finite in it.
 
     Attributes:
+        position: which optimizer was to make it.
         loss: whether the loss was; gradient: whether a gradient was.
         held: the update was not made.
-        again: the step before was bad too.
+        again: a spell goes on, this one's or another optimizer's.
         call: the batch it happened with; None if it is not known.
         onset: where it was seen, if it was looked for.
         buffers: the buffers before the forward pass.
     """
 
-    def __init__(self, step: int, *, loss: bool, gradient: bool) -> None:
+    def __init__(self, step: int, position: int = 0, *, loss: bool, gradient: bool) -> None:
         self.step = step
+        self.position = position
         self.loss = loss
         self.gradient = gradient
         self.held = False
@@ -139,16 +145,19 @@ class TimeMachine:
         self._autocasts = tuple({"cpu", *(p.device.type for p in model.parameters())} - {"meta"})
         entries = parts_called(model)
         self._parts = {} if "" in entries else {id(part): path for path, part in entries.items()}
+        self._undivided = not self._parts
+        self._survey: Survey | None = None
         self._enter: list[ToggledHook] = []
         self._leave: list[ToggledHook] = []
         self._resting = self._glancing = False
         self._glanced: tuple[int, Call] | None = None
+        self._usual: Usual | None = None
         self._spent = 0
         self.known_bad: Callable[[int], bool | None] = lambda _position: None
         self._loss: float | Tensor | None = None
         self._held = HeldGradients()
         self._told: deque[int] = deque(maxlen=_TOLD)
-        self._ill = False
+        self._spells = Spells()
         self._buffers = Buffers(model)
         self._hooks: list[OnEnter | OnLeave | OnPartLeave | OnCriterion | OnGradient] = []
         self._gradient = OnGradient(self)
@@ -213,12 +222,18 @@ class TimeMachine:
         called one by one, it stays awake for that.
         """
         resting = resting and not (glancing and (self._parts or len(self._optimizers) > 1))
+        if self._survey is not None and self._survey.costly:
+            resting = resting or self._listener.nonfinite_policy() == "continue"
         glancing = resting and (glancing or self.exact) and self._logbook is not None
+        glancing = glancing and not self._parts
         if self.closed or (resting, glancing) == (self._resting, self._glancing):
             return
         self._take_over()
-        if resting and (self._ill or (self.exact and not glancing)):
+        if resting and (self._spells.last or (self.exact and not glancing)):
             return
+        if resting:
+            calls = self._calls or (self.history.calls[-1][1] if self.history.calls else [])
+            self._usual = usual(calls)
         self._resting, self._glancing = resting, glancing
         if self._logbook is not None:
             self._glanced = self._logbook.rest(resting, glancing, self.exact)
@@ -226,6 +241,8 @@ class TimeMachine:
             hook.switch(not resting or glancing)
         for hook in self._leave:
             hook.switch(not resting and not self.exact)
+        if self._survey is not None:
+            self._survey.switch(not resting)
         if resting:
             self._entered, self._loss = None, None
 
@@ -236,9 +253,13 @@ class TimeMachine:
 
     def startle(self, loss: Any, value: float | None = None) -> None:
         """In a step that was to pass unseen, the loss may be not finite."""
-        if self._glancing and not self.closed and value is not None and not isfinite(value):
+        if self.closed or value is None or isfinite(value):
+            return
+        if self._glancing:
             self.guarded(self._wake)
             self.on_loss(loss, value)
+        elif self._usual is not None and isinstance(loss, Tensor):
+            self.guarded(self._regain, loss, value, self._usual)
 
     def _wake(self) -> None:
         """Goes on from what was glanced at: weights and batch of this step are still there."""
@@ -247,6 +268,15 @@ class TimeMachine:
             self._step, call = self._glanced
             self._calls = [call]
         self._glanced = None
+
+    def _regain(self, loss: Tensor, value: float, like: Usual) -> None:
+        """Wakes up with the batch that the loss's graph still has, if that explains the loss."""
+        if (model := self._model()) is None or (call := regained(loss, like, model)) is None:
+            return
+        if Replay(model, None, {}).run(call) is not None:
+            self.rest(False)
+            self._step, self._calls = self.now(), [call]
+            self._on_loss(loss, value)
 
     @property
     def asleep(self) -> bool:
@@ -295,7 +325,7 @@ class TimeMachine:
         Args:
             beside: gives what the loop needs beside it to go on from there.
         """
-        if self.closed or self._ill or self.now() < self.history.due:
+        if self.closed or self._spells.last or self.now() < self.history.due:
             return
         if (model := self._model()) is not None:
             self.guarded(self._copy, model, self.now(), beside)
@@ -323,6 +353,8 @@ class TimeMachine:
         if len(self._calls) >= _CALLS:
             return
         if self._parts and self._entered is not None:  # a part that calls another one
+            if self._survey is not None:
+                self._survey.inner(module)
             return
         call = Call(random_state() if self._on_cuda else self._random_state())
         call.autocast = self._autocast() if _any_autocast() else None
@@ -330,6 +362,8 @@ class TimeMachine:
             self._buffers.keep()
         if self._parts:
             call.path = self._parts.get(id(module), "")
+            if self._survey is not None:
+                self._survey.outer(module)
         call.keep(args, kwargs)
         self._calls.append(call)
         self._entered = call
@@ -365,13 +399,31 @@ class TimeMachine:
         if self._entered is not None and self._entered.path == self._parts.get(id(part)):
             self.leave(output)
 
+    def _divide(self) -> None:
+        """The model itself was not called in this step: from now on its parts are listened to."""
+        self._undivided = False
+        if (model := self._model()) is None or not self._enter or not (found := parts_of(model)):
+            return
+        enter, leave = OnEnter(self), OnPartLeave(self)
+        self._hooks += [enter, leave]
+        toggles: dict[int, Toggles] = {}
+        for part in found.values():
+            after = self._attachment.forward_hook(part, leave)
+            toggles[id(part)] = (self._attachment.forward_pre_hook(part, enter), after)
+        self._parts = {id(part): path for path, part in found.items()}
+        self._survey = Survey(toggles)
+        if self.exact:
+            self.exact = False
+            for hook in self._leave:
+                hook.switch(True)
+
     def _turn(self, model: nn.Module, step: int) -> None:
         """A new step begins: what belonged to the last one is history."""
         history = self.history
         if self._calls:
             history.add(self._step, self._calls)
         self._calls, self._loss, self._step, self._entered = [], None, step, None
-        if step >= history.due and not self._ill:
+        if step >= history.due and not self._spells.last:
             self._copy(model, step)
 
     def criterion(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
@@ -391,7 +443,7 @@ class TimeMachine:
 
     def _hand_over(self) -> None:
         """Leaves the coming steps to the logbook."""
-        if self._logbook is None or self._buffers or len(self._calls) != 1:
+        if self._logbook is None or self._buffers or self._parts or len(self._calls) != 1:
             return
         history = self.history
         if self._logbook.begin(history.due, self.exact, history.forget):
@@ -420,12 +472,16 @@ class TimeMachine:
             self.guarded(self._wake)
         self._entered = None
         self._take_over()
+        if self._survey is not None:
+            self._survey.end_step(self._spent)
+        elif self._undivided and not self._calls:
+            self.guarded(self._divide)
         loss = self._loss
         if type(loss) is float and isfinite(loss) and not self._large:
             started = perf_counter_ns()
             if self._all_finite(optimizer):
-                if position == 0:
-                    self._ill = False
+                if self._spells.last:
+                    self._spells.well(self.now(), position)
                 self._hand_over()
                 self.charge(perf_counter_ns() - started + self._spent)
                 self._spent = 0
@@ -452,18 +508,22 @@ class TimeMachine:
         loss = self._loss
         step = self._listener.step
         if isinstance(bad, Tensor) or isinstance(loss, Tensor):
-            self._late.add(step, bad, loss)
-            late = self._late.first_bad()
-            if late is not None and late not in self._told:
-                self._handle(Found(late, loss=False, gradient=True), position, optimizer, late=True)
-            elif self._late.healthy and position == 0:
-                self._ill = False
+            self._late.add(step, position, bad, loss)
+            for then, whose, ill in self._late.arrived():
+                if not ill:
+                    self._spells.well(then, whose)
+                elif then in self._told:
+                    self._spells.bad(then, 0, whose)
+                else:
+                    found = Found(then, whose, loss=False, gradient=True)
+                    self._handle(found, position, optimizer, late=True)
             return
         bad_loss = loss is not None and not isfinite(loss)
         if bad or bad_loss:
-            self._handle(Found(step, loss=bad_loss, gradient=bool(bad)), position, optimizer)
-        elif position == 0:
-            self._ill = False
+            found = Found(step, position, loss=bad_loss, gradient=bool(bad))
+            self._handle(found, position, optimizer)
+        elif self._spells.last:
+            self._spells.well(step, position)
 
     def _handle(
         self, found: Found, position: int, optimizer: Optimizer, *, late: bool = False
@@ -479,10 +539,13 @@ class TimeMachine:
         self._report(found, policy, model, late=late)
 
     def _report(self, found: Found, policy: str, model: nn.Module, *, late: bool = False) -> None:
-        self._told.append(found.step)
-        found.again = self._ill
-        known = self._ill and policy != "pause"
-        self._ill = True
+        spells, step, position = self._spells, found.step, found.position
+        self._told.append(step)
+        found.again = bool(spells.last)
+        known = policy != "pause" and spells.known(position, spreads=policy == "continue")
+        seen = 0 if late else len(self._calls)
+        known = known or spells.shared(step, seen, position)
+        spells.bad(step, seen, position)
         calls = self._calls
         if found.step != self._step:
             calls = next((c for s, c in self.history.calls if s == found.step), [])
@@ -519,7 +582,7 @@ class TimeMachine:
 
     def recovered(self) -> None:
         """A step was made again."""
-        self._ill = False
+        self._spells = Spells()
 
     def _hold(self, position: int, optimizer: Optimizer) -> None:
         """Without gradients an optimizer's step changes nothing; they come back afterwards."""

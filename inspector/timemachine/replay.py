@@ -25,6 +25,8 @@ from inspector.timemachine.places import Place, is_users, place_of
 from inspector.timemachine.state import random_state, set_random_state
 
 LOSS = "(loss)"
+GIVEN = "given"
+"""Phase of what was in the input of a part already, and was not in the batch."""
 _NOT_BY_SAMPLE = ("mm", "addmm", "bmm", "sum", "convolution_backward", "embedding_dense_backward")
 _SAMPLES = 32
 
@@ -90,6 +92,8 @@ class Replay:
         started = time.perf_counter()
         twin = self._twin
         inputs = [(t, "input") for t in tensors_in((call.args, call.kwargs))]
+        for tensor in call.made if call.path else ():
+            twin.names[_key(tensor)] = f"what {call.path} was given"
         inputs += [(t, "targets") for t in tensors_in((call.loss_args or (), call.loss_kwargs))]
         for tensor, name in inputs:
             twin.names.setdefault(_key(tensor), f"the batch's {name}")
@@ -106,7 +110,8 @@ class Replay:
         """The bad tensors that matter: outputs or loss, else gradients."""
         twin = self._twin
         with self._births:
-            output = twin.model.get_submodule(call.path)(*call.args, **call.kwargs)
+            args, kwargs, made = _with_gradients(call)
+            output = twin.model.get_submodule(call.path)(*args, **kwargs)
             results = list(tensors_in(output))
             if call.loss_args is not None:
                 given = tuple(output if a is OUTPUT else a for a in call.loss_args)
@@ -121,7 +126,8 @@ class Replay:
                 torch.autograd.backward(results[:1], [call.gradient])
             elif call.loss_args is not None:
                 torch.autograd.backward([t for t in losses if t.requires_grad])
-        gradients = [p.grad for p in twin.model.parameters() if p.grad is not None]
+        leaves: list[Tensor] = [*twin.model.parameters(), *made]
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
         return [gradient for gradient in gradients if count_nonfinite(gradient)]
 
     @contextlib.contextmanager
@@ -182,6 +188,7 @@ class Replay:
             place = dataclasses.replace(place, module=owner)
         if found.leaf:
             phase = "data" if found.leaf.startswith("the batch") else "parameters"
+            phase = GIVEN if found.leaf.startswith("what ") else phase
             phase = "loss" if found.leaf == "the loss" else phase
         else:
             phase = "backward" if found.node else "forward"
@@ -210,6 +217,23 @@ class Replay:
             how="replayed" if call.complete else "replayed without the loss",
             seconds=round(seconds, 4),
         )
+
+
+def _with_gradients(call: Call) -> tuple[tuple[Any, ...], dict[str, Any], list[Tensor]]:
+    """Arguments as they were, and the leaves that stand for what other parts had made of them.
+
+    A bad gradient may go there alone, past all parameters.
+    """
+    if not call.path or not call.made:
+        return call.args, call.kwargs, []
+    leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in call.made}
+
+    def put(value: Any) -> Any:
+        leaf = leaves.get(id(value))
+        return value if leaf is None else leaf.clone()  # which may be changed in place
+
+    args, kwargs = torch.utils._pytree.tree_map(put, (call.args, call.kwargs))
+    return args, kwargs, list(leaves.values())
 
 
 def _samples(found: Operation, batch: int) -> list[int]:

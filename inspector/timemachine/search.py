@@ -11,7 +11,7 @@ from torch import nn
 
 from inspector.events import Origin
 from inspector.timemachine.calls import OUTPUT, Call
-from inspector.timemachine.replay import Replay, eager
+from inspector.timemachine.replay import GIVEN, Replay, eager
 from inspector.timemachine.state import StateCopy, random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -33,19 +33,43 @@ def search(
         return _unknown("the batch was overwritten in place before it could be run again"), None
     try:
         basis = _advance(machine, model, found.step) if late else None
+        arrived: list[tuple[Origin, Call]] = []
         for call in calls:
             replay = Replay(model, machine.loss_fn, found.buffers)
             if basis is not None:
                 replay.take_state(basis)
             origin = replay.run(call)
             if origin is not None:
-                return dataclasses.replace(origin, held=found.held), call
+                arrived.append((dataclasses.replace(origin, held=found.held), call))
+                if not call.path or origin.phase not in (GIVEN, "loss"):
+                    return arrived[-1]
+        if arrived:  # at parts of the model, of which none has made it
+            return _between(arrived, calls[-1])
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         return _unknown(f"the step could not be run again ({said})"), calls[-1]
     if calls[-1].loss_args is None and calls[-1].gradient is None:
         return _unknown("the loss could not be called again; give watch() its loss_fn"), calls[-1]
     return _unknown("the step, run again, was finite"), calls[-1]
+
+
+def _between(arrived: Sequence[tuple[Origin, Call]], last: Call) -> tuple[Origin, Call]:
+    """What the script's own code has made: the first bad input, or else the last bad gradient."""
+    for origin, call in arrived:
+        if origin.phase == GIVEN:
+            note = (
+                f"{call.path} was given it, and no part of the model that was seen before had "
+                "returned it: the script's code between them made it"
+            )
+            return dataclasses.replace(_unknown(note), held=origin.held), call
+    origin, call = arrived[-1]
+    if call is last:
+        return origin, call
+    note = (
+        f"it arrived as the gradient of what {call.path} had returned, and no part that was seen "
+        "after it had made it: the script's code that uses that made it"
+    )
+    return dataclasses.replace(_unknown(note), held=origin.held), call
 
 
 def _unknown(note: str) -> Origin:

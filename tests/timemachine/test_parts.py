@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import inspector
 from inspector.capture.wrappers import parts_called
 from inspector.events import Origin
+from inspector.timemachine.parts import Survey
 
 BAD = 30
 
@@ -168,3 +169,141 @@ def test_what_a_script_can_call() -> None:
     assert list(parts_called(Task())) == ["network"]
     scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
     assert list(parts_called(scripted)) == [""]
+
+
+class Coder(nn.Module):
+    """Has a forward, which the scripts below never use."""
+
+    def __init__(self, kind: str = "") -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(6, 5), Kink(), nn.Linear(5, 4))
+        self.unused = nn.Linear(4, 4)
+        self.decoder = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6))
+        self.first = nn.ModuleList([Kink()])
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encoder(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decoder(self.first[0](z))  # type: ignore[no-any-return]
+
+
+class Kink(nn.Module):
+    kind = ""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "forward":
+            return torch.log(x.abs() * 0.0 - 1.0)
+        if self.kind == "backward":
+            return torch.sqrt(x * 0.0)
+        return x
+
+
+def code(
+    path: Path, kind: str, place: str, *, loss_fn: Any = None, steps: int = BAD + 2
+) -> list[tuple[int, Origin]]:
+    torch.manual_seed(0)
+    model: Any = Coder()
+    model.decoder.requires_grad_(place != "first")  # the bad gradient goes past all parameters
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad])
+    kink = {"encoder": model.encoder[1], "first": model.first[0]}.get(place)
+    with inspector.watch(model, optimizer, run_dir=path, name="run", loss_fn=loss_fn) as watch:
+        for step in range(steps):
+            x = torch.randn(8, 6)
+            if step == BAD:
+                if kink is not None:
+                    kink.kind = kind
+                elif place == "batch":
+                    x[3] = torch.nan
+            optimizer.zero_grad()
+            z = model.encoder(x)
+            if place == "script" and step == BAD:
+                z = torch.log(-z.abs()) if kind == "forward" else torch.sqrt(z * 0.0)
+            loss = (loss_fn or nn.functional.mse_loss)(model.decode(z), torch.zeros(8, 6))
+            watch.record(loss=loss)
+            loss.backward()
+            optimizer.step()
+            if step > 4:  # what other parts call has no hook any more
+                seen = [m for m in model.modules() if m._forward_pre_hooks]
+                outer = {model, model.encoder, model.unused, model.first[0], model.decoder}
+                assert set(seen) == outer
+            if kink is not None:
+                kink.kind = ""
+        assert watch.timemachine.history.calls
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+    with inspector.open_run(path / "run") as run:
+        return [(e.step, e.event) for e in run.events() if isinstance(e.event, Origin)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("place", "module"), [("encoder", "encoder.1"), ("first", "first.0"), ("batch", None)]
+)
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+def test_a_model_of_which_only_parts_are_called(
+    tmp_path: Path, kind: str, place: str, module: str | None, known: bool
+) -> None:
+    origins = code(tmp_path, kind, place, loss_fn=nn.MSELoss() if known else None)
+    step, origin = origins[0]
+    if place == "batch":
+        assert (step, origin.phase, origin.samples) == (BAD, "data", [3])
+        return
+    op = "log" if kind == "forward" else "SqrtBackward0"
+    assert (step, origin.phase, origin.op, origin.module) == (BAD, kind, op, module)
+    assert origin.module_type == "Kink"
+    line = "torch.log(x.abs() * 0.0 - 1.0)" if kind == "forward" else "torch.sqrt(x * 0.0)"
+    assert line in origin.code
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("forward", "first.0 was given it"), ("backward", "the gradient of what encoder had")],
+)
+def test_code_of_the_script_between_two_parts_is_told_as_that(
+    tmp_path: Path, kind: str, words: str
+) -> None:
+    step, origin = code(tmp_path, kind, "script")[0]
+    assert (step, origin.phase) == (BAD, "unknown")
+    assert words in origin.note and "the script's code" in origin.note
+
+
+def test_a_model_that_is_called_later_is_replayed_whole_again(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model: Any = Coder()
+    optimizer = torch.optim.Adam(model.parameters())
+    with inspector.watch(model, optimizer, run_dir=tmp_path, name="run") as watch:
+        for step in range(BAD + 2):
+            x = torch.randn(8, 6)
+            optimizer.zero_grad()
+            model.encoder[1].kind = "backward" if step == BAD else ""
+            loss = (model.decode(model.encoder(x)) if step < 5 else model(x)).square().mean()
+            watch.record(loss=loss)
+            loss.backward()
+            assert len(watch.timemachine._calls) == (0, 3, 1)[(step > 0) + (step >= 5)]
+            optimizer.step()
+    with inspector.open_run(tmp_path / "run") as run:
+        step, origin = next((e.step, e.event) for e in run.events() if isinstance(e.event, Origin))
+    assert (step, origin.op, origin.module) == (BAD, "SqrtBackward0", "encoder.1")
+
+
+def test_listening_to_parts_stops_where_it_costs_too_much() -> None:
+    class Toggle:
+        on = True
+
+        def switch(self, on: bool) -> None:
+            self.on = on
+
+    linear, relu = nn.Linear(1, 1), nn.ReLU()
+    toggles: Any = {id(linear): (Toggle(),), id(relu): (Toggle(),)}
+    survey = Survey(toggles)
+    survey.outer(linear)
+    survey.inner(relu)
+    survey.end_step(0, lambda: 0)
+    assert list(toggles) == [id(linear)]
+    for step in range(32):
+        survey.end_step(20, lambda step=step: 1000 * (step + 1))  # type: ignore[misc]
+    assert not survey.costly
+    for step in range(32, 64):
+        survey.end_step(40, lambda step=step: 1000 * (step + 1))  # type: ignore[misc]
+    assert survey.costly

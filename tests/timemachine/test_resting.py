@@ -172,3 +172,78 @@ def test_with_two_optimizers_the_machine_does_not_rest(tmp_path: Path) -> None:
     with inspector.open_run(tmp_path / "run") as run:
         origins = [(e.step, e.event.op) for e in run.events() if isinstance(e.event, Origin)]
     assert origins[0] == (BAD, "SqrtBackward0")
+
+
+class Flat(nn.Module):
+    """Its first operation saves a view of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Root()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(6, 8), nn.BatchNorm1d(8), self.root, nn.Linear(8, 3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["forward", "data", "loss", "recorded late"])
+def test_a_batch_that_nobody_kept_is_found_in_the_graph_of_the_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """No loss_fn, and steps in which even a glance at the batch would cost too much."""
+    monkeypatch.setattr(capture, "_HURRIED", 10.0)
+
+    chosen = 0
+
+    def train(watch: Any) -> Any:
+        nonlocal chosen
+        for step in range(BAD + 100):
+            x, y = torch.randn(12, 2, 3), torch.randint(0, 3, (12,))
+            if watch is not None and step > BAD and not chosen and watch.timemachine.asleep:
+                assert not watch.timemachine._glancing
+                chosen = step
+            bad = chosen > 0 and step == chosen
+            if bad and kind == "data":
+                x[5, 1, 2] = torch.nan
+            model.root.factor = -1.0 if bad and kind in ("forward", "recorded late") else 1.0
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            if bad and kind == "loss":
+                loss = loss * torch.log(loss - loss.detach() - 1.0)
+            if watch is not None and kind != "recorded late":
+                watch.record(loss=loss)
+            loss.backward()
+            if watch is not None and kind == "recorded late":
+                watch.record(loss=loss)
+            optimizer.step()
+        return model.state_dict(), torch.get_rng_state()
+
+    ends = []
+    for watched in (True, False):
+        torch.manual_seed(0)
+        model = Flat()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        if watched:
+            with inspector.watch(model, optimizer, run_dir=tmp_path, name="run") as watch:
+                ends.append(train(watch))
+        else:
+            ends.append(train(None))
+    (weights, random), (bare, bare_random) = ends
+    assert torch.equal(random, bare_random)
+    for name, value in bare.items():
+        assert torch.equal(value.nan_to_num(7.0), weights[name].nan_to_num(7.0)), name
+    with inspector.open_run(tmp_path / "run") as run:
+        origins = [(e.step, e.event) for e in run.events() if isinstance(e.event, Origin)]
+        told = [e.step for e in run.events() if isinstance(e.event, NonFinite)]
+    assert told[0] == chosen
+    step, origin = origins[0]
+    if kind == "data":
+        assert (step, origin.phase, origin.samples) == (chosen, "data", [5])
+    elif kind == "forward":
+        assert (step, origin.phase, origin.op) == (chosen, "forward", "sqrt")
+        assert origin.module == "root"
+        assert "torch.sqrt(x.abs() * self.factor)" in origin.code
+    else:  # only its consequence is seen
+        assert (step, origin.phase) == (chosen + 1, "parameters")
