@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.capture import modules as module_records
 from inspector.capture.measured import Measured, Table
 from inspector.capture.nonfinite import Onset
 from inspector.capture.observer import Observer
@@ -255,8 +256,10 @@ class Recorder:
     def on_described(self) -> None:
         """Stores what is known of modules and parameters."""
         observer = self.observer
-        self.writer.document("modules", self.step, observer.modules_document())
-        parameters = observer.parameters.document()
+        measured = observer.parameters
+        found = module_records.document(observer.forward.records, measured.with_gradient)
+        self.writer.document("modules", self.step, found)
+        parameters = measured.document()
         parameters["gradients_seen"] = "before_step" if observer.late else "after_backward"
         self.writer.document("parameters", self.step, parameters)
         self.describe_optimizers()

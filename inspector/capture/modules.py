@@ -27,7 +27,6 @@ class ModuleRecord:
     """One module of the watched model, filled in by its first training call.
 
     Attributes:
-        column: position among the modules that have statistics, or -1.
         call_index: position in call order, or -1 before the first call.
         named_inputs: shapes of what the call that runs was given by keyword.
         transformed: it was called while a function transform (vmap, grad) ran.
@@ -41,7 +40,6 @@ class ModuleRecord:
     bytes: int
     own_parameters: tuple[str, ...]
     container: bool
-    column: int = -1
     call_index: int = -1
     inputs: Shapes = field(default_factory=list)
     outputs: Shapes = field(default_factory=list)
@@ -122,11 +120,15 @@ def walk(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, ModuleRecord
         yield module, record
 
 
-def document(records: list[ModuleRecord], gradients: frozenset[str]) -> list[dict[str, Any]]:
-    """Rows in call order; modules that were never called come last, in registration order."""
+def document(records: list[ModuleRecord], gradients: frozenset[str]) -> dict[str, Any]:
+    """The ``modules`` document: rows in call order, then those that were never called.
+
+    Args:
+        gradients: names of the parameters that have one.
+    """
     called = sorted((r for r in records if r.call_index >= 0), key=lambda r: r.call_index)
     rest = [r for r in records if r.call_index < 0]
-    return [record.row(gradients) for record in (*called, *rest)]
+    return {"modules": [record.row(gradients) for record in (*called, *rest)]}
 
 
 def _describe(path: str, module: torch.nn.Module) -> ModuleRecord:

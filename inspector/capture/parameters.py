@@ -32,8 +32,14 @@ class ParameterSet:
 
     def matches(self, model: torch.nn.Module, optimizers: Sequence[Any]) -> bool:
         """Whether the model and the optimizers still hold exactly these parameters."""
-        found = _collect(model, optimizers)
+        found = collect(model, optimizers)
         return [id(t) for t in found.tensors] == [id(t) for t in self.tensors]
+
+    @property
+    def with_gradient(self) -> frozenset[str]:
+        """Names of those that have a gradient."""
+        pairs = zip(self.names, self.tensors, strict=True)
+        return frozenset(name for name, tensor in pairs if tensor.grad is not None)
 
     def document(self) -> dict[str, Any]:
         """The ``parameters`` document."""
@@ -59,19 +65,13 @@ class ParameterSet:
         return {"parameters": rows}
 
 
+def plain(name: str) -> str:
+    """A parameter or module path without what ``torch.compile`` puts into it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
 def collect(model: torch.nn.Module, optimizers: Sequence[Any]) -> ParameterSet:
     """The parameters that model and optimizers hold now."""
-    return _collect(model, optimizers)
-
-
-def plain(name: str) -> str:
-    """A parameter or module path without the prefixes of compiling and data-parallel wrappers."""
-    parts = name.split(".")
-    kept = [part for part in parts if part != "_orig_mod"]
-    return ".".join(kept)
-
-
-def _collect(model: torch.nn.Module, optimizers: Sequence[Any]) -> ParameterSet:
     stepped = {
         id(tensor): f"optimizer.{g}.{position}"
         for optimizer in optimizers

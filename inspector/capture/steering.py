@@ -46,6 +46,7 @@ class Steering:
         pace: whether training may go on.
         graph_wanted: the autograd graph of the next step was asked for.
         backward_wanted: what was asked for of the next backward pass; None when nothing.
+        heeds_stop: the script has asked whether it is to end.
         conductor: the loop, if it follows the controls that only it can.
         saver: writes the checkpoint that the command asks for and gives its path; None where
             nobody can.
@@ -190,7 +191,7 @@ class Steering:
         elif name == "clip":
             self._observer.clip = controls.clip
         elif name == "clip_threshold":
-            self._observer.clip_threshold = controls.clip_threshold
+            self._observer.plan.clip_threshold = controls.clip_threshold
         elif name == "zero_grad":
             self._observer.zero_grad = controls.zero_grad
             self._kept.begin(not controls.zero_grad)

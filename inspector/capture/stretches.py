@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 
 from inspector.capture.clock import Clock
 from inspector.capture.flight import Flight
-from inspector.capture.full_steps import FullSteps
+from inspector.capture.forward import ForwardProbe
+from inspector.capture.full_steps import FullSteps, References
 from inspector.capture.landing import Landing
 from inspector.capture.listener import Listener
 from inspector.capture.measured import Measured, Table
 from inspector.capture.nonfinite import bad_loss
 from inspector.capture.optimizer_groups import Places
 from inspector.capture.plain import Landed
+from inspector.capture.probes import Probes
 from inspector.capture.quiet import CALLS_NS, MOST_NS, NOWHERE, Taken
 from inspector.capture.schedule import Schedule
 from inspector.capture.stepping import OptimizerProbe
@@ -44,14 +47,26 @@ class Stretches:
     Attributes:
         after_step: the script records a step's numbers after the step.
         full: what measures the steps of the open stretch fully; None in quiet ones.
+
+    Args:
+        end_backward: is called as a backward pass ends that the extension cannot end.
     """
 
     def __init__(
-        self, clock: Clock, schedule: Schedule, landing: Landing, listener: Listener
+        self,
+        forward: ForwardProbe,
+        clock: Clock,
+        schedule: Schedule,
+        landing: Landing,
+        listener: Listener,
+        end_backward: Callable[[], None],
     ) -> None:
         self.after_step = False
         self.full: FullSteps | None = None
+        self._made: FullSteps | None = None
         self._refused = self._pause = self._again_at = 0
+        self._forward = forward
+        self._end_backward = end_backward
         self._clock = clock
         self._schedule = schedule
         self._landing = landing
@@ -61,17 +76,35 @@ class Stretches:
     def open(self) -> bool:
         return bool(self._clock.pulse.open)
 
-    def enter(
-        self, until: int, probe: OptimizerProbe, others: Places, full: FullSteps | None = None
+    def enter(self, until: int, probe: OptimizerProbe, others: Places) -> None:
+        """Leaves the steps before ``until`` to the extension: quiet ones."""
+        if self._worthwhile(until):
+            self._enter(until, probe, others, None)
+
+    def enter_full(
+        self, until: int, probes: Probes, references: References, others: Places
     ) -> None:
-        """Leaves the steps before ``until`` to the extension: quiet ones, or full ones."""
-        pulse = self._clock.pulse
-        if pulse.open or self._refused > _REFUSALS or until - pulse.step < 2:
-            return
-        if full is not None:
-            if pulse.step < self._again_at:
-                return
+        """Leaves full steps to the extension, of one optimizer."""
+        full = self._made
+        if full is None or not full.fits(probes, self._forward, references):
+            full = FullSteps(probes, self._forward, references, self._end_backward)
+            self._made = full
+        if self._worthwhile(until) and self._clock.step >= self._again_at:
             full.begin()
+            self._enter(until, probes.each[0], others, full)
+
+    def forget(self) -> None:
+        """Other parameters are measured now, or none."""
+        self._made = None
+
+    def _worthwhile(self, until: int) -> bool:
+        pulse = self._clock.pulse
+        return not pulse.open and self._refused <= _REFUSALS and until - pulse.step >= 2
+
+    def _enter(
+        self, until: int, probe: OptimizerProbe, others: Places, full: FullSteps | None
+    ) -> None:
+        pulse = self._clock.pulse
         self.full = full
         pulse.passes, pulse.usual = probe.passes, probe.usual
         pulse.late = self.after_step

@@ -94,8 +94,8 @@ class Boundary:
                 self._take_commands()
                 self._hold()
         self._interventions.at_boundary()
-        calm = self._observer.at_ease and steering.controls.on_nonfinite == "continue"
-        self._timemachine.rest(calm, glancing=not self._observer.hurried)
+        calm = self._observer.plan.at_ease and steering.controls.on_nonfinite == "continue"
+        self._timemachine.rest(calm, glancing=not self._observer.plan.hurried)
         every = steering.controls.graph_every
         if (wanted := steering.backward_wanted) is not None:
             steering.backward_wanted = None

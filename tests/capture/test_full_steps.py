@@ -54,7 +54,7 @@ class Leaving(Listening):
             self.unattended += tables[0] is not None
 
     def on_boundary(self) -> None:
-        if self.observer is not None:
+        if self.observer is not None and self.observer.ordinary:
             self.observer.hand_over(10**12)
 
 
@@ -258,7 +258,7 @@ def test_controls_end_a_stretch() -> None:
     listening.observer = observer
     for step in range(30):
         if step == 8:
-            observer.clip, observer.clip_threshold = "norm", 0.001
+            observer.clip, observer.plan.clip_threshold = "norm", 0.001
         if step == 12:
             observer.clip = "off"
         if step == 16:

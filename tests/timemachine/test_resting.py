@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import inspector
 from inspector.capture import native
-from inspector.capture import observer as capture
+from inspector.capture import plan as capture
 from inspector.diagnosis import diagnose
 from inspector.events import NonFinite, Origin
 
