@@ -19,7 +19,11 @@ Rows = npt.NDArray[np.float64]
 
 
 class Entries:
-    """Rows as lists, whose numbers may be on a device."""
+    """Rows as lists, whose numbers may be on a device.
+
+    Attributes:
+        listed: whether the rows are lists now.
+    """
 
     listed = True
 

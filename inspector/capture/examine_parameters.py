@@ -34,7 +34,6 @@ class _Parameter:
     measured: bool = True
     group_lr: float | None = None
     ever_required: bool = False
-    ever_optimized: bool = False
     with_gradient: int = 0
     without_gradient: int = 0
     zero_gradient: int = 0
@@ -106,7 +105,6 @@ class ParameterFacts:
         self._unzeroed_passes: list[bool] = []
         self._kept_steps: list[int] = []
         self._checked_steps = 0
-        self._hooked: weakref.ref[Tensor] | None = None
         self._groups()
 
     def rates(self) -> dict[int, float]:
@@ -124,7 +122,6 @@ class ParameterFacts:
         for parameter in self._parameters:
             tensor = parameter.tensor()
             parameter.group_lr = None if tensor is None else rates.get(id(tensor))
-            parameter.ever_optimized |= parameter.group_lr is not None
             parameter.ever_required |= tensor is not None and tensor.requires_grad
 
     # ------------------------------------------------------------------ zero_grad

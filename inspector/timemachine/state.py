@@ -54,7 +54,7 @@ class StateCopy:
             _copy(own, kept)
             for place, values in self._states().items():
                 _put(optimizers, place, values, here)
-            _drop_younger(optimizers, {number for number, _ in self._states_keys()})
+            _drop_younger(optimizers, {number for number, _ in self._states()})
         return True
 
     def contents(
@@ -93,9 +93,6 @@ class StateCopy:
             if key is not None
         }
         return {**kept, **self._plain}
-
-    def _states_keys(self) -> set[tuple[int, Any]]:
-        return set(self._states())
 
 
 def bytes_needed(model: nn.Module, optimizers: Sequence[Optimizer]) -> int:
