@@ -6,18 +6,16 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from inspector.events import Origin
 from inspector.store.layout import BLOBS
 from inspector.timemachine.calls import OUTPUT
+from inspector.timemachine.found import Found
 from inspector.timemachine.replay import eager
-
-if TYPE_CHECKING:
-    from inspector.events import Origin
-    from inspector.timemachine.machine import Found
 
 _MOST_BYTES = 512 << 20
 _MOST_REPORTS = 5

@@ -1,4 +1,4 @@
-"""The time machine's hooks: inert in copies, and dead once ``machine`` is None."""
+"""The time machine's hooks: inert in copies, and dead once ``attempt`` is None."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inspector.capture.attach import Inert
 from inspector.timemachine.calls import Call
 
 if TYPE_CHECKING:
-    from inspector.timemachine.machine import TimeMachine
+    from inspector.timemachine.attempt import Attempt
 
 
 _is_compiling = torch.compiler.is_dynamo_compiling
@@ -24,10 +24,10 @@ _graph_task = torch._C._current_graph_task_id
 class _Hook(Inert):
     """``run`` is the hook's body: :meth:`slow`, or the logbook's, which turns to it."""
 
-    __slots__ = ("machine", "run")
+    __slots__ = ("attempt", "run")
 
-    def __init__(self, machine: TimeMachine) -> None:
-        self.machine: TimeMachine | None = machine
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt: Attempt | None = attempt
         self.run: Callable[..., None] = self.slow
 
     def slow(self, *args: Any) -> None:
@@ -35,7 +35,7 @@ class _Hook(Inert):
 
     def silence(self) -> None:
         """Nothing happens from now on."""
-        self.machine = None
+        self.attempt = None
         self.run = self.slow
 
 
@@ -50,9 +50,9 @@ class OnEnter(_Hook):
 
     def slow(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Any call of any model."""
-        machine = self.machine
-        if machine is not None and module.training and torch.is_grad_enabled() and _ordinary():
-            machine.guarded(machine.enter, module, args, kwargs)
+        attempt = self.attempt
+        if attempt is not None and module.training and torch.is_grad_enabled() and _ordinary():
+            attempt.guarded(attempt.enter, module, args, kwargs)
 
 
 class OnLeave(_Hook):
@@ -66,8 +66,8 @@ class OnLeave(_Hook):
 
     def slow(self, output: Any) -> None:
         """Any output."""
-        if self.machine is not None:
-            self.machine.guarded(self.machine.leave, output)
+        if self.attempt is not None:
+            self.attempt.guarded(self.attempt.leave, output)
 
 
 class OnPartLeave(_Hook):
@@ -81,8 +81,8 @@ class OnPartLeave(_Hook):
 
     def slow(self, module: nn.Module, output: Any) -> None:
         """Any output of any part."""
-        if self.machine is not None:
-            self.machine.guarded(self.machine.leave_part, module, output)
+        if self.attempt is not None:
+            self.attempt.guarded(self.attempt.leave_part, module, output)
 
 
 class OnCriterion(_Hook):
@@ -96,9 +96,9 @@ class OnCriterion(_Hook):
 
     def slow(self, args: Any, kwargs: Any, output: Any) -> None:
         """Any call of any loss."""
-        machine = self.machine
-        if machine is not None and torch.is_grad_enabled() and _ordinary():
-            machine.guarded(machine.criterion, args, kwargs, output)
+        attempt = self.attempt
+        if attempt is not None and torch.is_grad_enabled() and _ordinary():
+            attempt.guarded(attempt.criterion, args, kwargs, output)
 
 
 class OnGradient(_Hook):
@@ -106,8 +106,8 @@ class OnGradient(_Hook):
 
     __slots__ = ("call",)
 
-    def __init__(self, machine: TimeMachine, call: Call | None = None) -> None:
-        super().__init__(machine)
+    def __init__(self, attempt: Attempt, call: Call | None = None) -> None:
+        super().__init__(attempt)
         self.call = None if call is None else weakref.ref(call)
 
     def __call__(self, gradient: Tensor) -> None:
@@ -115,8 +115,8 @@ class OnGradient(_Hook):
 
     def slow(self, gradient: Tensor) -> None:
         """The gradient of a step that the logbook does not hold."""
-        if self.machine is not None:
-            self.machine.gradient(gradient, self.call)
+        if self.attempt is not None:
+            self.attempt.gradient(gradient, self.call)
 
 
 def _ordinary() -> bool:

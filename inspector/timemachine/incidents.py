@@ -11,10 +11,10 @@ from torch import nn
 
 from inspector.events import NonFinite, Origin, Rewound
 from inspector.timemachine.bug_report import write_report
+from inspector.timemachine.found import Found
 
 if TYPE_CHECKING:
     from inspector.recorder import Recorder
-    from inspector.timemachine.machine import Found
 
 
 class Incidents:

@@ -11,11 +11,12 @@ from torch import nn
 
 from inspector.events import Origin
 from inspector.timemachine.calls import OUTPUT, Call
+from inspector.timemachine.found import Found
 from inspector.timemachine.replay import GIVEN, Replay, eager
 from inspector.timemachine.state import StateCopy, random_state, set_random_state
 
 if TYPE_CHECKING:
-    from inspector.timemachine.machine import Found, TimeMachine
+    from inspector.timemachine.machine import TimeMachine
 
 
 def search(

@@ -16,6 +16,10 @@ class Spells:
     def __init__(self) -> None:
         self.last: dict[int, tuple[int, int]] = {}
 
+    def clear(self) -> None:
+        """Everybody is well."""
+        self.last.clear()
+
     def known(self, position: int, *, spreads: bool) -> bool:
         """Whether a bad step belongs to a spell that has been told.
 

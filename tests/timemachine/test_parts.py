@@ -111,7 +111,7 @@ def test_a_bad_batch_of_an_encoder_is_told(tmp_path: Path, steps_first: bool) ->
             loss = (holder.decoder(x) - x).square().mean() + torch.as_tensor(code).mean()
             watch.record(loss=loss)
             loss.backward()
-            assert len(watch.timemachine._calls) == 1 + steps_first
+            assert len(watch.timemachine._attempt.calls) == 1 + steps_first
             optimizer.step()
     with inspector.open_run(tmp_path / "run") as run:
         origins = [(e.step, e.event) for e in run.events() if isinstance(e.event, Origin)]
@@ -280,7 +280,7 @@ def test_a_model_that_is_called_later_is_replayed_whole_again(tmp_path: Path) ->
             loss = (model.decode(model.encoder(x)) if step < 5 else model(x)).square().mean()
             watch.record(loss=loss)
             loss.backward()
-            assert len(watch.timemachine._calls) == (0, 3, 1)[(step > 0) + (step >= 5)]
+            assert len(watch.timemachine._attempt.calls) == (0, 3, 1)[(step > 0) + (step >= 5)]
             optimizer.step()
     with inspector.open_run(tmp_path / "run") as run:
         step, origin = next((e.step, e.event) for e in run.events() if isinstance(e.event, Origin))
