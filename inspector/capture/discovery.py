@@ -1,4 +1,7 @@
-"""The first full step: which modules run, what they return, and which containers add to it."""
+"""The first full step: which modules run, what they return, and which containers add to it.
+
+Modules that are called for the first time in a later full step are noted then.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,19 @@ class Discovery:
     """Fills the modules' records in the order of their first calls.
 
     Attributes:
-        calls: calls of modules so far.
+        first: calls of modules in earlier discoveries.
+        calls: calls of modules in this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
         self.calls = 0
         self._outputs: list[tuple[weakref.ref[Tensor], int]] = []
 
     def note(self, record: ModuleRecord, args: Any, output: Any) -> Tensor | None:
         """One call; gives the tensor whose statistics are the module's, if it returns any."""
         if record.call_index < 0:
-            record.fill(self.calls, args, output)
+            record.fill(self.first + self.calls, args, output)
         self.calls += 1
         tensor = main_tensor(output)
         if tensor is None:

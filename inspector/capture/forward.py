@@ -43,7 +43,8 @@ class ForwardProbe:
 
     The first full step looks at every module: shapes, call order, and which containers return
     something that no module inside them returned. Afterwards only leaf modules, those
-    containers, and modules with parameters of their own keep their hooks.
+    containers, and modules with parameters of their own keep their hooks, and so do modules that
+    were not called yet, such as experts that no sample was sent to.
 
     Attributes:
         entries: the numbers of each measured call since the last step.
@@ -60,6 +61,7 @@ class ForwardProbe:
         on_forward: Callable[[], None],
         on_gradient: Callable[[], None],
         on_failure: Callable[[str, Exception], None],
+        on_new: Callable[[], None],
         charge: Callable[[int], None],
     ) -> None:
         self.records: list[ModuleRecord] = []
@@ -79,10 +81,11 @@ class ForwardProbe:
         self._on_forward = on_forward
         self._on_gradient = on_gradient
         self._on_failure = on_failure
+        self._on_new = on_new
         self._charge = charge
         self._hooks: list[ModuleHook] = []
         self._toggles: list[tuple[ModuleHook, ToggledHook]] = []
-        self._named: list[ToggledHook] = []
+        self._named: list[tuple[ModuleHook, ToggledHook]] = []
         self._root: ToggledHook | None = None
         self._measured = MeasuredModules()
         self._discovery = Discovery()
@@ -112,7 +115,8 @@ class ForwardProbe:
                 if module is model:
                     self.blind = modules.SCRIPTED
                 continue
-            self._named.append(attachment.forward_pre_hook(module, NamedInputs(record)))
+            named = attachment.forward_pre_hook(module, NamedInputs(record))
+            self._named.append((hook, named))
             self._hooks.append(hook)
             if module is model:
                 self._root = toggle
@@ -167,6 +171,10 @@ class ForwardProbe:
         else:
             hook.phase = self._phase
             self._on_forward()
+        if not self._discovering and self.full and hook.record.call_index < 0:
+            self._on_new()
+            self._discovering = True
+            self._set_tape()
         if self._discovering:
             self._discover(hook, args, output)
         if self.full and hook.column >= 0:
@@ -215,6 +223,8 @@ class ForwardProbe:
         if tensor is None:
             return
         inner = record.container and discovery.is_inner(tensor)
+        if discovery.first:  # the calls before this one were not listened to
+            inner = record.container and not record.own_parameters
         if hook.column < 0 and self.full and not inner:
             if reason := why_unmeasurable(tensor):
                 record.badge = record.badge or reason
@@ -317,14 +327,17 @@ class ForwardProbe:
         self._measured.be_careful(columns)
 
     def end_discovery(self) -> bool:
-        """After the first full step with a forward pass; True when the records are complete."""
+        """After a full step in which modules were called for the first time; True if there are any.
+
+        Mostly it is the first one. A module that the data have not chosen until later joins then.
+        """
         if not self._discovering or not self._discovery.calls:
             return False
         self._discovering = False
-        self._discovery = Discovery()
-        for named in self._named:
-            named.switch(False)
-        self._named = []
+        self._discovery = Discovery(self._discovery.first + self._discovery.calls)
+        for hook, named in self._named:
+            named.switch(hook.record.call_index < 0)
+        self._named = [(h, named) for h, named in self._named if h.record.call_index < 0]
         for hook in self._hooks:
             if hook.site is not None:
                 hook.site.known = hook.column >= 0 or hook.is_root
@@ -342,7 +355,7 @@ class ForwardProbe:
     def switch(self, *, full: bool, root: bool) -> None:
         """Puts the hooks on for a full step; the root's is also there when asked for."""
         if full != self.full:
-            for _, toggle in self._toggles:
+            for _, toggle in (*self._toggles, *self._named):
                 toggle.switch(full)
         self.full = full
         self._set_tape()

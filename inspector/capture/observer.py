@@ -76,6 +76,7 @@ class Observer:
             on_forward=lambda: self._landing.release(),
             on_gradient=self._on_gradient,
             on_failure=self._fail,
+            on_new=self._leave_stretch,
             charge=self.clock.spend,
         )
         self._landing = Landing(self.forward, schedule, listener, self._fail)
@@ -162,7 +163,7 @@ class Observer:
         self._numbers.send_rest()
         self._landing.receive(waiting=True)
         self._watched.forget()
-        self._passes.references = ()
+        self._passes.follow(())
         self._stretches.forget()
 
     # ------------------------------------------------------------ numbers from the script
@@ -208,14 +209,14 @@ class Observer:
             if self.closed:
                 return
             self._landing.release()
-            received, fresh = self._passes.end()
-            plan, probes, names = self.plan, self._watched.each, self._watched.parameters.names
+            plan, probes, parameters = self.plan, self._watched.each, self._watched.parameters
+            received, fresh = self._passes.end(parameters.tensors)
             self.forward.end_backward(received=received, discard=len(probes) == 1)
             if received and "gradients" not in self._failed:
                 for probe in probes:
                     if fresh:
                         probe.on_zero_grad()
-                    self._turns.add("gradient", probe, names)
+                    self._turns.add("gradient", probe, parameters.names)
                     probe.on_backward_end(plan.full, plan.clip, plan.clip_threshold)
         except Exception as error:
             self._fail("gradients", error)
@@ -279,7 +280,8 @@ class Observer:
             probe.before_step(
                 optimizer, closure is not None, plan.full, plan.clip, plan.clip_threshold
             )
-            if probe.late and not self.late and probe.seen_gradients:
+            widened = probe.late and self._passes.widen(self._watched.parameters.tensors)
+            if probe.late and not widened and not self.late and probe.seen_gradients:
                 self.late = True
                 self._listener.on_late()
         except Exception as error:
@@ -325,7 +327,7 @@ class Observer:
                 self.forward.forget_pass()
             numbers.end(optimizer, full=plan.full)
         step = self.clock.step
-        if step >= self._refresh_at:
+        if step >= self._refresh_at or (plan.full and self._watched.regrouped):
             self._refresh_at = step + _REFRESH_STEPS
             self._refresh()
         plan.begin(step)
@@ -413,7 +415,7 @@ class Observer:
 
     def _refresh(self) -> None:
         if self._watched.follow():
-            self._passes.references = tuple(self.parameters.tensors)
+            self._passes.follow(self.parameters.tensors)
             self._stretches.forget()
             self._listener.on_described()
         self._passes.refer(self.parameters.tensors)

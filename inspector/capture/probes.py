@@ -19,7 +19,8 @@ class Probes:
     """The parameters of the model and its optimizers, as they are now.
 
     Attributes:
-        each: by optimizer; the first one also measures what nobody steps.
+        each: by optimizer; the first one also measures what nobody steps, and of what several
+            optimizers step it is the first of them.
         keys: the series of a full step.
         remote: some parameters are not on the CPU.
         lazy: some have no values before the first forward pass.
@@ -35,14 +36,14 @@ class Probes:
         self.lazy = any(is_lazy(t) for t in parameters.tensors)
         self.each: list[OptimizerProbe] = []
         left = list(range(len(parameters.tensors)))
-        for number in reversed(range(len(optimizers))):
-            groups = optimizers[number].param_groups
-            ours = {id(p) for group in groups for p in group["params"]}
-            mine = [i for i in left if number == 0 or id(parameters.tensors[i]) in ours]
-            taken = set(mine)
-            left = [i for i in left if i not in taken]
+        stepped = [{id(p) for g in one.param_groups for p in g["params"]} for one in optimizers]
+        others = set[int]().union(*stepped[1:])
+        stepped[0] = stepped[0] | {id(t) for t in parameters.tensors if id(t) not in others}
+        for optimizer, ours in zip(optimizers, stepped, strict=True):
+            mine = [i for i in left if id(parameters.tensors[i]) in ours]
+            left = [i for i in left if id(parameters.tensors[i]) not in ours]
             tensors = [parameters.tensors[i] for i in mine]
-            self.each.insert(0, OptimizerProbe(optimizers[number], tensors, mine))
+            self.each.append(OptimizerProbe(optimizer, tensors, mine))
         extension = native.load()
         self.plain: PlainStep | None = None
         if extension is not None and len(self.each) == 1 and not self.remote:

@@ -42,6 +42,15 @@ class Watched:
         self.probes: Probes | None = Probes(parameters, self.optimizers())
         self.each: list[OptimizerProbe] = self.probes.each
         self.remote, self.lazy = self.probes.remote, self.probes.lazy
+        self._sizes = self._group_sizes()
+
+    def _group_sizes(self) -> list[int]:
+        return [len(group["params"]) for one in self.optimizers() for group in one.param_groups]
+
+    @property
+    def regrouped(self) -> bool:
+        """Whether parameter groups have got more parameters since, or fewer."""
+        return self._sizes != self._group_sizes()
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Those that live."""
