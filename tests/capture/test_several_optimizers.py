@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR, StepLR
 import inspector
 from inspector.commands import Command
 from inspector.errors import CommandError
-from inspector.events import CommandApplied, CommandRefused, Event
+from inspector.events import CommandApplied, CommandRefused
 from inspector.store.reader import Run
+from tests.runs import only
 
 
 class Pair(nn.Module):
@@ -85,10 +86,6 @@ def steered(
 
 def put(value: float | None, target: str = "", control: str = "lr") -> Command:
     return Command(name="set", control=control, value=value, target=target)
-
-
-def only(run: Run, kind: type[Event]) -> list[Any]:
-    return [stored.event for stored in run.events() if isinstance(stored.event, kind)]
 
 
 def test_one_optimizer_is_addressed_and_the_other_is_left_alone(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from inspector.diagnosis.finding import Finding
 from inspector.events import NonFinite, Origin, ProbeFailed, Rewound, StepSkipped
 from inspector.store.reader import Run
 from inspector.watching import Watch
+from tests.runs import only
 
 Fault = Callable[[int, nn.Module], float]
 
@@ -71,10 +72,6 @@ class Loop:
     def stored(self) -> Run:
         self.watch._recorder.writer.flush()
         return Run(self.watch.run_path)
-
-
-def only(run: Run, kind: type) -> list[Any]:
-    return [stored.event for stored in run.events() if isinstance(stored.event, kind)]
 
 
 def nonfinite(run: Run) -> list[Finding]:

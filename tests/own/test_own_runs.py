@@ -18,6 +18,7 @@ from inspector.training.own.preview import preview_data, preview_model
 from inspector.training.parts import loaders, split
 from inspector.training.samples import Source
 from inspector.training.task import build_task
+from tests.runs import train
 
 NET = """
 import torch
@@ -63,12 +64,6 @@ def net(tmp_path: Path) -> Path:
 def configured(points: Path, net: Path, **fields: Any) -> RunConfig:
     made = {"data": f"csv:{points}", "model": f"file:{net}:Net", "batch_size": 10, "steps": 20}
     return RunConfig(**{**made, **fields})
-
-
-def train(config: RunConfig, runs_dir: Path) -> Run:
-    name = runner.start(config, runs_dir)
-    assert runner.join(60)
-    return Run(runs_dir / name)
 
 
 def test_a_run_keeps_the_source_it_used(points: Path, net: Path, tmp_path: Path) -> None:

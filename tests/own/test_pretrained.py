@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +17,7 @@ from inspector.training.dry_run import dry_run
 from inspector.training.own.preview import preview_data, preview_model
 from inspector.training.pretrained import load_pretrained, offered
 from inspector.training.task import build_task
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
+from tests.file_server import files_served
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +37,10 @@ def kept(
 ) -> Iterator[Path]:
     """Where weights are kept; torchvision's address leads to the local server."""
     monkeypatch.setenv("TORCH_INSPECTOR_DATA", str(tmp_path))
-    handler = partial(Quiet, directory=str(trained[0].parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with files_served(trained[0].parent) as address:
         weights = ResNet18_Weights.IMAGENET1K_V1.value
-        address = f"http://127.0.0.1:{server.server_port}/{trained[0].name}"
-        object.__setattr__(weights, "url", address)
+        object.__setattr__(weights, "url", address + trained[0].name)
         yield tmp_path / "weights"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,15 @@
-"""The server that the app's own browser tests use."""
+"""Numbers as PyTorch begins with them."""
 
-import sys
-from pathlib import Path
+from __future__ import annotations
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "app"))
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def default_dtype() -> Iterator[None]:
+    """An expression changes it: in the lab its process ends afterwards."""
+    yield
+    torch.set_default_dtype(torch.float32)

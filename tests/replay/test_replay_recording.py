@@ -23,13 +23,6 @@ from inspector.autograd.rules import rule_of
 from inspector.errors import InspectorError
 
 
-@pytest.fixture(autouse=True)
-def default_dtype() -> Any:
-    """An expression changes it: in the lab its process ends afterwards."""
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def ops(document: dict[str, Any]) -> list[str]:
     return [document["nodes"][visit["node"]]["op"] for visit in document["visits"]]
 

@@ -5,17 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-import torch
-
 from inspector.autograd.expression import record_expression
 from inspector.views.replay import replay
-
-
-@pytest.fixture(autouse=True)
-def default_dtype() -> Any:
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def view(text: str, inputs: str) -> dict[str, Any]:

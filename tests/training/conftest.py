@@ -1,4 +1,4 @@
-"""Models written by a user of ours, and waiting for runs without sleeping blindly."""
+"""Models of a user of ours, downloads, and waiting for runs without sleeping blindly."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from inspector import catalog
 from inspector.store.reader import Run
+from tests.file_server import files_served
 
 WAIT_SECONDS = 60.0
 
@@ -49,6 +50,23 @@ def wait_for() -> Callable[[Path, str], Run]:
         return run
 
     return wait
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and the address under which it is served."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    with files_served(folder) as address:
+        yield folder, address
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where downloads are kept during a test."""
+    folder = tmp_path / "kept"
+    monkeypatch.setenv("TORCH_INSPECTOR_DATA", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -18,18 +18,9 @@ from inspector.store.control import ControlWriter
 from inspector.store.reader import Run
 from inspector.training import runner
 from inspector.training.task import build_task
+from tests.runs import only, train
 
 ENDLESS = RunConfig(epochs=100_000, controls=Controls(max_steps_per_s=200.0))
-
-
-def train(config: RunConfig, runs_dir: Path) -> Run:
-    name = runner.start(config, runs_dir)
-    assert runner.join(60)
-    return Run(runs_dir / name)
-
-
-def only(run: Run, kind: type) -> list[object]:
-    return [stored.event for stored in run.events() if isinstance(stored.event, kind)]
 
 
 def test_a_run_is_recorded_from_start_to_end(tmp_path: Path) -> None:

@@ -17,21 +17,15 @@ from inspector import cli
 from inspector.config import RunConfig
 from inspector.errors import ConfigError, InspectorError, ModelError
 from inspector.events import Notice, RunFailed
-from inspector.store.reader import Run
 from inspector.training import compiling, runner
 from inspector.training.checks import check_overfit
 from inspector.training.overfitting import overfit
 from inspector.training.reproducibility import Record, compare, deterministic, trace
 from inspector.training.task import build_task
 from inspector.views.health import health
+from tests.runs import train
 
 BASE = RunConfig(steps=20, batch_size=100, torch_threads=1)
-
-
-def train(config: RunConfig, runs_dir: Path, name: str = "run") -> Run:
-    made = runner.start(config, runs_dir, name)
-    assert runner.join(120)
-    return Run(runs_dir / made)
 
 
 # ------------------------------------------------------------ a few batches again and again

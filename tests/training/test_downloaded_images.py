@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import http.server
 import io
 import pickle
-import struct
 import tarfile
-import threading
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +15,11 @@ from torchvision import datasets
 from inspector.errors import DataError
 from inspector.training import downloads
 from inspector.training.data import load
+from tests.file_server import idx, md5
+
+pytestmark = pytest.mark.usefixtures("kept")
 
 RANDOM = np.random.default_rng(0)
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and the address under which it is served."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    handler = partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(autouse=True)
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where downloads are kept during a test."""
-    folder = tmp_path / "kept"
-    monkeypatch.setenv("TORCH_INSPECTOR_DATA", str(folder))
-    return folder
-
-
-def idx(array: np.ndarray) -> bytes:
-    head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    return gzip.compress(head + array.astype(np.uint8).tobytes())
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
 
 
 def test_mnist_is_fetched_once_with_progress(

@@ -20,6 +20,7 @@ from inspector.training.loop import train
 from inspector.training.schedules import preview
 from inspector.training.task import Task, build_task
 from inspector.watching import Watch, watch
+from tests.runs import only
 
 State = dict[str, Tensor]
 
@@ -71,10 +72,6 @@ def copied(model: nn.Module) -> State:
 
 def changed(before: State, after: State) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-def only(run: Run, kind: type) -> list[Any]:
-    return [stored.event for stored in run.events() if isinstance(stored.event, kind)]
 
 
 # ---------------------------------------------------------------- learning rate

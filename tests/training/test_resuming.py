@@ -19,14 +19,9 @@ from inspector.errors import ConfigError
 from inspector.events import CheckpointFailed, CheckpointSaved, RunContinued
 from inspector.store.reader import Run
 from inspector.training import checkpoints, runner
+from tests.runs import train
 
 BASE = RunConfig(steps=40, batch_size=100, torch_threads=1)  # 15 batches an epoch
-
-
-def train(config: RunConfig, runs_dir: Path, name: str) -> Run:
-    made = runner.start(config, runs_dir, name)
-    assert runner.join(60)
-    return Run(runs_dir / made)
 
 
 def resumed(runs_dir: Path, reference: str, **changes: Any) -> Run:

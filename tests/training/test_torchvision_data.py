@@ -26,20 +26,12 @@ from inspector.training import runner
 from inspector.training.task import build_task
 from inspector.training.torchvision_data import load_torchvision
 from inspector.training.torchvision_sets import offered
-from tests.training.test_downloaded_images import idx, md5, site
+from tests.file_server import idx, md5
 
-__all__ = ["site"]  # a fixture
+pytestmark = pytest.mark.usefixtures("kept")
 
 RANDOM = np.random.default_rng(0)
 Site = tuple[Path, str]
-
-
-@pytest.fixture(autouse=True)
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where downloads are kept during a test."""
-    folder = tmp_path / "kept"
-    monkeypatch.setenv("TORCH_INSPECTOR_DATA", str(folder))
-    return folder
 
 
 @pytest.fixture
