@@ -50,6 +50,11 @@ class ForwardProbe:
         entries: the numbers of each measured call since the last step.
         output_gradients: column and norm of each output gradient since the last step.
         full: whether outputs are measured in this step.
+        records: what is known of every module, in registration order.
+        remote: an output was not on the CPU.
+        blind: why hooks do not see what runs inside; empty where they do.
+        broken: the probes that have failed and are off.
+        histograms: those of the step that runs; None in most steps.
         tape: what the hooks in C write on; None without the extension.
     """
 
