@@ -4,9 +4,12 @@
     python benchmarks/overhead.py --slow --cockpit COCKPIT_PYTHON --write docs/performance.md
 
 All contenders train in turn in one process, block by block, so that a busy machine slows all of
-them alike; a ratio compares the step times of neighbouring blocks, and the table shows the median
-ratio of all rounds. Of a contender whose steps are alike, a block gives the median step, of the
-automatic schedule the mean. ``--write`` also draws the plot beside the document's images.
+them alike; a ratio compares the step times of neighbouring blocks, and a process gives the median
+ratio of its rounds. Of a contender whose steps are alike, a block gives the median step, of the
+automatic schedule the mean. Where a training's memory happens to lie makes its steps some per cent
+faster or slower as long as the process lives, so that several processes are asked, and the table
+shows their median; a second bare loop says what is left of luck. ``--write`` also draws the plot
+beside the document's images.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.overhead_models import AUTOMATIC_DEMAND, MODELS, Built
-from benchmarks.overhead_peers import Contender, Step, Training, installed
+from benchmarks.overhead_peers import CONTENDERS, Contender, Step, Training, installed
 from benchmarks.overhead_plot import write_svg
 from benchmarks.steady import keep_memory
 from inspector.capture import kernel
@@ -40,6 +43,7 @@ PLOT = "images/overhead.svg"
 SETTLED = 420  # steps after which the facts for the diagnosis are collected
 SLOW_ROUNDS = 3
 Result = tuple[float, dict[str, list[float]]]
+Figure = Callable[[str, list[float]], float | None]
 
 
 def measure(
@@ -127,10 +131,15 @@ def block(step: Step, device: torch.device, length: int) -> tuple[float, float]:
 
 
 def figure_of(name: str, ratios: list[float]) -> float | None:
-    """The ratio that stands for all rounds; None where the contender raises."""
+    """The ratio that stands for all rounds of a process; None where the contender raises."""
     if not ratios:
         return None
     return ratios[-1] if "automatic" in name else statistics.median(ratios)
+
+
+def middle(_name: str, ratios: list[float]) -> float | None:
+    """The ratio that stands for all processes."""
+    return statistics.median(ratios) if ratios else None
 
 
 def cockpit(python: str, model: str, threads: int, seconds: float) -> dict[str, list[float]]:
@@ -149,13 +158,15 @@ def table(results: dict[str, Result], about: str) -> str:
     lines.append("| bare step | " + " | ".join(bare_row) + " |")
     for name in names:
         if name != "bare":
-            figures = [figure_of(name, ratios[name]) for _, ratios in results.values()]
+            figures = [middle(name, ratios[name]) for _, ratios in results.values()]
             cells = ["raises" if figure is None else f"{figure:.2f}" for figure in figures]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def report(model: str, demand: float, ratios: dict[str, list[float]]) -> bool:
+def report(
+    model: str, demand: float, ratios: dict[str, list[float]], figure_of: Figure = middle
+) -> bool:
     """Prints one model's figures; whether ours are what is demanded."""
     met = True
     for name, found in ratios.items():
@@ -174,42 +185,68 @@ def report(model: str, demand: float, ratios: dict[str, list[float]]) -> bool:
     return met
 
 
+def in_processes(options: argparse.Namespace, model: str, threads: int, names: list[str]) -> Result:
+    """Seconds of a bare step, and each contender's ratios to bare, one per process."""
+    command = [
+        sys.executable, __file__, "--device", options.device, "--threads", str(threads),
+        "--rounds", str(options.rounds), "--block", str(options.block), "--child", model, *names,
+    ]  # fmt: skip
+    found = []
+    for _ in range(options.processes):
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    ratios = {
+        name: [figures[name] for _, figures in found if figures[name] is not None] for name in names
+    }
+    return statistics.median(seconds for seconds, _ in found), ratios
+
+
+def child(options: argparse.Namespace) -> None:
+    """Prints what one process finds of one model."""
+    model, *names = options.child
+    device = torch.device(options.device)
+    torch.set_num_threads(options.threads[0])
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        seconds, ratios = measure(
+            partial(training_of, MODELS[model][0], device),
+            {name: CONTENDERS[name] for name in names}, device,
+            rounds=options.rounds, block_seconds=options.block, folder=Path(folder),
+        )  # fmt: skip
+    print(json.dumps((seconds, {name: figure_of(name, found) for name, found in ratios.items()})))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[1], help="of PyTorch; after the first ours only"
     )
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7, help="in each process")
     parser.add_argument("--block", type=float, default=0.15, help="seconds of bare steps a block")
     parser.add_argument("--only", default="", help="models whose name matches")
     parser.add_argument("--with", dest="names", default="", help="contenders whose name matches")
     parser.add_argument("--slow", action="store_true", help="also the slowest contenders")
     parser.add_argument("--cockpit", help="an interpreter that has cockpit-for-pytorch")
     parser.add_argument("--write", type=Path, help="replace the table in this document, and plot")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     keep_memory()
+    if options.child:
+        child(options)
+        return 0
     device = torch.device(options.device)
-    contenders = {
-        name: contender
-        for name, contender in installed(options.slow).items()
-        if name == "bare" or re.search(options.names, name)
-    }
+    contenders = [
+        name for name in installed(options.slow) if name == "bare" or re.search(options.names, name)
+    ]
     tables, drawn, met = [], {}, True
     for turn, threads in enumerate(options.threads):
-        torch.set_num_threads(threads)
-        taking_part = {
-            k: v for k, v in contenders.items() if not turn or k.startswith(("bare", "inspector"))
-        }
+        names = [n for n in contenders if not turn or n.startswith(("bare", "inspector"))]
         results: dict[str, Result] = {}
-        for model, (build, demand) in MODELS.items():
+        for model, (_, demand) in MODELS.items():
             if not re.search(options.only, model):
                 continue
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                seconds, ratios = measure(
-                    partial(training_of, build, device), taking_part, device,
-                    rounds=options.rounds, block_seconds=options.block, folder=Path(folder),
-                )  # fmt: skip
+            seconds, ratios = in_processes(options, model, threads, names)
             if options.cockpit and device.type == "cpu" and not turn:
                 ratios |= cockpit(options.cockpit, model, threads, 3.0)
             results[model] = seconds, ratios
@@ -235,16 +272,16 @@ def about(device: torch.device, threads: int) -> str:
     cpu = f"CPU, {threads} thread{'s' * (threads > 1)}"
     where = torch.cuda.get_device_name() if device.type == "cuda" else cpu
     return (
-        f"{where}, PyTorch {torch.__version__}, Python {platform.python_version()}, Adam, every "
-        f"step, ratio to a bare step; {kernel.description()}."
+        f"{where}, PyTorch {torch.__version__}, Python {platform.python_version()}, Adam, "
+        f"ratios to bare steps; {kernel.description()}."
     )
 
 
 def shown(results: dict[str, Result]) -> dict[str, dict[str, float | None]]:
     """``shown[contender][model]``, for the plot."""
-    names = [name for name in next(iter(results.values()))[1] if name != "bare"]
+    names = [name for name in next(iter(results.values()))[1] if "bare" not in name]
     return {
-        name: {model: figure_of(name, ratios[name]) for model, (_, ratios) in results.items()}
+        name: {model: middle(name, ratios[name]) for model, (_, ratios) in results.items()}
         for name in names
     }
 

@@ -169,7 +169,7 @@ def main() -> None:
                 make, contenders, torch.device("cpu"), rounds=options.rounds,
                 block_seconds=options.block, folder=Path(folder), settle=SMALL if large else None,
             )  # fmt: skip
-        report(name, DEMAND, ratios)
+        report(name, DEMAND, ratios, figure_of)
         cells = [figure_of(kind, ratios.get(kind, [])) for kind in KINDS]
         shown = " | ".join("–" if cell is None else f"{cell:.2f}" for cell in cells)
         lines.append(f"| {name} | {seconds * 1e3:.2f} ms | {shown} |")

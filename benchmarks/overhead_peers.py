@@ -180,6 +180,7 @@ class Contender:
 
 CONTENDERS = {
     "bare": Contender(bare),
+    "a second bare loop": Contender(bare),
     "inspector, every step": Contender(watched(1)),
     "inspector, statistics alone": Contender(watched(1, machine=False)),
     "inspector, automatic": Contender(watched(0)),
