@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-_BLUE, _AMBER = "#3f63d8", "#b7791f"
+_BLUE, _AMBER = "#3b7dd8", "#c77d0a"  # as in evidence: seen on white and on black
 
 
 def cost_figure(
@@ -35,13 +35,14 @@ def cost_figure(
             y=budget,
             line={"color": _AMBER, "dash": "dash", "width": 1.5},
             annotation={
-                "text": f"budget {budget:.0%}", "xanchor": "right", "font": {"color": _AMBER},
+                "text": f"budget {budget:.0%}", "x": 1, "xanchor": "left", "yanchor": "middle",
+                "font": {"color": _AMBER},
             },
         )  # fmt: skip
     highest = max((share for *_, share in windows), default=0.0)
     figure.update_layout(
         height=240,
-        margin={"l": 10, "r": 10, "t": 20, "b": 10},
+        margin={"l": 10, "r": 10 if budget is None else 80, "t": 6, "b": 10},
         xaxis={"title": "step", "showgrid": False},
         yaxis={"tickformat": ".0%" if highest > 0.05 else ".1%",
                "range": [0, 1.15 * max(highest, 1.2 * (budget or 0.0), 0.01)]},

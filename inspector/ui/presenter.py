@@ -73,6 +73,7 @@ def enlarged(figure: go.Figure) -> go.Figure:
     figure.update_annotations(font={"size": 15})
     figure.update_traces(textfont={"size": 15}, selector={"type": "bar"})
     figure.update_layout(font=letters, legend={"font": letters})
+    figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
     if figure.layout.height:
         figure.layout.height *= scale()
     return figure

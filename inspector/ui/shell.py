@@ -18,6 +18,7 @@ _STYLE = """<style>
 .stMainBlockContainer { padding: 4rem 2rem 2rem 2rem; }
 [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; margin-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-bottom: 1rem; }
+[data-testid="stSidebar"] details [data-testid="stButtonGroup"] button { padding: 0 0.5rem; }
 @media (max-width: 700px) { /* a page at 200 %, or a telephone */
   .stMainBlockContainer [role="radiogroup"] { flex-wrap: wrap; }
   .stMainBlockContainer [data-testid="stButtonGroup"] { max-width: 100%; }

@@ -83,6 +83,12 @@ _BADGES: tuple[tuple[str, Sight, str, str], ...] = (
     ),
 )  # fmt: skip
 
+_READ = "NonDynamicallyQuantizableLinear"  # what nn.MultiheadAttention projects with
+_IN_ATTENTION: tuple[Sight, str, str] = (
+    "no statistics",
+    "nn.MultiheadAttention reads its weights and does not call it: its output is the attention's.",
+    "Nothing to do. Its parameters and gradients are measured.",
+)
 _IN_PARTS: tuple[Sight, str, str] = (
     "no statistics",
     "It is not called as a whole: its parts are called one by one, and are seen.",
@@ -214,7 +220,11 @@ def module_health(document: dict[str, Any] | None) -> list[ModuleHealth]:
         if kind in _HOLDERS:  # never called by nature
             continue
         badge = str(module.get("badge") or "")
-        judged = _IN_PARTS if badge.startswith("never called") and own in around else _judge(badge)
+        judged = _judge(badge)
+        if judged[0] == "never ran" and own in around:
+            judged = _IN_PARTS
+        elif judged[0] == "blind" and kind == _READ:
+            judged = _IN_ATTENTION
         found.append(ModuleHealth(own or ROOT, kind, *judged))
     return found
 

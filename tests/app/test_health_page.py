@@ -16,6 +16,7 @@ from torch import nn
 
 import inspector
 from inspector.capture.structure import _AT_ANY_COST, FIRST_STEPS
+from inspector.charts.costs import cost_figure
 from inspector.events import CommandRefused, ProbeFailed, ScheduleChanged
 from inspector.quantities import SeriesKey
 from inspector.store.layout import create_run
@@ -330,3 +331,30 @@ def test_a_refused_fault_says_why_where_it_was_asked_for(tmp_path: Path) -> None
         writer.event(7, CommandRefused(command_id="a", name="fault", reason=why))
     page = open_page(tmp_path, "break_it")
     assert f"Not done at step 7: {why}" in shown(page, "whole")
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.attention(x[None], x[None], x[None], need_weights=False)[0]
+        return made
+
+
+def test_what_attention_reads_by_itself_is_not_called_blind(tmp_path: Path) -> None:
+    train(Attends(), tmp_path, "attends")
+    with inspector.open_run(tmp_path / "attends") as run:
+        found = {module.path: module for module in module_health(run.document("modules"))}
+        badge = health_badge(run)
+    assert found["attention.out_proj"].sight == "no statistics"
+    assert "nn.MultiheadAttention" in found["attention.out_proj"].reason
+    assert badge is not None and badge.level == "good"
+
+
+def test_the_budget_is_written_beside_its_line_not_on_the_curve() -> None:
+    figure = cost_figure([(0, 49, 0.05), (50, 99, 0.03)], budget=0.03)
+    (label,) = figure.layout.annotations
+    assert (label.x, label.xanchor, label.yanchor) == (1, "left", "middle")
+    assert figure.layout.margin.r >= 60

@@ -79,3 +79,11 @@ def test_a_heat_map_is_read_and_opened_with_the_keyboard(tab: Tab, run: str) -> 
         tab.page.get_by_test_id("stMarkdownContainer").get_by_role("heading", name="1", exact=True),
         "Enter on a row",
     )
+
+
+def test_a_row_of_choices_at_the_side_stays_one_row(tab: Tab, run: str) -> None:
+    tab.visit(f"live?run={run}")
+    choices = [tab.page.get_by_role("radio", name=name) for name in ("pause", "skip", "continue")]
+    tab.unfold("More", choices[0])
+    tops = {round(choice.locator("..").bounding_box()["y"]) for choice in choices}
+    assert len(tops) == 1

@@ -104,6 +104,14 @@ def test_evidence_names_the_steps_that_its_number_is_of() -> None:
     assert moved.text == "median update ratio ‖Δw‖/‖w‖ = 0.2 (limit 0.03) in steps 0–20"
 
 
+def test_the_limit_beside_a_raised_rate_is_a_rate() -> None:
+    run = FakeRun(loss=[1.0] * 50 + [9.0] * 100, lr=[0.001] * 50 + [0.03] * 100)
+    (found,) = (f for f in diagnose(run) if f.code == "lr_too_high")
+    drawing = found.evidence[0].drawing
+    assert drawing is not None and drawing.axis == "learning rate"
+    assert drawing.limits == ((pytest.approx(0.005), "5 × highest before"),)
+
+
 def test_divergence_is_put_down_to_the_learning_rate() -> None:
     loss = [2.3, 4.0, 30.0, 900.0, 5e4, float("nan"), *[float("nan")] * 20]
     run = FakeRun(loss=loss, total_update_ratio=[0.8] * 5, lr=[10.0] * 26)

@@ -110,7 +110,12 @@ def _raised(run: Observations, limits: Thresholds) -> Finding | None:
                 quantity="lr",
                 first=since - 1,
                 last=run.last_step,
-                drawing=over_steps(rates.steps, rates.values, "learning rate", log=True),
+                drawing=over_steps(
+                    rates.steps, rates.values, "learning rate",
+                    (float(limits["jump"] * highest[at]),
+                     f"{short(limits['jump'], 3)} × highest before"),
+                    log=True,
+                ),
             ),
         ),
         set_lr(now / factor, current=now),

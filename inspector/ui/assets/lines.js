@@ -362,7 +362,7 @@ function span(min, max, log) {
     const room = Math.max((max / min) ** 0.06, 1.25)
     return [min / room, max * room]
   }
-  if (min === max) return min === 0 ? [-1, 1] : [min - Math.abs(min) * 0.1, max + Math.abs(max) * 0.1]
+  if (min === max) return min === 0 ? [0, 1] : [min - Math.abs(min) * 0.1, max + Math.abs(max) * 0.1]
   const room = (max - min) * 0.06
   return [min >= 0 && min - room < 0 ? 0 : min - room, max + room]
 }
