@@ -219,6 +219,22 @@ def test_the_epoch_of_a_long_run_is_its_last(seen: Seen, server: Server) -> None
     seen.page.locator(".strip .fact", has_text=re.compile("^epoch 200$")).wait_for()
 
 
+def test_what_is_zero_throughout_stands_on_the_ground(seen: Seen, server: Server) -> None:
+    with contextlib.closing(Writer(create_run(server.runs_dir, "zero", {"config": {}}))) as writer:
+        for step in range(20):
+            writer.append("scalar", step, SCALARS[:1], [0.0])
+        writer.event(20, RunFinished())
+        writer.heartbeat(20, "finished")
+    seen.visit("live?run=zero")
+    loss = card(seen.page, "Loss")
+    loss.locator("canvas").wait_for()
+    plot = loss.locator(".u-over").bounding_box()
+    seen.page.mouse.move(plot["x"] + plot["width"] / 2, plot["y"] + plot["height"] / 2)
+    dot = loss.locator(".cursor-dot").first
+    dot.wait_for()
+    assert dot.bounding_box()["y"] > plot["y"] + 0.9 * plot["height"]
+
+
 def test_what_happens_to_the_run_is_said_at_once_and_as_text(seen: Seen, writer: Writer) -> None:
     page = open_page(seen, "live")
     card(page, "Loss").locator("canvas").wait_for()
