@@ -241,7 +241,7 @@ def main() -> int:
     ]
     tables, drawn, met = [], {}, True
     for turn, threads in enumerate(options.threads):
-        names = [n for n in contenders if not turn or n.startswith(("bare", "inspector"))]
+        names = [n for n in contenders if not turn or "bare" in n or n.startswith("inspector")]
         results: dict[str, Result] = {}
         for model, (_, demand) in MODELS.items():
             if not re.search(options.only, model):
