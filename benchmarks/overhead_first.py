@@ -21,10 +21,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.overhead import about, put, training_of
+from benchmarks.overhead import about, put, settings, training_of
 from benchmarks.overhead_models import MODELS, Built
 from benchmarks.overhead_peers import Step, bare, watched
-from benchmarks.steady import keep_memory
 
 MARKS = ("<!-- first:begin -->", "<!-- first:end -->")
 STEPS = 400
@@ -54,10 +53,7 @@ def seconds_of(step: Step) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", default="", help="models whose name matches")
-    parser.add_argument("--write", type=Path, help="replace the table in this document")
-    options = parser.parse_args()
-    keep_memory()
+    options = settings(parser)
     torch.set_num_threads(1)
     lines = [about(torch.device("cpu"), 1), ""]
     lines.append(f"| | first {STEPS} steps, bare | automatic | lowest – highest |")

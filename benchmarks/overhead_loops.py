@@ -22,10 +22,9 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.overhead import about, figure_of, measure, put, report, training_of
+from benchmarks.overhead import about, figure_of, measure, put, report, settings, training_of
 from benchmarks.overhead_models import resnet18, tiny_mlp
 from benchmarks.overhead_peers import CONTENDERS, Training
-from benchmarks.steady import keep_memory
 
 MARKS = ("<!-- loops:begin -->", "<!-- loops:end -->")
 KINDS = ("inspector, every step", "inspector, automatic")
@@ -151,10 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--block", type=float, default=0.15, help="seconds of bare steps a block")
-    parser.add_argument("--only", default="", help="loops whose name matches")
-    parser.add_argument("--write", type=Path, help="replace the table in this document")
-    options = parser.parse_args()
-    keep_memory()
+    options = settings(parser)
     torch.set_num_threads(1)
     lines = [about(torch.device("cpu"), 1), "", "| | bare step | every step | automatic |"]
     lines.append("|---|---|---|---|")
@@ -169,8 +165,9 @@ def main() -> None:
                 make, contenders, torch.device("cpu"), rounds=options.rounds,
                 block_seconds=options.block, folder=Path(folder), settle=SMALL if large else None,
             )  # fmt: skip
-        report(name, DEMAND, ratios, figure_of)
-        cells = [figure_of(kind, ratios.get(kind, [])) for kind in KINDS]
+        figures = {kind: figure_of(kind, found) for kind, found in ratios.items()}
+        report(name, DEMAND, figures, ratios)
+        cells = [figures.get(kind) for kind in KINDS]
         shown = " | ".join("–" if cell is None else f"{cell:.2f}" for cell in cells)
         lines.append(f"| {name} | {seconds * 1e3:.2f} ms | {shown} |")
     text = "\n".join(lines)

@@ -177,7 +177,7 @@ class Observer:
 
         True when that one was waited for, and is complete now.
         """
-        self._leave_stretch(refused=True)
+        self.attend()
         if not self._numbers.record(scalars):
             return False
         if not self.plan.full:

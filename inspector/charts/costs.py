@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-_BLUE, _AMBER = "#3b7dd8", "#c77d0a"  # as in evidence: seen on white and on black
+from inspector.charts.evidence import AMBER, BLUE
 
 
 def cost_figure(
@@ -24,7 +24,7 @@ def cost_figure(
             y=[share for *_, share in windows],
             customdata=[(first, last) for first, last, _ in windows],
             mode="lines+markers",
-            line={"color": _BLUE, "width": 2},
+            line={"color": BLUE, "width": 2},
             marker={"size": 5},
             hovertemplate="steps %{customdata[0]:,} to %{customdata[1]:,}: %{y:.1%} of their time"
             "<extra></extra>",
@@ -33,10 +33,10 @@ def cost_figure(
     if budget is not None:
         figure.add_hline(
             y=budget,
-            line={"color": _AMBER, "dash": "dash", "width": 1.5},
+            line={"color": AMBER, "dash": "dash", "width": 1.5},
             annotation={
                 "text": f"budget {budget:.0%}", "x": 1, "xanchor": "left", "yanchor": "middle",
-                "font": {"color": _AMBER},
+                "font": {"color": AMBER},
             },
         )  # fmt: skip
     highest = max((share for *_, share in windows), default=0.0)

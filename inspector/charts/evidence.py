@@ -10,7 +10,7 @@ from inspector.diagnosis.drawing import Drawing
 from inspector.numerals import short
 from inspector.views.paths import shortened
 
-_BLUE, _RED, _GREY, _AMBER = "#3b7dd8", "#d6413b", "#8a8f98", "#c77d0a"
+BLUE, RED, GREY, AMBER = "#3b7dd8", "#d6413b", "#8a8f98", "#c77d0a"
 _LABELLED = 12  # bars whose values can be written above them
 _DECADES = 2.5  # of values that a logarithmic axis tells apart better
 _LEANING = 50  # pixels that names of more bars take
@@ -68,13 +68,13 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
             x=drawing.x,
             y=drawing.y,
             mode="lines" if sum(y is not None for y in drawing.y) > 20 else "lines+markers",
-            line={"color": _BLUE, "width": 2},
+            line={"color": BLUE, "width": 2},
             hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>",
         )
     )
     if window is not None and window[1] > window[0]:
         figure.add_vrect(
-            x0=window[0], x1=window[1], fillcolor=_BLUE, opacity=0.08, line_width=0, layer="below"
+            x0=window[0], x1=window[1], fillcolor=BLUE, opacity=0.08, line_width=0, layer="below"
         )
     lost = [step for step, value in zip(drawing.x, drawing.y, strict=True) if value is None]
     if lost:
@@ -82,12 +82,12 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
         word = "from" if stays else "at" if len(lost) == 1 else "first at"
         late = 2 * drawing.y.index(None) > len(drawing.y)  # there is more room at the left
         figure.add_vline(
-            x=lost[0], line={"color": _RED, "dash": "dot", "width": 2},
-            annotation={"text": f"NaN or infinity {word} step {lost[0]}", "font": {"color": _RED},
+            x=lost[0], line={"color": RED, "dash": "dot", "width": 2},
+            annotation={"text": f"NaN or infinity {word} step {lost[0]}", "font": {"color": RED},
                         "xanchor": "right" if late else "left", "xshift": -5 if late else 5},
         )  # fmt: skip
         figure.add_vrect(
-            x0=lost[0], x1=max(drawing.x) if stays else lost[-1], fillcolor=_RED, opacity=0.08,
+            x0=lost[0], x1=max(drawing.x) if stays else lost[-1], fillcolor=RED, opacity=0.08,
             line_width=0, layer="below",
         )  # fmt: skip
     figure.update_xaxes(title="step")
@@ -97,7 +97,7 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
 def _bars(drawing: Drawing, logarithmic: bool) -> go.Figure:
     """One bar each, by position: two long names may be shortened to the same letters."""
     low = 10 ** (_decades(drawing)[0] + _SLIVER) if logarithmic else -math.inf
-    colors = [_RED if at in drawing.marked else _GREY for at in range(len(drawing.x))]
+    colors = [RED if at in drawing.marked else GREY for at in range(len(drawing.x))]
     few = len(drawing.x) <= _LABELLED
     texts = [
         "" if value is None or not (few or at in drawing.marked) else _written(value)
@@ -149,13 +149,13 @@ def _lift(figure: go.Figure, limits: list[float], room: float, logarithmic: bool
 
 def _limit(figure: go.Figure, value: float, label: str, *, logarithmic: bool, shift: int) -> None:
     """A dashed line across the chart; its label stands beside it, where it hides nothing."""
-    line = {"color": _AMBER, "dash": "dash", "width": 2}
+    line = {"color": AMBER, "dash": "dash", "width": 2}
     figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=value, y1=value, line=line)
     figure.add_annotation(
         # Unlike shapes, annotations on a logarithmic axis stand at the logarithm.
         y=math.log10(value) if logarithmic else value,
         xref="paper", x=1, xanchor="left", yshift=shift, showarrow=False, align="left",
-        text=wrapped(label, 18), font={"color": _AMBER, "size": 12},
+        text=wrapped(label, 18), font={"color": AMBER, "size": 12},
     )  # fmt: skip
 
 

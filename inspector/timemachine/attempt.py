@@ -46,6 +46,7 @@ class Attempt:
         logbook: writes down ordinary steps; None where none is.
         on_loss: is to be told of every recorded loss: :meth:`take_loss`, or the logbook's.
         now: gives the number of the step that runs.
+        on_cuda: some parameters are there.
 
     Args:
         guarded: calls a part of the machine, whose error then is its end.
@@ -85,7 +86,7 @@ class Attempt:
         if (extension := native.load()) is not None:
             self._identical = extension.identical
         self._random: list[Tensor] = []
-        self._on_cuda = any(p.is_cuda for p in model.parameters())
+        self.on_cuda = any(p.is_cuda for p in model.parameters())
         self._autocasts = tuple({"cpu", *(p.device.type for p in model.parameters())} - {"meta"})
         self._enter_hooks: list[ToggledHook] = []
         self._leave_hooks: list[ToggledHook] = []
@@ -111,7 +112,7 @@ class Attempt:
         Args:
             before: the hook before the only optimizer's step; what it gives takes its place.
         """
-        if self.parts or self._on_cuda or native.load() is None:
+        if self.parts or self.on_cuda or native.load() is None:
             return before
         self.logbook = Logbook(
             enter=self._on_enter.slow,
@@ -204,7 +205,7 @@ class Attempt:
             if self.survey is not None:
                 self.survey.inner(module)
             return
-        call = Call(random_state() if self._on_cuda else self._random_state())
+        call = Call(random_state() if self.on_cuda else self._random_state())
         call.autocast = self._autocast() if _any_autocast() else None
         if not self.calls:
             self._buffers.keep()

@@ -75,7 +75,6 @@ class TimeMachine:
         self._check = [GradientCheck() for _ in optimizers]
         self._late = LateFlags()
         self._large = sum(p.numel() for p in model.parameters() if not is_lazy(p)) > _LARGE
-        self._on_cuda = any(p.is_cuda for p in model.parameters())
         self._glancing = False
         self._glanced: tuple[int, Call] | None = None
         self._usual: Usual | None = None
@@ -128,8 +127,8 @@ class TimeMachine:
         resting = resting and not (glancing and (attempt.parts or several))
         if attempt.survey is not None and attempt.survey.costly:
             resting = resting or self._listener.nonfinite_policy() == "continue"
-        glancing = resting and (glancing or attempt.exact) and attempt.logbook is not None
-        glancing = glancing and not attempt.parts
+        at_hand = attempt.logbook is not None and not attempt.parts
+        glancing = resting and (glancing or attempt.exact) and at_hand
         if self.closed or (resting, glancing) == (attempt.resting, self._glancing):
             return
         attempt.take_over()
@@ -144,7 +143,7 @@ class TimeMachine:
     @property
     def witness(self) -> Callable[..., None]:
         """What wants to hear of a recorded loss, and of its value where that is known."""
-        return self.startle if self._attempt.resting or self.closed else self.on_loss
+        return self.startle if self.asleep else self.on_loss
 
     def startle(self, loss: Any, value: float | None = None) -> None:
         """In a step that was to pass unseen, the loss may be not finite."""
@@ -250,7 +249,7 @@ class TimeMachine:
             if p.grad is not None
         ]  # fmt: skip
         bad: Tensor | bool | None = self.known_bad(position)
-        if bad is None and not self._on_cuda:
+        if bad is None and not self._attempt.on_cuda:
             finite = self._all_finite(optimizer)
             bad = None if finite is None else not finite
         if bad is None:

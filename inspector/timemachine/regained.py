@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.autograd.saved import unpacked
+from inspector.autograd.saved import address, unpacked
 from inspector.autograd.walk import walk
 from inspector.timemachine.calls import Call
 
@@ -43,10 +43,10 @@ def regained(loss: Tensor, like: Usual, model: nn.Module) -> Call | None:
     """
     if loss.grad_fn is None:
         return None
-    own = {_place(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = {address(tensor) for tensor in (*model.parameters(), *model.buffers())}
     found: dict[int, Tensor] = {}
     for tensor in _data(loss.grad_fn):
-        if like.fits(tensor) and (place := _place(tensor)) not in own:
+        if like.fits(tensor) and (place := address(tensor)) not in own:
             found[place] = tensor
     if len(found) != 1:
         return None
@@ -61,10 +61,3 @@ def _data(root: Any) -> Iterator[Tensor]:
         for tensor in unpacked(node):
             if not tensor.requires_grad:
                 yield tensor if tensor._base is None else tensor._base
-
-
-def _place(tensor: Tensor) -> int:
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
-        return 0
