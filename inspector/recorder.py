@@ -27,6 +27,7 @@ from inspector.capture.steering import Steering
 from inspector.capture.step_snapshots import StepSnapshots
 from inspector.capture.structure import StructureProbe
 from inspector.capture.transfer import Scalar
+from inspector.capture.uncompiled import never_compiled
 from inspector.commands import Controls
 from inspector.events import (
     BackwardCaptured,
@@ -44,6 +45,7 @@ from inspector.recording.boundary import Boundary
 from inspector.recording.inbox import Inbox
 from inspector.recording.rows import CONTEXT, Rows
 from inspector.recording.skipped_steps import SkippedSteps
+from inspector.recording.successors import Successors
 from inspector.store.agreement import Agreement
 from inspector.store.layout import BLOBS
 from inspector.store.writer import Writer
@@ -51,8 +53,8 @@ from inspector.timemachine.incidents import Incidents
 from inspector.timemachine.machine import TimeMachine
 
 _LATE = (
-    "No backward pass through the model was noticed, so gradients are measured right before the "
-    "optimizer's step: if the script clips them, they are shown as clipped."
+    "No backward pass that leaves gradients in the model was noticed, so they are measured right "
+    "before the optimizer's step: if the script clips them, they are shown as clipped."
 )
 _SHARDED = (
     "Parameters are sharded over ranks (FSDP): their norms are those of each rank's part, the "
@@ -90,7 +92,7 @@ class Recorder:
         self._rows = Rows(self.writer, device)
         self._skipped = SkippedSteps(self)
         self._snapshots = StepSnapshots(model, self)
-        self._structure = StructureProbe(
+        self.structure = StructureProbe(
             model, optimizers, loss_fn=loss_fn, loader=loader, now=lambda: self.step - first_step
         )
         # Before the observer, so that a bad update is held before anything is clipped.
@@ -107,7 +109,7 @@ class Recorder:
         if (meter := self.timemachine.meter) is not None:
             self.observer.clock.meters["time_machine"] = meter
         self.timemachine.charge = partial(self.observer.clock.charge, "time_machine")
-        self._structure.charge = partial(self.observer.clock.charge, "structure")
+        self.structure.charge = partial(self.observer.clock.charge, "structure")
         self.steering = Steering(model, optimizers, self.observer, self.event)
         self.event(RunStarted(device=str(device), resumed_at=first_step or None))
         if self._sharded:
@@ -127,11 +129,12 @@ class Recorder:
         self._boundary = Boundary(
             self,
             inbox=self._inbox,
-            structure=self._structure,
+            structure=self.structure,
             snapshots=self._snapshots,
             interventions=self._interventions,
             first_step=first_step,
         )
+        self._successors = Successors(self, model, optimizers, alone=ranks == 1)
         self._boundary.beat("running")
         self._inbox.open()
 
@@ -145,6 +148,7 @@ class Recorder:
     def event(self, event: Event) -> None:
         self.writer.event(self.step, event)
 
+    @never_compiled
     def record(self, loss: Scalar | None, scalars: dict[str, Scalar]) -> None:
         """Adds numbers to the step; takes the loss's graph when one was asked for."""
         if isinstance(loss, Tensor) and self._snapshots.armed:
@@ -156,9 +160,9 @@ class Recorder:
         if loss is not None:
             value = loss
             if isinstance(loss, Tensor):
-                if loss.is_cpu and not self.observer.forward.blind:
+                if loss.is_cpu and not self.observer.forward.deaf:
                     value = loss.item()
-                self._structure.on_loss(loss)
+                self.structure.on_loss(loss)
             self.timemachine.witness(loss, value if isinstance(value, float) else None)
             scalars["loss"] = value
         if scalars and self.observer.record(scalars) and not self._boundary_due:
@@ -169,6 +173,7 @@ class Recorder:
         """Takes what is recorded in a quiet step; where it answers False, :meth:`record` does."""
         return self.observer.clock.pulse.take  # type: ignore[no-any-return]
 
+    @never_compiled
     def amend(self, scalars: dict[str, Scalar]) -> None:
         """Replaces numbers of the step that were recorded before."""
         self.observer.record(scalars)
@@ -197,13 +202,15 @@ class Recorder:
             return
         self.closed = True
         self._inbox.close()
+        self._successors.close()
         self._interventions.close()
         self.timemachine.close()
         self._skipped.close()
         self.observer.close()
+        self.structure.settle()
         self.store_structure()  # as it is in training
         self.steering.restore()
-        self._structure.close()
+        self.structure.close()
         self._snapshots.disarm()
         if last is not None:
             self.event(last)
@@ -297,7 +304,8 @@ class Recorder:
         if dot is not None:
             (self._run_path / BLOBS / f"graph-{step}.torchviz.dot").write_text(dot, "utf-8")
         self.writer.document("graph", step, document)
-        self.event(GraphCaptured(nodes=len(document["nodes"])))
+        if document.get("asked", True):
+            self.event(GraphCaptured(nodes=len(document["nodes"])))
 
     def on_backward(self, document: dict[str, Any]) -> None:
         self.writer.document("backward", document["step"], document)
@@ -328,10 +336,10 @@ class Recorder:
         """Stores what is known of the program for the diagnosis."""
         if self._sharded:
             return
-        self.writer.document("structure", max(0, self.step - 1), self._structure.document())
-        if self._structure.failed is not None and not self._structure_reported:
+        self.writer.document("structure", max(0, self.step - 1), self.structure.document())
+        if self.structure.failed is not None and not self._structure_reported:
             self._structure_reported = True
-            self.on_failed("structure", self._structure.failed)
+            self.on_failed("structure", self.structure.failed)
 
     def heartbeat(self, state: str) -> None:
         """Stores that the run is alive, and what is in force."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from inspector.capture.attach import Attachment
 from inspector.capture.freezing import inside
 from inspector.capture.modes import find
+from inspector.capture.settings import current
 from inspector.capture.steering import OF_THE_LOOP, Conductor
 from inspector.capture.waiting import Batches, Waiting
 from inspector.capture.wrappers import all_of, called_in, lead_through, scaler_of, unwrapped
@@ -252,7 +253,10 @@ def watch(
     script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     if name is None:
         name = f"{Path(script).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    content = {"kind": kind, "config": config or {}, "script": script}
+    content: dict[str, Any] = {"kind": kind, "config": config or {}, "script": script}
+    content["optimizers"] = [
+        {"type": type(one).__name__, "lr": current(one, "lr")} for one in optimizers
+    ]
     if lineage is not None:
         content["lineage"] = lineage
     rank, ranks, path = _place(Path(run_dir), name, content)

@@ -137,6 +137,11 @@ class GraphTags:
             self._marks.append(torch._C._autograd._get_sequence_nr())
             self._places.append(self._stack[-1] if self._stack else None)
 
+    @property
+    def ran(self) -> bool:
+        """Whether a module has been called meanwhile."""
+        return bool(self._calls)
+
     def _created(self, node: Node) -> None:
         try:
             path, call = self._stack[-1] if self._stack else (None, 0)

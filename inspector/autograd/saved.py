@@ -81,17 +81,23 @@ def saved_tensors(node: Node, storages: Storages) -> list[dict[str, Any]]:
 
 def unpacked(node: Node) -> Iterator[torch.Tensor]:
     """The tensors that a node has saved; not those that are freed, changed since, or packed."""
+    return (tensor for _, tensor in unpacked_by_name(node))
+
+
+def unpacked_by_name(node: Node) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same, each with the name under which autograd has it: ``self``, ``other``, ``result``."""
     for raw_name in _raw_names(node):
         try:
             raw = getattr(node, raw_name)
             if raw is None or not _plain(raw if isinstance(raw, (tuple, list)) else [raw]):
                 continue
-            value = _value(node, raw_name.removeprefix(_RAW))
+            name = raw_name.removeprefix(_RAW)
+            value = _value(node, name)
         except RuntimeError:
             continue
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(item, torch.Tensor):
-                yield item
+                yield name, item
 
 
 def _raw_names(node: Node) -> tuple[str, ...]:
@@ -130,6 +136,8 @@ def _value(node: Node, name: str) -> Any:
 
 
 def _record(name: str, tensor: torch.Tensor, storages: Storages) -> dict[str, Any]:
+    if tensor.is_nested:  # its parts may have a shape each
+        return _unseen(name, "nested")
     record = {
         "name": name,
         "shape": list(tensor.shape),

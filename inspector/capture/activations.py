@@ -101,24 +101,29 @@ def measure_output(
 ) -> list[Scalar]:
     """One entry; ``careful`` computes the variance around the mean, which is slow but exact."""
     x = output.detach()
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x = x.float()
+    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     count = x.numel()
-    zeros = scalar(count - torch.count_nonzero(x))
+    zeros: Scalar = count - torch.count_nonzero(x).item() if x.is_cpu else (x == 0).sum()
     if careful:
-        variance, mean = torch.var_mean(x, correction=0)
+        variance, mean = torch.var_mean(x.to(wide), correction=0)
         total, spread = scalar(mean * count), scalar(variance)
     else:
-        total, spread = scalar(x.sum()), scalar(torch.linalg.vector_norm(x))
-    if isinstance(spread, float) and math.isfinite(spread):
-        nonfinite: Scalar = 0.0
+        total = scalar(x.sum(dtype=wide))
+        spread = scalar(torch.linalg.vector_norm(x, dtype=wide))
+    nonfinite: Scalar
+    if not isinstance(spread, float):
+        nonfinite = count_nonfinite(x)
+    elif math.isfinite(spread):
+        nonfinite = 0.0
     else:
         nonfinite = count_nonfinite(x)
         if not careful and spread == math.inf and nonfinite == 0:  # squares overflow
             spread = float(torch.linalg.vector_norm(x.double()))
     saturated: Scalar = 0.0
     if bounds is not None:
-        saturated = scalar(torch.count_nonzero((x < bounds[0]) | (x > bounds[1])))
+        values = x.to(wide)
+        outside = (values < bounds[0]) | (values > bounds[1])
+        saturated = scalar(torch.count_nonzero(outside))
     return [float(index), float(count), total, spread, zeros, saturated, nonfinite, float(careful)]
 
 
@@ -162,6 +167,8 @@ def combine(entries: Rows | list[list[Scalar]], modules: int) -> ModuleStatistic
         careful = set(index[share < _CANCELLED].tolist())
         lost = np.zeros(modules, dtype=bool)
         lost[index[fast & (share < _LOST) & (table[:, AT.norm] > 0)]] = True
+        overflown = np.isinf(table[:, AT.norm]) & (table[:, AT.nonfinite] == 0)
+        lost[index[overflown]] = True  # its squares did, on a device
         nonfinite = np.bincount(index, table[:, AT.nonfinite], modules)
         return ModuleStatistics(
             count=count,

@@ -24,9 +24,11 @@ class Attachment:
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
-    def forward_hook(self, module: torch.nn.Module, hook: Callable[..., None]) -> ToggledHook:
+    def forward_hook(
+        self, module: torch.nn.Module, hook: Callable[..., None], *, with_kwargs: bool = False
+    ) -> ToggledHook:
         """A forward hook; raises what ``register_forward_hook`` raises (ScriptModules refuse)."""
-        handle = module.register_forward_hook(hook)
+        handle = module.register_forward_hook(hook, with_kwargs=with_kwargs)
         self._undo.append(handle.remove)
         return ToggledHook(module._forward_hooks, handle.id, hook)
 

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from inspector.capture.activations import tensors_in
+
 _OUTPUTS = 8  # remembered, of the last calls
+_NO_BATCH = ("label", "target", "mask")  # in the names of what goes with a batch
+
+
+def batch_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """What a model was called with: its first tensor, by keyword one that is no label or mask."""
+    named = {
+        name: value for name, value in kwargs.items() if not any(part in name for part in _NO_BATCH)
+    }
+    given = tensors_in((args, named or kwargs))
+    return next((tensor for tensor in given if not tensor.is_nested), None)
 
 
 class Calls:

@@ -7,11 +7,16 @@ before (``after``) and at the latest at the first one seen otherwise (``seen``),
 from __future__ import annotations
 
 import math
+import weakref
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from inspector.capture.answers import Answers
 
 _LEAST_STEPS = 6  # examined steps of a burst without any gradient: not the turn of another model
 _REWRITTEN = 3.0  # factor by which a weight's size changes while nobody looks
@@ -28,11 +33,12 @@ class Change:
     """
 
     __slots__ = (
-        "_last", "_learning", "_per_step", "_rms", "_seen", "_trained", "_version", "_with",
-        "_without", "rewritten", "stopped",
+        "_answers", "_last", "_learning", "_per_step", "_rms", "_seen", "_trained", "_version",
+        "_with", "_without", "rewritten", "stopped",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
         self.stopped: dict[str, Any] | None = None
         self.rewritten: dict[str, Any] | None = None
         self._trained: int | None = None  # last step with a gradient, of bursts full of them
@@ -43,10 +49,10 @@ class Change:
         self._learning = True  # in the first burst: how much a step raises the version
         self._rms: float | None = None
 
-    def look(self, tensor: Tensor, step: int, rms: float | None) -> None:
+    def look(self, tensor: Tensor, step: int) -> Callable[[float], None]:
         """After the optimizer's step number ``step``, gradients still there.
 
-        ``rms`` is the size of its values where it was measured.
+        Gives what is to be told the size of the values, where that is measured.
         """
         if tensor.grad is None:
             self._without += 1
@@ -59,17 +65,25 @@ class Change:
             self.stopped = {
                 "after": self._trained, "seen": self._seen, "required": tensor.requires_grad,
             }  # fmt: skip
-        if rms is not None and math.isfinite(rms):
-            writes = tensor._version - self._version - (step - self._last) * self._per_step
-            if writes > 0 and self._per_step:
-                self._compare(tensor, rms, step)
-            self._rms = rms
+        writes = tensor._version - self._version - (step - self._last) * self._per_step
+        foreign = writes > 0 and self._per_step > 0
+        sized = partial(self._sized, weakref.ref(tensor) if foreign else None, self._last, step)
         if self._learning and self._last >= 0 and self._last == step - 1:
             self._per_step = max(self._per_step, tensor._version - self._version)
         self._version, self._last = tensor._version, step
+        return sized
 
-    def _compare(self, tensor: Tensor, rms: float, step: int) -> None:
-        """A weight that was written to more often than by steps: whether its size is another."""
+    def _sized(self, written: weakref.ref[Tensor] | None, last: int, step: int, rms: float) -> None:
+        """The size of the values at ``step``; ``written`` to more often than by steps."""
+        if not math.isfinite(rms):
+            return
+        tensor = None if written is None else written()
+        if tensor is not None:
+            self._compare(tensor, rms, last, step)
+        self._rms = rms
+
+    def _compare(self, tensor: Tensor, rms: float, last: int, step: int) -> None:
+        """Whether the size is another than before somebody wrote."""
         if self.rewritten is not None:
             back = rms / self.rewritten["before"]
             self.rewritten = None if 0.5 < back < 2 else self.rewritten
@@ -77,11 +91,11 @@ class Change:
         factor = rms / self._rms if self._rms else 1.0
         if not 1 / _REWRITTEN < factor < _REWRITTEN:
             flat = tensor.detach().flatten(1).float()
-            spread = float(flat.std(0).square().mean().sqrt()) / rms if len(flat) > 1 else 1.0
-            self.rewritten = {
-                "after": self._last, "seen": step, "before": self._rms, "rms": rms,
-                "spread": spread,
-            }  # fmt: skip
+            found = {"after": last, "seen": step, "before": self._rms, "rms": rms, "spread": 1.0}
+            self.rewritten = found
+            if len(flat) > 1:
+                spread = flat.std(0).square().mean().sqrt()
+                self._answers.ask(lambda by: found.update(spread=float(by) / rms), spread)
 
     def end_burst(self) -> None:
         """What comes now is compared with what came before."""
@@ -98,21 +112,25 @@ class Change:
 class InputBursts:
     """The size of what the first operation with parameters receives, burst by burst."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
         self._rows: list[dict[str, Any]] = []
         self._squares: list[float] = []
         self._first = self._last = 0
 
     def add(self, values: Tensor, step: int) -> None:
-        if not values.dtype.is_floating_point or values.numel() < 2:
-            return
-        size = float(torch.linalg.vector_norm(values.detach().float())) ** 2 / values.numel()
+        if values.dtype.is_floating_point and values.numel() >= 2:
+            norm = torch.linalg.vector_norm(values.detach().float())
+            self._answers.ask(partial(self._note, values.numel(), step), norm)
+
+    def _note(self, count: int, step: int, norm: Any) -> None:
+        size = float(norm) ** 2 / count
         if not math.isfinite(size):
             return
         if not self._squares:
             self._first = step
         elif self._jumps(size):
-            self.end_burst()
+            self._close()
             self._first = step
         self._squares.append(size)
         self._last = step
@@ -123,6 +141,9 @@ class InputBursts:
         return usual > 0 and not 1 / 16 < size / usual < 16
 
     def end_burst(self) -> None:
+        self._answers.ask(self._close)
+
+    def _close(self) -> None:
         if self._squares:
             self._rows.append(self._row())
             del self._rows[1 : -(_ROWS - 1)]
@@ -140,7 +161,8 @@ class InputBursts:
 class LabelMemory:
     """Whether an input that returns still has the label that it had."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
         self._labels: dict[tuple[float, ...], float] = {}
         self._rows: list[dict[str, Any]] = []
         self._first = self._last = -1
@@ -151,16 +173,16 @@ class LabelMemory:
         paired = inputs.dim() >= 2 and targets.dim() >= 1 and len(inputs) == len(targets)
         if not paired or inputs.is_sparse or inputs.is_complex() or targets.is_complex():
             return
+        flat = inputs.detach()[:_OF_A_BATCH].flatten(1)
+        picked = flat[:, :: max(flat.shape[1] // 16, 1)][:, :16].float()
+        first = targets.detach()[:_OF_A_BATCH]
+        labels = first.flatten(1)[:, 0] if first.dim() > 1 else first
+        self._answers.ask(partial(self._note, step), picked, labels)
+
+    def _note(self, step: int, picked: Any, labels: Any) -> None:
         self._first = step if self._first < 0 else self._first
         self._last = step
-        flat = inputs.detach()[:_OF_A_BATCH].flatten(1)
-        labels = (
-            targets.detach()[:_OF_A_BATCH].flatten(1)[:, :1].flatten().tolist()
-            if (targets.dim() > 1)
-            else targets.detach()[:_OF_A_BATCH].tolist()
-        )
-        picked = flat[:, :: max(flat.shape[1] // 16, 1)][:, :16].float()
-        for mark, label in zip(picked.tolist(), labels, strict=True):
+        for mark, label in zip(picked.tolist(), labels.tolist(), strict=True):
             key = tuple(mark)
             known = self._labels.get(key)
             if known is not None:
@@ -170,6 +192,9 @@ class LabelMemory:
                 self._labels[key] = label
 
     def end_burst(self) -> None:
+        self._answers.ask(self._close)
+
+    def _close(self) -> None:
         if self._first >= 0:
             self._rows.append(self._row())
             del self._rows[1 : -(_ROWS - 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,17 @@ from torch.utils.data import (
 )
 
 from inspector.capture import native
+from inspector.capture.answers import Answers
 from inspector.capture.examine_changes import InputBursts, LabelMemory
 from inspector.capture.examine_neighbours import Sample
 from inspector.capture.examine_targets import TargetFacts
+from inspector.capture.reductions import count_nonfinite
+from inspector.capture.transfer import Scalar
 
+_SCALE = ("nonfinite", "mean", "std", "rms", "min", "max")
+_FEATURES = ("features", "offset", "feature_std_ratio", "feature_std_median", "feature_std_max")
+_COUNTS = ("nonfinite", "features")
+_FETCHED = 1 << 22  # targets of a batch
 _PICKED = 4096  # values that tell batches apart
 _REPEATS = 256  # of batches, after which their order is known
 _BATCHES = 2000  # fingerprints remembered
@@ -33,7 +41,8 @@ _SAME_SCALE = 9.0  # mean squares of batches further apart are of different unit
 class DataFacts:
     """Inputs, targets and the order of batches, from hooks and from the loader's data set."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, answers: Answers | None = None) -> None:
+        self._answers = answers = answers or Answers()
         self._inputs: dict[str, Any] = {}
         self._input_passes = 0
         self._targets = TargetFacts()
@@ -45,8 +54,8 @@ class DataFacts:
         self._last_step = -1
         self._batch_tensor: Tensor | None = None
         self._between: dict[tuple[str, int], _Between] = {}
-        self._bursts = InputBursts()
-        self._memory = LabelMemory()
+        self._bursts = InputBursts(answers)
+        self._memory = LabelMemory(answers)
         self._latest: Tensor | None = None
         self._loader = _describe_loader(loader)
         self._whole: TargetFacts | None = None
@@ -62,9 +71,9 @@ class DataFacts:
         size = self._loader.get("batch_size") or 32
         self._whole = TargetFacts()
         for start in range(0, min(len(targets), 200 * size), size):
-            self._whole.add(targets[start : start + size], None)
+            self._whole.add(targets[start : start + size])
         if inputs is not None and len(inputs) == len(targets):
-            picked = torch.arange(0, len(targets), max(len(targets) // 512, 1))[:512]
+            picked = torch.arange(0, len(targets), max(len(targets) // 512, 1), device="cpu")[:512]
             self._sample.add(inputs[picked], targets[picked])
 
     # ------------------------------------------------------------------ batches
@@ -111,20 +120,34 @@ class DataFacts:
         operation, received = entry
         self._latest = inputs.detach()
         self._bursts.add(received if received is not None else inputs, step)
-        self._batch_tensor = inputs.detach()[:64].cpu() if not self._sample.full else None
+        self._batch_tensor = inputs.detach()[:64] if not self._sample.full else None
         if call is not None and (call in self._between or len(self._between) < _CALLS):
-            self._between.setdefault(call, _Between()).add(inputs.detach())
+            self._between.setdefault(call, _Between(self._answers)).add(inputs.detach())
         if self._input_passes >= _INPUT_PASSES:
             return
         values = received if received is not None else inputs
         self._input_passes += 1
-        facts = _scale(values.detach())
-        facts["operation"] = operation
-        facts["raw_shape"] = list(inputs.shape)
-        facts["raw_nonfinite"] = _nonfinite(inputs)
+        facts = {
+            "shape": list(values.shape),
+            "dtype": str(values.dtype).removeprefix("torch."),
+            "operation": operation,
+            "raw_shape": list(inputs.shape),
+        }
+        names, numbers = _scale(values.detach())
+        raw = _nonfinite(inputs.detach())
+        self._answers.ask(partial(self._note_inputs, facts, names), raw, *numbers)
+
+    def _note_inputs(
+        self, facts: dict[str, Any], names: tuple[str, ...], raw: Any, *numbers: Any
+    ) -> None:
+        """One pass: non-finite inputs, and what :func:`_scale` says of what was received."""
+        found = {name: float(number) for name, number in zip(names, numbers, strict=True)}
+        if not found.get("features", 1):  # nothing varies
+            found = {name: found[name] for name in names[: names.index("features")]}
+        facts |= {name: int(n) if name in _COUNTS else n for name, n in found.items()}
         previous = self._inputs
+        facts["raw_nonfinite"] = int(raw) + previous.get("raw_nonfinite", 0)
         facts["nonfinite"] = facts.get("nonfinite", 0) + previous.get("nonfinite", 0)
-        facts["raw_nonfinite"] += previous.get("raw_nonfinite", 0)
         facts["largest_rms"] = max(facts.get("rms", 0.0), previous.get("largest_rms", 0.0))
         self._inputs = facts
 
@@ -137,11 +160,13 @@ class DataFacts:
             return
         if not self._targets.new_step(step):
             return
-        self._targets.add(targets.detach(), outputs.detach())
+        known, shape = _first_samples(targets.detach()), outputs.shape
+        self._answers.ask(lambda targets: self._targets.add(targets, shape), known)
         if self._whole is None and self._batch_tensor is not None:
             count = len(self._batch_tensor)
             if targets.dim() and len(targets) >= count:
-                self._sample.add(self._batch_tensor, targets.detach()[:count].cpu())
+                first = targets.detach()[:count]
+                self._answers.ask(self._sample.add, self._batch_tensor, first)
         self._batch_tensor = None
 
     def end_burst(self) -> None:
@@ -176,7 +201,8 @@ class DataFacts:
 class _Between:
     """How much the means of batches differ, beside what chance gives: 1 for random batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
         self._means: list[Tensor] = []
         self._variances: list[Tensor] = []
         self._sizes: list[float] = []
@@ -188,17 +214,21 @@ class _Between:
             return
         flat = inputs.flatten(1).float()
         flat = flat[:, :: max(flat.shape[1] // 256, 1)]
-        if self._means and (self._size != len(inputs) or self._means[0].shape != flat.shape[1:]):
+        variance, mean = torch.var_mean(flat, 0)
+        size = flat.square().mean()
+        self._answers.ask(partial(self._note, len(inputs)), size, mean, variance)
+
+    def _note(self, count: int, square: Any, mean: Tensor, variance: Tensor) -> None:
+        if self._means and (self._size != count or self._means[0].shape != mean.shape):
             return
-        self._size = len(inputs)
-        size = float(flat.square().mean())
+        self._size = count
+        size = float(square)
         usual = sorted(self._sizes)[len(self._sizes) // 2] if self._sizes else size
         if not usual / _SAME_SCALE <= size <= usual * _SAME_SCALE:
             return  # other units, such as pixels that are no longer scaled: no matter of order
         self._sizes.append(size)
-        variance, mean = torch.var_mean(flat, 0)
-        self._means.append(mean.cpu())
-        self._variances.append(variance.cpu())
+        self._means.append(mean)
+        self._variances.append(variance)
 
     def ratio(self) -> float | None:
         if len(self._means) < 8:
@@ -233,7 +263,7 @@ def _tensors_of(dataset: Any) -> tuple[Tensor | None, Tensor | None]:
     """Inputs and targets where the data set holds them as tensors or lists; nothing is loaded."""
     if isinstance(dataset, Subset):
         inputs, targets = _tensors_of(dataset.dataset)
-        indices = torch.as_tensor(list(dataset.indices), dtype=torch.long)
+        indices = torch.as_tensor(list(dataset.indices), dtype=torch.long, device="cpu")
         return (
             None if inputs is None else inputs[indices],
             None if targets is None else targets[indices],
@@ -248,7 +278,7 @@ def _tensors_of(dataset: Any) -> tuple[Tensor | None, Tensor | None]:
         if isinstance(kept, Tensor):
             return None, kept.detach().cpu()
         if isinstance(kept, list) and kept and isinstance(kept[0], int):
-            return None, torch.tensor(kept)
+            return None, torch.tensor(kept, device="cpu")
     return None, None
 
 
@@ -268,39 +298,35 @@ def _fingerprint(inputs: Tensor) -> tuple[int, ...]:
     )
 
 
-def _nonfinite(values: Tensor) -> int:
-    if not values.dtype.is_floating_point:
-        return 0
-    return int((~torch.isfinite(values)).sum())
+def _first_samples(targets: Tensor) -> Tensor:
+    """All targets; of very many on a device the first samples, as they have to be fetched."""
+    if targets.is_cpu or targets.numel() <= _FETCHED or not targets.dim():
+        return targets
+    return targets[: max(_FETCHED * len(targets) // targets.numel(), 1)]
 
 
-def _scale(values: Tensor) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "shape": list(values.shape),
-        "dtype": str(values.dtype).removeprefix("torch."),
-    }
+def _nonfinite(values: Tensor) -> Scalar:
+    return count_nonfinite(values) if values.dtype.is_floating_point else 0.0
+
+
+def _scale(values: Tensor) -> tuple[tuple[str, ...], list[Scalar]]:
+    """Names and values of the statistics of a batch; those of features go last."""
     if not values.dtype.is_floating_point or values.numel() < 2 or values.dim() < 1:
-        return facts
+        return (), []
     flat = values.float()
-    facts["nonfinite"] = _nonfinite(flat)
+    nonfinite = _nonfinite(flat)
     flat = torch.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)
     std, mean = torch.std_mean(flat)
-    facts |= {
-        "mean": float(mean),
-        "std": float(std),
-        "rms": float(flat.square().mean().sqrt()),
-        "min": float(flat.min()),
-        "max": float(flat.max()),
-    }
-    if values.dim() >= 2 and len(values) >= 8:
-        features = flat.movedim(1, -1).flatten(0, -2) if values.dim() == 4 else flat.flatten(1)
-        spread, centre = torch.std_mean(features, 0)
-        varying = spread > 1e-12
-        if bool(varying.any()):
-            spread, centre = spread[varying], centre[varying].abs()
-            facts["features"] = int(varying.sum())
-            facts["offset"] = float((centre / spread).median())
-            facts["feature_std_ratio"] = float(spread.max() / spread.median())
-            facts["feature_std_median"] = float(spread.median())
-            facts["feature_std_max"] = float(spread.max())
-    return facts
+    rms = flat.square().mean().sqrt()
+    found: list[Scalar] = [nonfinite, mean, std, rms, flat.min(), flat.max()]
+    if values.dim() < 2 or len(values) < 8:
+        return _SCALE, found
+    features = flat.movedim(1, -1).flatten(0, -2) if values.dim() == 4 else flat.flatten(1)
+    spread, centre = torch.std_mean(features, 0)
+    varying = spread > 1e-12
+    spread = spread.where(varying, torch.nan)
+    middle, largest = spread.nanmedian(), spread.nan_to_num(0.0).max()
+    offset = (centre.abs() / spread).nanmedian()
+    return (*_SCALE, *_FEATURES), [
+        *found, varying.sum(), offset, largest / middle, middle, largest,
+    ]  # fmt: skip

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from inspector.capture.answers import Answers
 from inspector.capture.examine_changes import Form, Forms
-from inspector.capture.examine_units import ThroughTime, Units, shares, units_of
+from inspector.capture.examine_units import (
+    ThroughTime,
+    UnitCall,
+    Units,
+    active_units,
+    shares,
+    units_of,
+)
 
 _LIMIT = 3000  # nodes; beyond this only the part near the output is known
 VIEWS = {
@@ -100,8 +109,14 @@ def parameter_id(node: Any) -> int | None:
 class GraphFacts:
     """Activation functions with their dead or saturated units, and neighbouring linear modules."""
 
-    def __init__(self, owners: dict[int, tuple[str, str]], stepped: Callable[[], set[int]]) -> None:
+    def __init__(
+        self,
+        owners: dict[int, tuple[str, str]],
+        stepped: Callable[[], set[int]],
+        answers: Answers,
+    ) -> None:
         self._owners = owners
+        self._answers = answers
         self._stepped = stepped
         self._strangers: dict[int, list[int]] = {}
         self._pairs: dict[tuple[str, str], list[int]] = {}
@@ -148,7 +163,9 @@ class GraphFacts:
                 self._linear_operation(node, users, entry, form, first=step < 2)
         for key, calls in repeated.items():
             if len(calls) >= _RECURRENT:
-                through_time = self._through_time.setdefault(key, ThroughTime(len(calls)))
+                through_time = self._through_time.setdefault(
+                    key, ThroughTime(len(calls), self._answers)
+                )
                 order = sorted(calls, key=lambda node: int(node._sequence_nr()))
                 through_time.watch(latest=order[-1], earliest=order[0], step=step)
 
@@ -162,9 +179,12 @@ class GraphFacts:
         path, function = self._fed_by(node), _ACTIVATIONS[name]
         if path is None or (path, function) not in self._heads or _within(path, entry):
             return False
-        for kept in (self._units, self._finished, self._started, self._dead_since):
-            kept.pop(f"{path}>{function}", None)
+        self._answers.ask(partial(self._forget, f"{path}>{function}"))
         return True
+
+    def _forget(self, key: str) -> None:
+        for kept in (self._units, self._finished, self._started, self._dead_since):
+            kept.pop(key, None)
 
     def _find_strangers(self, nodes: list[Any]) -> None:
         """Parameters that the forward pass uses and neither model nor optimizer knows."""
@@ -222,23 +242,43 @@ class GraphFacts:
         """Measures the units; gives the key under which the module's calls are collected."""
         result = saved(node, "result")
         source = next((n for n in inputs_of(node) if n is not None), None)
-        if result is None or source is None or result.dim() < 2 or result.numel() == 0:
+        if result is None or source is None or result.is_nested:
+            return None
+        if result.dim() < 2 or result.numel() == 0:
             return None
         result = result.detach()
-        if (found := shares(result, function)) is None:
-            return None
         path = self._fed_by(node)
         key = f"{path}>{function}" if path is not None else f"?{position}>{function}"
-        units = self._units.get(key)
-        if units is None or units.width != units_of(result):
-            units = self._units[key] = Units(path, function, units_of(result), step)
-        units.add(result, found, step)
-        if step == 0 and key not in self._started:
-            self._started[key] = units.row()
+        call = UnitCall(path, function, units_of(result), result.numel(), step)
+        active = (active_units(result),) if function == "relu" else ()
+        then = partial(self._note, key, call)
+        self._answers.ask(then, *shares(result, function), *active)
         return key
+
+    def _note(
+        self,
+        key: str,
+        call: UnitCall,
+        nonfinite: Any,
+        zeros: Any,
+        saturated: Any,
+        active: Tensor | None = None,
+    ) -> None:
+        """What one call's units did."""
+        if nonfinite:
+            return
+        units = self._units.get(key)
+        if units is None or units.width != call.width:
+            units = self._units[key] = Units(call)
+        units.add(call, float(zeros), float(saturated), active)
+        if call.step == 0 and key not in self._started:
+            self._started[key] = units.row()
 
     def end_burst(self) -> None:
         """Closes the window over which a unit that never fires counts as dead."""
+        self._answers.ask(self._close_units)
+
+    def _close_units(self) -> None:
         for key, units in self._units.items():
             if units.passes >= 4:
                 self._finished[key] = row = units.row()

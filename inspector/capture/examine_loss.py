@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inspector.capture.answers import Answers
 from inspector.capture.examine_graph import VIEWS, base_name, inputs_of, saved, through, walk
 
 LOSSES = {
@@ -27,8 +30,9 @@ _TAKES_LOGITS = {"LogSoftmax": "log_softmax", "BinaryCrossEntropyWithLogits": "b
 class LossFacts:
     """The loss function, what feeds it, its sign, and the range of the outputs."""
 
-    def __init__(self, loss_fn: Any, owners: dict[int, tuple[str, str]]) -> None:
+    def __init__(self, loss_fn: Any, owners: dict[int, tuple[str, str]], answers: Answers) -> None:
         self._owners = owners
+        self._answers = answers
         self._facts: dict[str, Any] = {"function": _name(loss_fn), "weighted": _weighted(loss_fn)}
         if isinstance(loss_fn, nn.Module):
             self._facts["reduction"] = getattr(loss_fn, "reduction", None)
@@ -49,23 +53,35 @@ class LossFacts:
             return
         values = outputs.detach().float()
         low, high = values.min(), values.max()
-        if not bool(torch.isfinite(low) & torch.isfinite(high)):
-            return
-        columns = values.shape[1] if values.dim() > 1 else 1
-        if columns > 1 and self._rows_sum_to_one:
-            sums = values.sum(1)
-            self._rows_sum_to_one = bool(((sums - 1).abs() < 1e-3).all()) and bool(low >= 0)
         std, mean = torch.std_mean(values) if values.numel() > 1 else (low * 0, low)
-        self._outputs = {
+        columns = values.shape[1] if values.dim() > 1 else 1
+        by_one: Tensor | float = 0.0
+        if columns > 1 and self._rows_sum_to_one:
+            by_one = (values.sum(1) - 1).abs().max()
+        facts = {
             "shape": list(outputs.shape),
             "dtype": str(outputs.dtype).removeprefix("torch."),
             "columns": columns,
-            "min": min(float(low), self._outputs.get("min", float(low))),
-            "max": max(float(high), self._outputs.get("max", float(high))),
+        }
+        self._answers.ask(partial(self._note, facts, exact), low, high, mean, std, by_one)
+        self._activation_of_output = _last_activation(outputs.grad_fn)
+
+    def _note(
+        self, facts: dict[str, Any], exact: bool, low: Any, high: Any, mean: Any, std: Any, by: Any
+    ) -> None:
+        """The range of outputs whose rows' sums are at most ``by`` from 1."""
+        low, high = float(low), float(high)
+        if self._exact != exact or not (math.isfinite(low) and math.isfinite(high)):
+            return
+        if facts["columns"] > 1:
+            self._rows_sum_to_one &= float(by) < 1e-3 and low >= 0
+        self._outputs = {
+            **facts,
+            "min": min(low, self._outputs.get("min", low)),
+            "max": max(high, self._outputs.get("max", high)),
             "mean": float(mean),
             "std": float(std),
         }
-        self._activation_of_output = _last_activation(outputs.grad_fn)
 
     def _note_doubled(self, loss: Tensor, step: int) -> None:
         """What normalises twice, and the steps between which that came, if not at the start."""
@@ -140,9 +156,14 @@ def _signed(root: Any) -> list[tuple[Any, int]]:
             flips = name in ("Neg", "Rsub") or (name == "Sub" and position == 1)
             if name in ("Mul", "Div"):
                 factor = saved(node, "other")
-                flips = factor is not None and factor.numel() == 1 and float(factor.detach()) < 0
+                flips = factor is not None and _is_negative(factor)
             queue.append((following, -sign if flips else sign))
     return made
+
+
+def _is_negative(factor: Tensor) -> bool:
+    """Whether it is a number below 0; one on a device is not waited for."""
+    return factor.is_cpu and factor.numel() == 1 and float(factor.detach()) < 0
 
 
 def _chain(node: Any, length: int = 4) -> list[str]:

@@ -32,7 +32,7 @@ class Sample:
             return
         if not classes and (targets.dim() > 2 or targets.shape[1:] not in ((), (1,))):
             return
-        if classes and torch.equal(targets, torch.arange(len(targets))):
+        if classes and torch.equal(targets, torch.arange(len(targets), device=targets.device)):
             return  # contrastive: labels are positions in the batch
         flat = inputs.float().flatten(1)
         stride = max(flat.shape[1] // _FEATURES, 1)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from inspector.capture.answers import Answers
 from inspector.capture.examine_changes import Change
+from inspector.capture.examine_zero_grad import ZeroGradFacts
 from inspector.capture.parameters import plain
 from inspector.capture.reductions import local, measurable, norms
+from inspector.capture.transfer import Scalar
 
 _KEPT = 8  # values kept from the beginning, and as many from the end
 _SAMPLE = 64  # elements of each parameter whose change is followed
@@ -31,6 +35,7 @@ class _Parameter:
     version: int
     storage: int
     start: dict[str, float]
+    change: Change
     measured: bool = True
     group_lr: float | None = None
     ever_required: bool = False
@@ -46,7 +51,15 @@ class _Parameter:
     rows_seen: int = 0
     silent_share: float | None = None
     rows_equal: bool = False
-    change: Change = field(default_factory=Change)
+
+
+class _Seen(NamedTuple):
+    """A parameter in one step, and what is to be told the size of its values."""
+
+    parameter: _Parameter
+    tensor: Tensor
+    gradient: Tensor
+    sized: Callable[[float], None] | None
 
 
 class _Totals:
@@ -66,13 +79,21 @@ class _Totals:
 
 
 class ParameterFacts:
-    """Membership, gradients, initial values and forgotten ``zero_grad``.
+    """Membership, gradients and initial values.
 
     Attributes:
         owners: id of each parameter → (module path, parameter name).
     """
 
-    def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        answers: Answers,
+        zero_grad: ZeroGradFacts,
+    ) -> None:
+        self._answers = answers
+        self._zero_grad = zero_grad
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self.owners: dict[int, tuple[str, str]] = {}
         self._parameters: list[_Parameter] = []
@@ -92,30 +113,31 @@ class ParameterFacts:
                     tensor._version,
                     tensor.data_ptr(),
                     _start(tensor, type(owner).__name__),
+                    Change(answers),
                 )
             )
         spacing = -(-len(self._parameters) // _MOST_MEASURED)
         for position, parameter in enumerate(self._parameters):
             last = len(self._parameters) - 1
             parameter.measured = position % max(spacing, 1) == 0 or position >= last - 1
-        self._steps = 0
-        self._examined: list[int] = []
-        self._used: list[tuple[weakref.ref[Tensor], Tensor]] = []
+        self._examined = -1  # the last step that was
         self._timeline: list[tuple[int, float, float | None]] = []
-        self._unzeroed_passes: list[bool] = []
-        self._kept_steps: list[int] = []
-        self._checked_steps = 0
         self._groups()
 
     def rates(self) -> dict[int, float]:
         """Learning rate of each parameter that an optimizer holds, by its id."""
         return {
-            id(tensor): float(group.get("lr", math.nan))
+            id(tensor): _rate(group)
             for reference in self._optimizers
             if (optimizer := reference()) is not None
             for group in optimizer.param_groups
             for tensor in group["params"]
         }
+
+    def follow_optimizer(self, position: int, optimizer: torch.optim.Optimizer) -> None:
+        """Another optimizer steps from now on in the place of one."""
+        self._optimizers[position] = weakref.ref(optimizer)
+        self._groups()
 
     def _groups(self) -> None:
         rates = self.rates()
@@ -124,87 +146,47 @@ class ParameterFacts:
             parameter.group_lr = None if tensor is None else rates.get(id(tensor))
             parameter.ever_required |= tensor is not None and tensor.requires_grad
 
-    # ------------------------------------------------------------------ zero_grad
-
-    def watch_backward(self, output: Tensor) -> None:
-        """At the start of this pass's backward, looks whether old gradients are still there."""
-        if self._steps == 0:
-            return
-        facts = weakref.ref(self)
-
-        def begin(_gradient: Tensor) -> None:
-            owner = facts()
-            if owner is not None:
-                owner._backward_begins()
-
-        output.register_hook(begin)  # type: ignore[no-untyped-call]
-
-    def _backward_begins(self) -> None:
-        if len(self._unzeroed_passes) < 16 and not (
-            self._unzeroed_passes and not self._unzeroed_passes[-1]
-        ):
-            self._unzeroed_passes.append(self._gradients_remain())
-
-    def _gradients_remain(self) -> bool:
-        """Whether gradients are still exactly those that the last step used."""
-        return any(
-            (tensor := reference()) is not None
-            and tensor.grad is not None
-            and torch.equal(_sample(tensor.grad), sample)
-            for reference, sample in self._used
-        )
-
-    def _keep_used(self) -> None:
-        """Remembers a few values of some gradients that the step has just used."""
-        self._used = []
-        for parameter in reversed(self._parameters):
-            tensor = parameter.tensor()
-            if tensor is None or parameter.group_lr is None or tensor.grad is None:
-                continue
-            if not tensor.grad.is_sparse and measurable(tensor.grad):
-                sample = _sample(tensor.grad)
-                if bool((sample != 0).any()) and bool(torch.isfinite(sample).all()):
-                    self._used.append((parameter.tensor, sample))
-            if len(self._used) == 4:
-                return
-
     # ------------------------------------------------------------------ steps
 
     def stepped(self, step: int, examine: bool) -> None:
         """The optimizer has just stepped; gradients are still there."""
-        follows = bool(self._examined) and self._examined[-1] == step - 1
-        if follows and self._unzeroed_passes:
-            self._checked_steps += 1
-            if all(self._unzeroed_passes) and len(self._kept_steps) < 200:
-                self._kept_steps.append(step)
-        self._unzeroed_passes = []
-        self._steps += 1
+        follows = 0 <= self._examined == step - 1
+        self._zero_grad.stepped(step, follows=follows)
         if not examine:
             return
         self._groups()
-        totals = _Totals()
         living = [(one, tensor) for one in self._parameters if (tensor := one.tensor()) is not None]
-        measured = [(one, tensor) for one, tensor in living if _is_measured(one, tensor)]
-        gradients = _rms_of_all([tensor.grad for _, tensor in measured if tensor.grad is not None])
-        sizes = _rms_of_all([tensor for _, tensor in measured])
-        found = {
-            id(one): pair
-            for (one, _), pair in zip(measured, zip(gradients, sizes, strict=True), strict=True)
-        }
+        seen: list[_Seen] = []
         for parameter, tensor in living:
-            size = self._look(parameter, tensor, found.get(id(parameter)), totals)
-            parameter.change.look(tensor, step, size if tensor.dim() >= 2 else None)
-        self._follow(living, totals, follows)
-        self._keep_used()
-        self._examined.append(step)
-        if all(parameter.measured for parameter in self._parameters):
-            self._timeline.append((step, *totals.row(follows)))
-        del self._timeline[_TIMELINE // 2 : -_TIMELINE // 2], self._examined[:-1]
+            self._count(parameter, tensor)
+            sized = parameter.change.look(tensor, step)
+            gradient = _measured_gradient(parameter, tensor)
+            if gradient is not None:
+                size_told = sized if tensor.dim() >= 2 else None
+                seen.append(_Seen(parameter, tensor, gradient, size_told))
+                self._look_at_rows(parameter, tensor, gradient)
+        sizes = _rms_of_all([one.gradient for one in seen])
+        sizes += _rms_of_all([one.tensor for one in seen])
+        moved = self._follow(living, follows)
+        sizes += _rms_of_all([after - before for _, _, before, after in moved])
+        sizes += _rms_of_all([before for _, _, before, _ in moved])
+        whole = all(parameter.measured for parameter in self._parameters)
+        then = partial(
+            self._note_step,
+            step if whole else None,
+            follows,
+            [(one.parameter, one.tensor.numel(), one.sized) for one in seen],
+            [(parameter, tensor.dim(), tensor.numel()) for parameter, tensor, _, _ in moved],
+        )
+        self._answers.ask(then, *sizes)
+        held = (tensor for one, tensor in reversed(living) if one.group_lr is not None)
+        self._zero_grad.keep(held)
+        self._examined = step
 
     def _follow(
-        self, living: list[tuple[_Parameter, Tensor]], totals: _Totals, follows: bool
-    ) -> None:
-        """How far a sample of each parameter's elements moved since the step before."""
+        self, living: list[tuple[_Parameter, Tensor]], follows: bool
+    ) -> list[tuple[_Parameter, Tensor, Tensor, Tensor]]:
+        """A sample of each parameter's elements, beside that of the step before."""
         moved: list[tuple[_Parameter, Tensor, Tensor, Tensor]] = []
         for parameter, tensor in living:
             optimized = parameter.measured and parameter.group_lr is not None
@@ -216,57 +198,70 @@ class ParameterFacts:
             parameter.sample = sample
             if follows and before is not None and len(before) == len(sample):
                 moved.append((parameter, tensor, before, sample))
-        changes = _rms_of_all([sample - before for _, _, before, sample in moved])
-        sizes = _rms_of_all([before for _, _, before, _ in moved])
-        for (parameter, tensor, _, _), change, size in zip(moved, changes, sizes, strict=True):
-            if tensor.dim() >= 2:
+        return moved
+
+    def _note_step(
+        self,
+        step: int | None,
+        follows: bool,
+        seen: list[tuple[_Parameter, int, Callable[[float], None] | None]],
+        moved: list[tuple[_Parameter, int, int]],
+        *numbers: Any,
+    ) -> None:
+        """Sizes of gradients and values of what was ``seen``, of changes and values of ``moved``.
+
+        ``step`` is None where not all parameters are measured.
+        """
+        found = iter(map(float, numbers))
+        gradients, values = ([next(found) for _ in seen] for _ in range(2))
+        changes, befores = ([next(found) for _ in moved] for _ in range(2))
+        totals = _Totals()
+        for (parameter, elements, sized), rms, size in zip(seen, gradients, values, strict=True):
+            parameter.zero_gradient += rms == 0
+            parameter.grad_rms.append(rms)
+            parameter.weight_rms.append(size)
+            del parameter.grad_rms[_KEPT:-_KEPT], parameter.weight_rms[_KEPT:-_KEPT]
+            totals.gradient += rms * rms * elements
+            if sized is not None:
+                sized(size)
+        for (parameter, dims, elements), change, size in zip(moved, changes, befores, strict=True):
+            if dims >= 2:
                 parameter.update_ratio.append(change / size if size > 0 else math.inf)
                 del parameter.update_ratio[_KEPT:-_KEPT]
-            totals.add_update(change, size, tensor.numel())
+            totals.add_update(change, size, elements)
+        if step is not None:
+            self._timeline.append((step, *totals.row(follows)))
+            del self._timeline[_TIMELINE // 2 : -_TIMELINE // 2]
 
-    def _look(
-        self,
-        parameter: _Parameter,
-        tensor: Tensor,
-        found: tuple[float, float] | None,
-        totals: _Totals,
-    ) -> float | None:
-        """The size of its values, where it has a gradient and is measured.
-
-        Args:
-            found: root mean square of gradient and values.
-        """
+    @staticmethod
+    def _count(parameter: _Parameter, tensor: Tensor) -> None:
+        """Whether somebody else wrote to it, and whether a gradient has come."""
         changed = (tensor._version, tensor.data_ptr()) != (parameter.version, parameter.storage)
         parameter.version, parameter.storage = tensor._version, tensor.data_ptr()
         parameter.foreign_updates += changed and parameter.group_lr is None
-        gradient = tensor.grad
-        if gradient is None:
+        if tensor.grad is None:
             parameter.without_gradient += 1
-            return None
-        parameter.with_gradient += 1
-        if found is None:
-            return None
-        rms, size = found
-        parameter.zero_gradient += rms == 0
-        parameter.grad_rms.append(rms)
-        parameter.weight_rms.append(size)
-        del parameter.grad_rms[_KEPT:-_KEPT], parameter.weight_rms[_KEPT:-_KEPT]
-        totals.gradient += rms * rms * tensor.numel()
-        if tensor.dim() >= 2 and parameter.module_type != "Embedding":
-            silent = _zero_rows(gradient.flatten(1))
-            rows = parameter.silent_rows
-            parameter.silent_rows = silent if rows is None else rows & silent
-            parameter.rows_seen += 1
-            if parameter.rows_seen >= _ROWS_KEPT:
-                self._close_rows(parameter)
-            if tensor.shape[0] > 1 and parameter.with_gradient > 1:
-                flat = tensor.detach().flatten(1)
-                parameter.rows_equal = _rows_equal(flat) and bool((flat != 0).any())
-        return size
+        else:
+            parameter.with_gradient += 1
+
+    def _look_at_rows(self, parameter: _Parameter, tensor: Tensor, gradient: Tensor) -> None:
+        """Which rows have no gradient, and whether all rows are alike."""
+        if tensor.dim() < 2 or parameter.module_type == "Embedding":
+            return
+        silent = _zero_rows(gradient.flatten(1))
+        rows = parameter.silent_rows
+        parameter.silent_rows = silent if rows is None else rows & silent
+        parameter.rows_seen += 1
+        if parameter.rows_seen >= _ROWS_KEPT:
+            self._close_rows(parameter)
+        if tensor.shape[0] > 1 and parameter.with_gradient > 1:
+            alike = _rows_alike(tensor.detach().flatten(1))
+            self._answers.ask(lambda alike: setattr(parameter, "rows_equal", bool(alike)), alike)
 
     def _close_rows(self, parameter: _Parameter) -> None:
         if parameter.silent_rows is not None and parameter.rows_seen >= 4:
-            parameter.silent_share = float(parameter.silent_rows.float().mean())
+            share = parameter.silent_rows.float().mean()
+            self._answers.ask(lambda share: setattr(parameter, "silent_share", float(share)), share)
         parameter.silent_rows, parameter.rows_seen = None, 0
 
     def end_burst(self) -> None:
@@ -287,8 +282,14 @@ class ParameterFacts:
                 "grad_norm": [norm for _, norm, _ in self._timeline],
                 "update_ratio": [ratio for _, _, ratio in self._timeline],
             },
-            "zero_grad": {"checked_steps": self._checked_steps, "kept_steps": self._kept_steps},
+            "zero_grad": self._zero_grad.document(),
         }
+
+
+def _rate(group: dict[str, Any]) -> float:
+    """A group's learning rate; NaN for one on a device, which is not waited for."""
+    rate = group.get("lr", math.nan)
+    return math.nan if isinstance(rate, Tensor) and not rate.is_cpu else float(rate)
 
 
 def _row(parameter: _Parameter) -> dict[str, Any]:
@@ -316,44 +317,34 @@ def _row(parameter: _Parameter) -> dict[str, Any]:
     }
 
 
-def _sample(gradient: Tensor) -> Tensor:
-    flat = gradient.detach().reshape(-1)
-    return flat[:: max(flat.numel() // 16, 1)][:16].clone()
-
-
 def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_complex() else tensor.float()
 
 
-def _is_measured(parameter: _Parameter, tensor: Tensor) -> bool:
+def _measured_gradient(parameter: _Parameter, tensor: Tensor) -> Tensor | None:
+    """The parameter's gradient, where both are measured."""
     gradient = tensor.grad
-    return (
-        parameter.measured
-        and gradient is not None
-        and not gradient.is_sparse
-        and measurable(gradient)
-        and measurable(tensor)
-    )
+    if gradient is None or not parameter.measured or gradient.is_sparse:
+        return None
+    return gradient if measurable(gradient) and measurable(tensor) else None
 
 
-def _rms_of_all(tensors: list[Tensor]) -> list[float]:
-    """The root mean square of each; a device is waited for once."""
+def _rms_of_all(tensors: list[Tensor]) -> list[Scalar]:
+    """The root mean square of each."""
     here = [local(tensor).detach() for tensor in tensors]
-    found = norms(here)
-    late = [norm for norm in found if isinstance(norm, Tensor)]
-    known = iter(torch.stack([norm.to(late[0]) for norm in late]).tolist() if late else ())
-    values = [next(known) if isinstance(norm, Tensor) else norm for norm in found]
     return [
         value / math.sqrt(max(tensor.numel(), 1))
-        for value, tensor in zip(values, here, strict=True)
+        for value, tensor in zip(norms(here), here, strict=True)
     ]
 
 
 def _zero_rows(matrix: Tensor) -> Tensor:
-    """Which rows are wholly zero; those are read wholly of which a few numbers are.
+    """Which rows are wholly zero; on the CPU those are read wholly of which a few numbers are.
 
     They lie an odd number apart: kernels of convolutions may have no gradient at their rim.
     """
+    if not matrix.is_cpu:
+        return (matrix == 0).all(1)
     zero = (matrix[:, :: matrix.shape[1] // 16 | 1] == 0).all(1)
     if bool(zero.any()):
         zero[zero.clone()] = (matrix[zero] == 0).all(1)
@@ -363,6 +354,13 @@ def _zero_rows(matrix: Tensor) -> Tensor:
 def _rows_equal(matrix: Tensor) -> bool:
     """Whether all rows are alike; most are told apart by the first two."""
     return bool((matrix[1:2] == matrix[:1]).all()) and bool((matrix == matrix[:1]).all())
+
+
+def _rows_alike(matrix: Tensor) -> Tensor | bool:
+    """Whether all rows are alike, and not zero."""
+    if matrix.is_cpu:
+        return _rows_equal(matrix) and bool((matrix != 0).any())
+    return (matrix == matrix[:1]).all() & (matrix != 0).any()
 
 
 def _start(tensor: Tensor, module_type: str) -> dict[str, float]:

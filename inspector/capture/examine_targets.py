@@ -37,7 +37,8 @@ class TargetFacts:
         self._step = step
         return fresh
 
-    def add(self, targets: Tensor, outputs: Tensor | None) -> None:
+    def add(self, targets: Tensor, outputs: torch.Size | None = None) -> None:
+        """A batch's targets, on the host, beside the shape of what they are compared with."""
         if targets.numel() == 0 or targets.is_complex():
             return
         if outputs is not None:
@@ -64,14 +65,14 @@ class TargetFacts:
             flat = values.reshape(len(values), -1)[:, 0] if values.dim() else values.reshape(1)
             self._spread(flat)
 
-    def _compare(self, targets: Tensor, outputs: Tensor) -> None:
-        self._facts["outputs_shape"] = list(outputs.shape)
+    def _compare(self, targets: Tensor, outputs: torch.Size) -> None:
+        self._facts["outputs_shape"] = list(outputs)
         numbers = targets.dtype.is_floating_point
-        if numbers and targets.shape != outputs.shape and targets.numel() == outputs.numel():
-            self._facts["shapes_differ"] = [list(outputs.shape), list(targets.shape)]
+        if numbers and targets.shape != outputs and targets.numel() == outputs.numel():
+            self._facts["shapes_differ"] = [list(outputs), list(targets.shape)]
 
     def _count(self, classes: Tensor) -> None:
-        classes = classes.reshape(-1).cpu()
+        classes = classes.reshape(-1)
         classes = classes[(classes >= 0) & (classes < _MOST_CLASSES)]
         if not len(classes):
             return
@@ -87,7 +88,7 @@ class TargetFacts:
             self._counts = _padded(self._counts, size) + _padded(counts, size)
 
     def _spread(self, values: Tensor) -> None:
-        numbers = values.double().cpu()
+        numbers = values.double()
         self._within += float(numbers.var(correction=0))
         self._sizes.append(len(numbers))
         self._samples += len(numbers)

@@ -4,41 +4,52 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from inspector.capture import kernel
+from inspector.capture.answers import Answers
+from inspector.capture.reductions import count_nonfinite
 
 _PASSES = 16  # backward passes whose gradients through time are kept
 _BOUNDS = {"tanh": (-0.97, 0.97), "sigmoid": (0.015, 0.985)}
 """Beyond these an activation counts as saturated."""
 
 
+class UnitCall(NamedTuple):
+    """One call of an activation function."""
+
+    module: str | None
+    function: str
+    width: int
+    elements: int
+    step: int
+
+
 class Units:
     """One activation function's units over a few passes."""
 
-    def __init__(self, path: str | None, function: str, width: int, step: int) -> None:
-        self.module, self.function, self.width = path, function, width
-        self.first = self.last = step
+    def __init__(self, first: UnitCall) -> None:
+        self.module, self.function, self.width = first.module, first.function, first.width
+        self.first = self.last = first.step
         self.passes = 0
         self._active: Tensor | None = None
         self._saturated = 0.0
         self._zeros = 0.0
         self._samples = 0
 
-    def add(self, result: Tensor, shares: tuple[float, float], step: int) -> None:
-        """One pass, with what :func:`shares` says of it."""
+    def add(self, call: UnitCall, zeros: float, saturated: float, active: Tensor | None) -> None:
+        """One pass: the shares, and which units have fired of functions that can rest."""
         self.passes += 1
-        self.last = step
-        self._samples += result.numel() // self.width
-        if self.function == "relu":
-            active = result.amax((0, 2, 3) if result.dim() == 4 else [*range(result.dim() - 1)]) > 0
+        self.last = call.step
+        self._samples += call.elements // self.width
+        if active is not None:
             self._active = active if self._active is None else self._active | active
-            self._zeros += shares[0]
+            self._zeros += zeros
         else:
-            self._saturated += shares[1]
+            self._saturated += saturated
 
     def row(self) -> dict[str, Any]:
         dead = None if self._active is None else 1 - float(self._active.float().mean())
@@ -58,11 +69,12 @@ class Units:
 class ThroughTime:
     """Gradients that reach the last and the first call of a module that is called many times."""
 
-    def __init__(self, calls: int) -> None:
+    def __init__(self, calls: int, answers: Answers) -> None:
         self.calls = calls
+        self._answers = answers
         self._latest: list[float] = []
         self._earliest: list[float] = []
-        self._pending: float | None = None
+        self._pending: Tensor | None = None
         self._largest, self._largest_step = 0.0, 0
 
     def watch(self, *, latest: Any, earliest: Any, step: int) -> None:
@@ -76,7 +88,12 @@ class ThroughTime:
     def _at_earliest(self, step: int, _inputs: Any, outputs: tuple[Tensor | None, ...]) -> None:
         latest, earliest = self._pending, _norm(outputs)
         self._pending = None
-        if latest is None or earliest is None:
+        if latest is not None and earliest is not None:
+            self._answers.ask(partial(self._note, step), latest, earliest)
+
+    def _note(self, step: int, later: Any, sooner: Any) -> None:
+        latest, earliest = float(later), float(sooner)
+        if not (math.isfinite(latest) and math.isfinite(earliest)):
             return
         if len(self._latest) < _PASSES:
             self._latest.append(latest)
@@ -94,11 +111,11 @@ class ThroughTime:
         }
 
 
-def _norm(gradients: tuple[Tensor | None, ...]) -> float | None:
+def _norm(gradients: tuple[Tensor | None, ...]) -> Tensor | None:
     if not gradients or gradients[0] is None:
         return None
-    size = float(torch.linalg.vector_norm(gradients[0].detach().float()))
-    return size if math.isfinite(size) else None
+    norm: Tensor = torch.linalg.vector_norm(gradients[0].detach().float())
+    return norm
 
 
 def units_of(result: Tensor) -> int:
@@ -106,16 +123,19 @@ def units_of(result: Tensor) -> int:
     return result.shape[1] if result.dim() == 4 else result.shape[-1]
 
 
-def shares(result: Tensor, function: str) -> tuple[float, float] | None:
-    """The shares of zeros and of saturated values; None where any is not finite."""
+def active_units(result: Tensor) -> Tensor:
+    """Which units have fired for any sample: one flag for each."""
+    return result.amax((0, 2, 3) if result.dim() == 4 else [*range(result.dim() - 1)]) > 0
+
+
+def shares(result: Tensor, function: str) -> tuple[Tensor | float, ...]:
+    """Non-finite values, zeros and saturated values: how many of one."""
     bounds = _BOUNDS.get(function)
     compiled = kernel.load()
     if compiled is not None and kernel.fits(result):
         _, count, _, _, zeros, outside, nonfinite, _ = compiled.output(0, result, bounds)
-        return None if nonfinite else (zeros / count, outside / count)
-    if not bool(torch.isfinite(result).all()):
-        return None
-    zeros, outside = float((result == 0).float().mean()), 0.0
+        return nonfinite, zeros / count, outside / count
+    saturated: Tensor | float = 0.0
     if bounds is not None:
-        outside = float(((result < bounds[0]) | (result > bounds[1])).float().mean())
-    return zeros, outside
+        saturated = ((result < bounds[0]) | (result > bounds[1])).float().mean()
+    return count_nonfinite(result), (result == 0).float().mean(), saturated

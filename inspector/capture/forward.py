@@ -36,6 +36,7 @@ from inspector.capture.measured_modules import MeasuredModules
 from inspector.capture.modules import ModuleRecord
 from inspector.capture.reductions import norms, values_of
 from inspector.capture.transfer import Scalar
+from inspector.capture.uncompiled import never_compiled
 
 
 class ForwardProbe:
@@ -53,6 +54,7 @@ class ForwardProbe:
         records: what is known of every module, in registration order.
         remote: an output was not on the CPU.
         blind: why hooks do not see what runs inside; empty where they do.
+        heard: a module was called in training. It stays False where a compiled function calls them.
         broken: the probes that have failed and are off.
         histograms: those of the step that runs; None in most steps.
         tape: what the hooks in C write on; None without the extension.
@@ -79,6 +81,7 @@ class ForwardProbe:
         self.full = True
         self.remote = False
         self.blind = ""
+        self.heard = False
         self.broken: set[str] = set()
         self.histograms: HistogramBatch | None = None
         self._turn: frozenset[int] = frozenset()
@@ -96,7 +99,7 @@ class ForwardProbe:
         self._discovery = Discovery()
         self._boundary = OutputGradient(self, -1)
         self._discovering = True
-        self._has_trained = False
+        self._evaluating = True
         self._phase = 0
         self._kernel = load()
         self._mark = (0, (0, 0))
@@ -132,6 +135,7 @@ class ForwardProbe:
 
     # ------------------------------------------------------------ called by the hooks
 
+    @never_compiled
     def on_forward(self, hook: ModuleHook, args: Any, output: Any) -> None:
         """One call of one module; never raises."""
         if self.broken and "activations" in self.broken:
@@ -147,6 +151,7 @@ class ForwardProbe:
                 self._watch_boundaries(output)
         self._charge(started)
 
+    @never_compiled
     def on_output_gradient(self, column: int, gradient: Tensor) -> None:
         """The gradient of one module's output has arrived; never raises."""
         started = time.perf_counter_ns()
@@ -174,7 +179,7 @@ class ForwardProbe:
         elif not self._is_training():
             return
         else:
-            hook.phase = self._phase
+            hook.phase, self.heard = self._phase, True
             self._on_forward()
         if not self._discovering and self.full and hook.record.call_index < 0:
             self._on_new()
@@ -197,12 +202,40 @@ class ForwardProbe:
         self._watch_gradient(hook, output)
 
     def _is_training(self) -> bool:
+        """In eval mode too, as long as the model is not known to train in the other one."""
         model = self._model()
         if model is None:
             return False
         if model.training:
-            self._has_trained = True
-        return model.training or not self._has_trained
+            self.evaluating = False
+        return model.training or self.evaluating
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether passes in eval mode count."""
+        return self._evaluating if self.tape is None else bool(self.tape.evaluating)
+
+    @evaluating.setter
+    def evaluating(self, on: bool) -> None:
+        self._evaluating = on
+        if self.tape is not None:
+            self.tape.evaluating = on
+
+    @property
+    def deaf(self) -> bool:
+        """Whether only a recorded loss tells of backward passes."""
+        return bool(self.blind) or not self.heard
+
+    def has_missed(self) -> bool:
+        """Whether a full step was trained in eval mode, unseen: from now on such passes count.
+
+        So it is where a script forgets ``train()`` after a validation.
+        """
+        model = self._model()
+        if model is None or model.training or self.evaluating or self.deaf or len(self.entries):
+            return False
+        self.evaluating = True
+        return True
 
     def _watch_gradient(self, hook: ModuleHook, output: Any) -> None:
         """Tensor hooks on graph-made outputs only: on a leaf they would stay for ever."""
@@ -274,8 +307,17 @@ class ForwardProbe:
 
     def drop_finished_passes(self) -> None:
         """Forgets passes whose gradients were thrown away by ``zero_grad``."""
-        self.entries.keep_from(self._mark[0])
-        self.output_gradients.keep_from(self._mark[1])
+        self.keep_from(self._mark)
+
+    @property
+    def mark(self) -> tuple[int, tuple[int, int]]:
+        """Where what belongs to finished passes ends."""
+        return self._mark
+
+    def keep_from(self, mark: tuple[int, tuple[int, int]]) -> None:
+        """Forgets what came before a mark."""
+        self.entries.keep_from(mark[0])
+        self.output_gradients.keep_from(mark[1])
         self._mark = (0, (0, 0))
 
     @property

@@ -100,6 +100,14 @@ static void look(PyObject *references, int64_t (*found)[2]) {
     PyErr_Clear();
 }
 
+/* Whether all of them are frozen, so that they tell nothing of a pass. */
+static int frozen(PyObject *references) {
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(references); k++)
+        if (is_object(PyObject_GetAttr(PyTuple_GET_ITEM(references, k), s_requires_grad), Py_True))
+            return 0;
+    return 1;
+}
+
 static PyObject *full_end_backward(Full *self, PyObject *none);
 static PyMethodDef end_backward = {"end_backward", (PyCFunction)full_end_backward, METH_NOARGS,
                                    NULL};
@@ -131,7 +139,7 @@ static PyObject *full_end_backward(Full *self, PyObject *none) {
     }
     if (received ? !measure_gradients(self->parameters, cells_of(self, NORM),
                                       cells_of(self, LARGEST), cells_of(self, NONFINITE))
-                 : !tape->open) /* what is to be dropped is not all on the tape */
+                 : !tape->open || frozen(self->references)) /* not all is on the tape, or known */
         return PyObject_CallNoArgs(self->end);
     if (received) {
         if (fresh) self->passes = self->passes_before = 0;

@@ -10,7 +10,7 @@ from inspector.capture import native
 from inspector.capture.cells import LARGEST, NONFINITE, NORM, RECEIVED, ParameterCells
 from inspector.capture.kernel import Kernel, Sizes, fits, load
 from inspector.capture.reductions import (
-    largest,
+    largest_values,
     measurable,
     nonfinite_counts,
     norms,
@@ -34,7 +34,7 @@ def measure_gradients(parameters: tuple[Tensor, ...], cells: ParameterCells) -> 
             cells.put(row, spread(part, positions, size))
         return
     positions, gradients = _gradients_of(parameters)
-    most = [largest(gradient) for gradient in gradients]
+    most = largest_values(gradients)
     counts = nonfinite_counts(gradients, most)
     cells.put(NORM, spread(norms(gradients), positions, size))
     cells.put(LARGEST, spread(most, positions, size))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inspector.capture.reductions import values_of
+from inspector.capture.transfer import to_host
 
 BINS = 64
 _SAMPLE = 65_536  # a longer tensor is strided down to at most twice as many values
@@ -56,8 +57,7 @@ class HistogramBatch:
         """Starts the copy to the host; it has arrived when a later copy has."""
         for tensor in self.packed:
             if tensor.is_cuda:
-                host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-                self.hosts.append(host.copy_(tensor, non_blocking=True))
+                self.hosts.append(to_host(tensor))
             else:
                 self.hosts.append(tensor.cpu())
         self.packed.clear()

@@ -25,6 +25,7 @@ typedef struct {
     double loss;
     int open, current, known, exact;
     int resting, glancing; /* at rest, each step may still be glanced at */
+    int evaluating; /* calls in eval mode count, too */
 } Logbook;
 
 #define CALLS(X) X(enter) X(leave) X(criterion) X(on_loss) X(receive) X(before) X(now) X(state) \
@@ -43,6 +44,7 @@ static int book_init(Logbook *self, PyObject *args, PyObject *kwargs) {
 #define TAKE(name) Py_XSETREF(self->name, Py_NewRef(calls[k++]));
     CALLS(TAKE)
     self->current = -1;
+    self->evaluating = 1;
     return 0;
 }
 
@@ -182,11 +184,12 @@ static long long step_of(Logbook *self) {
 /* enter(model, args, kwargs): the model is about to be called. */
 static PyObject *book_enter(Logbook *self, PyObject *const *args, Py_ssize_t count) {
     if (!self->enter || count != 3) Py_RETURN_NONE;
-    if (!is_object(PyObject_GetAttr(args[0], s_training), Py_True) ||
-        !is_object(PyObject_CallNoArgs(grad_enabled), Py_True) ||
+    if (!is_object(PyObject_CallNoArgs(grad_enabled), Py_True) ||
         !is_object(PyObject_CallNoArgs(transformed), Py_None) ||
         number(PyObject_CallNoArgs(task_id)) != -1)
         Py_RETURN_NONE;
+    if (is_object(PyObject_GetAttr(args[0], s_training), Py_True)) self->evaluating = 0;
+    else if (!self->evaluating) Py_RETURN_NONE;
     if (self->resting) {
         int64_t began = now();
         page_clear(&self->glance);
@@ -302,7 +305,8 @@ static PyObject *book_on_loss(Logbook *self, PyObject *const *args, Py_ssize_t c
             Py_RETURN_NONE;
         }
         page->complete = page->loss && PyWeakref_GetObject(page->loss) == args[0];
-        if (page->complete == self->exact && item(args[0], &self->loss)) {
+        if (page->complete == self->exact && item(args[0], &self->loss) &&
+            isfinite(self->loss)) {
             self->known = 1;
             Py_RETURN_NONE;
         }
@@ -314,6 +318,9 @@ static PyObject *book_on_loss(Logbook *self, PyObject *const *args, Py_ssize_t c
 static PyObject *book_before(Logbook *self, PyObject *const *args, Py_ssize_t count) {
     int ordinary = self->open && self->current >= 0 && self->known && isfinite(self->loss);
     if (self->resting && !self->glancing) Py_RETURN_NONE;
+    if (ordinary) ordinary = self->pages[self->current].step == step_of(self);
+    if (self->resting && (!self->glance.args || self->glance.step != step_of(self)))
+        self->evaluating = 1; /* the model was not called in training, so perhaps in eval mode */
     if ((ordinary || self->resting) && count) {
         int64_t began = now();
         Full *full = self->pulse ? self->pulse->full : NULL; /* it reads them anyhow */
@@ -404,6 +411,7 @@ static PyMemberDef book_members[] = {
     {"resting", T_INT, offsetof(Logbook, resting), 0, NULL},
     {"exact", T_INT, offsetof(Logbook, exact), 0, NULL},
     {"glancing", T_INT, offsetof(Logbook, glancing), 0, NULL},
+    {"evaluating", T_INT, offsetof(Logbook, evaluating), 0, NULL},
     {"due", T_LONGLONG, offsetof(Logbook, due), 0, NULL},
     {"spent", T_LONGLONG, offsetof(Logbook, spent), 0, NULL},
     {"full", T_OBJECT_EX, offsetof(Logbook, full), 0, NULL},

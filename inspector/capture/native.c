@@ -28,6 +28,7 @@ static PyObject *setup(PyObject *module, PyObject *args) {
                           &channels_last, &ordered_dict, &grad_enabled, &task_id, &transformed,
                           &capsule, &absent, &dispatch_ns))
         return NULL;
+    borrow = NULL;
     if (PyCapsule_IsValid(capsule, "dlpack_exchange_api")) {
         const Exchange *table = PyCapsule_GetPointer(capsule, "dlpack_exchange_api");
         if (table->major == 1) borrow = table->borrow;

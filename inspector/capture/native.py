@@ -49,20 +49,25 @@ def load() -> Any:
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
-        module.setup(
-            torch.Tensor,
-            torch.nn.Parameter,
-            torch.float32,
-            torch.strided,
-            torch.channels_last,
-            OrderedDict,
-            torch.is_grad_enabled,
-            torch._C._current_graph_task_id,
-            torch._C._functorch.peek_interpreter_stack,
-            getattr(torch.Tensor, "__dlpack_c_exchange_api__", None),  # from PyTorch 2.11 on
-            ABSENT_BITS,
-            DISPATCH_NS,
-        )
+        set_up(module, getattr(torch.Tensor, "__dlpack_c_exchange_api__", None))  # from 2.11 on
     except Exception:
         return None
     return module
+
+
+def set_up(module: Any, exchange: Any) -> None:
+    """Gives the extension what it needs of PyTorch; without ``exchange`` it asks attributes."""
+    module.setup(
+        torch.Tensor,
+        torch.nn.Parameter,
+        torch.float32,
+        torch.strided,
+        torch.channels_last,
+        OrderedDict,
+        torch.is_grad_enabled,
+        torch._C._current_graph_task_id,
+        torch._C._functorch.peek_interpreter_stack,
+        exchange,
+        ABSENT_BITS,
+        DISPATCH_NS,
+    )

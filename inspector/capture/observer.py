@@ -37,6 +37,7 @@ from inspector.capture.stretches import Stretches
 from inspector.capture.transfer import Scalar
 from inspector.capture.tries import Tries
 from inspector.capture.turns import HistogramTurns
+from inspector.capture.uncompiled import never_compiled
 from inspector.capture.watched import Watched
 from inspector.commands import Clip
 
@@ -84,7 +85,11 @@ class Observer:
             self.forward, self.clock, schedule, self._landing, listener, self._on_backward_end
         )
         self._refresh_at = 1
+        self._dropped = self._by_hand = False  # passes that leave their gradients to the script
+        self._missed = -1  # the step whose passes were taken for evaluation
+        self._unseen: Any = None  # where what was measured of steps that nobody watched ends
         self._step_hooks: list[Any] = []  # one for each optimizer
+        self._around = [Attachment() for _ in optimizers]
         for position, optimizer in enumerate(optimizers):
             self._attach_optimizer(position, optimizer)
         self._scaling.follow(scaler)
@@ -147,9 +152,43 @@ class Observer:
         kind = StepHooks if (extension := native.load()) is None else extension.StepHooks
         reference = weakref.ref(optimizer)
         hooks = kind(self.clock.pulse, reference, before, after, sweep, position == 0)
-        self._step_hooks.append(hooks)
-        self._attachment.step_hooks(optimizer, hooks.before, hooks.after)
-        self._attachment.replace_method(optimizer, "zero_grad", sweep if previous else hooks.sweep)
+        self._step_hooks[position : position + 1] = [hooks]
+        around = self._around[position]
+        around.step_hooks(optimizer, hooks.before, hooks.after)
+        around.replace_method(optimizer, "zero_grad", sweep if previous else hooks.sweep)
+
+    def follow_optimizer(self, position: int, optimizer: torch.optim.Optimizer) -> None:
+        """Watches another optimizer, which is about to step, in the place of one."""
+        self._leave_stretch()
+        self._around[position].remove()
+        self._attach_optimizer(position, optimizer)
+        if self._unseen is not None:
+            self.forward.keep_from(self._unseen)
+            self._unseen = None
+        self._watched.replace(position, optimizer)
+        self._passes.follow(self.parameters.tensors)
+        self._stretches.forget()
+        self._refresh_at = self.clock.step
+        self._listener.on_described()
+
+    def pass_over(self) -> None:
+        """What was measured so far belongs to a step of an optimizer that is not watched.
+
+        It is of no account if that one is watched from its next step on.
+        """
+        self._leave_stretch()
+        self._unseen = self.forward.mark
+        for probe in self._watched.each:
+            probe.pass_over()
+        self.clock.restart()
+
+    def stepped(self, position: int) -> int:
+        """How often an optimizer has stepped."""
+        return int(self._step_hooks[position].stepped)
+
+    def held(self, position: int) -> Sequence[torch.Tensor]:
+        """What an optimizer steps."""
+        return self._watched.each[position].optimized if self._watched.each else ()
 
     def close(self) -> None:
         """Removes everything; the numbers of finished steps are still handed over."""
@@ -157,6 +196,8 @@ class Observer:
             return
         self._leave_stretch()
         self.closed = True
+        for around in reversed(self._around):
+            around.remove()
         self._attachment.remove()
         self.forward.silence()
         self._landing.release()
@@ -186,6 +227,7 @@ class Observer:
 
     # ------------------------------------------------------------ backward
 
+    @never_compiled
     def _on_gradient(self) -> None:
         """The first gradient of a backward pass asks the engine to call at its end."""
         if self._stretches.full is not None:
@@ -200,6 +242,7 @@ class Observer:
             self._refresh()
         passes.begin(self._on_backward_end)
 
+    @never_compiled
     def _on_backward_end(self) -> None:
         started = time.perf_counter_ns()
         if self._stretches.full is not None:
@@ -211,7 +254,10 @@ class Observer:
             self._landing.release()
             plan, probes, parameters = self.plan, self._watched.each, self._watched.parameters
             received, fresh = self._passes.end(parameters.tensors)
-            self.forward.end_backward(received=received, discard=len(probes) == 1)
+            discard = len(probes) == 1 and not received and not self._by_hand
+            self.forward.end_backward(received=received, discard=discard)
+            self._dropped = self._dropped or discard
+            self._by_hand = self._by_hand and not received
             if received and "gradients" not in self._failed:
                 for probe in probes:
                     if fresh:
@@ -224,6 +270,7 @@ class Observer:
 
     # ------------------------------------------------------------ optimizer
 
+    @never_compiled
     def _on_zero_grad(self, position: int, inherited: Any, *args: Any, **kwargs: Any) -> Any:
         if self.closed:
             return inherited(*args, **kwargs)
@@ -263,6 +310,7 @@ class Observer:
             self._listener.on_skipped(skipped)
         return result
 
+    @never_compiled
     def _on_before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self.plan.quiet and self._landing.held is None:
             return
@@ -277,17 +325,24 @@ class Observer:
             closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
             probe, plan = self._watched.each[position], self.plan
             probe.scale = self._scaling.factor
+            if plan.full and self.forward.has_missed():
+                self._missed = self.clock.step
+            if self._missed == self.clock.step:
+                probe.forgo()
             probe.before_step(
                 optimizer, closure is not None, plan.full, plan.clip, plan.clip_threshold
             )
             widened = probe.late and self._passes.widen(self._watched.parameters.tensors)
-            if probe.late and not widened and not self.late and probe.seen_gradients:
-                self.late = True
-                self._listener.on_late()
+            if probe.late and not widened and probe.seen_gradients:
+                self._by_hand = self._by_hand or self._dropped  # by autograd.grad(), not backward()
+                if not self.late:
+                    self.late = True
+                    self._listener.on_late()
         except Exception as error:
             self._fail("updates", error)
         self.clock.spend(started, "updates")
 
+    @never_compiled
     def _on_after_step(self, position: int, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         started = time.perf_counter_ns()
         self._leave_stretch()
@@ -326,7 +381,7 @@ class Observer:
             if self._passes.have_failed():
                 self.forward.forget_pass()
             numbers.end(optimizer, full=plan.full)
-        step = self.clock.step
+        step, self._unseen, self._dropped = self.clock.step, None, False
         if step >= self._refresh_at or (plan.full and self._watched.regrouped):
             self._refresh_at = step + _REFRESH_STEPS
             self._refresh()
@@ -342,6 +397,8 @@ class Observer:
         if landing.held is not None or landing.pending or numbers.scalars or numbers.after_skip:
             return False
         if native.load() is None or self.closed or self._failed or self.forward.blind:
+            return False
+        if self.plan.full and self.forward.deaf:
             return False
         return self.plan.quiet or (numbers.at_hand and self._full_steps_may_be_left())
 

@@ -85,6 +85,14 @@ class Steering:
             elif value != getattr(default, name):
                 self._set(name, value)
 
+    def follow_optimizer(self, position: int, optimizer: torch.optim.Optimizer) -> None:
+        """Steers another optimizer in the place of one: with the script's settings, not ours."""
+        self._optimizers[position] = weakref.ref(optimizer)
+        self._settings[position] = OptimizerSettings(optimizer)
+        if position == 0:
+            for name in OF_OPTIMIZERS:
+                self.controls = self.controls.with_value(name, None)
+
     def restore(self) -> None:
         """Gives back what is process-wide, and the model as it was found."""
         self._freezing.release()
@@ -128,9 +136,10 @@ class Steering:
 
     def _do_set(self, command: Command) -> Event:
         target = command.target
+        before = self._in_force(command.control, target)
         effective, note = self._set(command.control, command.value, target)
         where = titles(self._model(), self._alive()).get(target, "") if target else ""
-        return _applied(command, effective, note, where)
+        return _applied(command, effective, note, where, before)
 
     def _do_pause(self, command: Command) -> Event:
         answer = _applied(command)
@@ -180,6 +189,13 @@ class Steering:
     def optimizers_document(self, step: int) -> dict[str, Any]:
         """The ``optimizers`` document: what commands can speak of, and what is in force there."""
         return document(self._model(), self._alive(), step)
+
+    def _in_force(self, name: str, target: str) -> Any:
+        """What a setting is before it is changed; None where that is not known."""
+        if name not in OF_OPTIMIZERS:
+            return getattr(self.controls, name, None)
+        optimizers = self._alive()
+        return _first(_readings(optimizers, name), *addressed(optimizers, target))
 
     def _set(self, name: str, value: Any, target: str = "") -> tuple[Any, str]:
         """The value in force and a note; raises CommandError or CannotSet."""
@@ -240,9 +256,8 @@ class Steering:
             raise CannotSet(" ".join(refused))
         if target or sum(len(one.param_groups) for one in optimizers) > 1:
             notes.insert(0, self._told(name, before, optimizers, ratios=group is None))
-        now = _readings(optimizers, name)
-        first = [number for place, number in now.items() if _within(place, chosen, group)]
-        return (first[0] if first else None), "; ".join(notes + refused)
+        now = _first(_readings(optimizers, name), chosen, group)
+        return now, "; ".join(notes + refused)
 
     def _told(
         self,
@@ -286,8 +301,14 @@ def _readings(optimizers: Sequence[torch.optim.Optimizer], name: str) -> Reading
     }
 
 
-def _within(place: tuple[int, int], optimizer: int | None, group: int | None) -> bool:
-    return optimizer in (None, place[0]) and group in (None, place[1])
+def _first(readings: Readings, optimizer: int | None, group: int | None) -> float | None:
+    """The reading of the first group that is meant."""
+    meant = (
+        number
+        for (at, place), number in readings.items()
+        if optimizer in (None, at) and group in (None, place)
+    )
+    return next(meant, None)
 
 
 def addressed(
@@ -313,13 +334,18 @@ def _title(command: Command) -> str:
 
 
 def _applied(
-    command: Command, effective: Any = None, note: str = "", where: str = ""
+    command: Command,
+    effective: Any = None,
+    note: str = "",
+    where: str = "",
+    before: Any = None,
 ) -> CommandApplied:
     return CommandApplied(
         command_id=command.id,
         name=_title(command),
         requested=command.value,
         effective=effective,
+        before=before,
         note=note,
         target=command.target,
         where=where,

@@ -70,16 +70,20 @@ def _versions(optimizer: Optimizer) -> list[int]:
 
 
 def remove_step_hook(
-    optimizer: weakref.ref[Optimizer], hooks: weakref.ref[MutableMapping[int, Hook]], key: int
+    optimizer: weakref.ref[Optimizer] | None,
+    hooks: weakref.ref[MutableMapping[int, Hook]],
+    key: int,
 ) -> None:
     """Removes a hook; during a step that goes through the hooks, as the last of them is called.
+
+    Without an optimizer they are those of all.
 
     An ``OrderedDict`` must not lose an entry before it was gone through.
     """
     there = hooks()
     if there is None or key not in there:
         return
-    if not _gone_through(optimizer(), there):
+    if not _gone_through(optimizer, there):
         del there[key]
         return
     last = list(there)[-1]
@@ -109,11 +113,14 @@ class _Last:
         return self._hook(*args)
 
 
-def _gone_through(optimizer: Optimizer | None, hooks: MutableMapping[int, Hook]) -> bool:
+def _gone_through(
+    optimizer: weakref.ref[Optimizer] | None, hooks: MutableMapping[int, Hook]
+) -> bool:
     """Whether a step on this thread's stack has called one of the hooks, and not the last yet."""
+    whose = None if optimizer is None else optimizer()
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code is _STEP and frame.f_locals.get("self") is optimizer:
+        if frame.f_code is _STEP and (not optimizer or frame.f_locals.get("self") is whose):
             name = "post_hook" if "out" in frame.f_locals else "pre_hook"
             running = frame.f_locals.get(name)
             return any(hook is running for hook in list(hooks.values())[:-1])

@@ -66,7 +66,7 @@ class StepNumbers:
         landing = self._landing
         for name, value in scalars.items():
             if isinstance(value, Tensor):
-                if self._forward.blind:
+                if self._forward.deaf:
                     self._forward.watch_boundary(value)
                 kept[name] = value.item() if value.is_cpu else value.detach().reshape(())
             else:

@@ -43,9 +43,14 @@ class StepSnapshots:
         """Whether a loss, or the end of its step, is waited for."""
         return bool(self._graph.armed or self._backward.armed)
 
-    def arm_graph(self) -> None:
-        """The graph of the coming step is wanted."""
-        self._guarded(_GRAPH, self._graph.arm)
+    def arm_graph(self, *, asked: bool = True) -> None:
+        """The graph of the coming step is wanted, by somebody or only to have one."""
+        self._guarded(_GRAPH, lambda: self._graph.arm(asked=asked))
+
+    def give_up_graph(self) -> None:
+        """A graph that nobody asked for is not waited for any longer."""
+        if self._graph.armed and not self._graph.asked:
+            self._graph.disarm()
 
     def arm_backward(self, wanted: dict[str, Any]) -> None:
         """A backward pass is wanted: the coming one, or what ``wanted`` says."""

@@ -33,6 +33,7 @@ class OptimizerProbe:
         unstepped: gradients have come since the last step.
         updates: measures what the step changes.
         inside_step: ``optimizer.step()`` is running, perhaps calling a closure.
+        optimized: what the optimizer steps; ``parameters`` are those measured here.
     """
 
     def __init__(
@@ -57,7 +58,11 @@ class OptimizerProbe:
         self._usual = 1
         self._elsewhere = False  # something else than the optimizer clears the gradients
         self.updates = UpdateProbe(parameters)
-        self._optimized = [p for group in optimizer.param_groups for p in group["params"]]
+        self.follow(optimizer)
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer that steps the parameters."""
+        self.optimized = [p for group in optimizer.param_groups for p in group["params"]]
 
     def on_backward_end(self, full: bool, clip: Clip, threshold: float) -> None:
         """Measures the gradients before anybody clips them."""
@@ -124,6 +129,16 @@ class OptimizerProbe:
         """
         return 0 if self._elsewhere else self._usual
 
+    def forgo(self) -> None:
+        """Gradients before clipping are not to be known in this step, unless they are already."""
+        if not self.measured:
+            self._cells.clear(NORM, LARGEST, NONFINITE)
+            self.measured = True
+
+    def pass_over(self) -> None:
+        """What has come so far belongs to a step that is not watched."""
+        self.passes = self._passes_before = 0
+
     def count(self, passes: int) -> None:
         """So many backward passes have been since the last ``zero_grad()``."""
         self.passes = self._passes_before = passes
@@ -176,7 +191,7 @@ class OptimizerProbe:
     def _clip(self, clip: Clip, threshold: float, scale: Tensor | None = None) -> None:
         if clip == "off":
             return
-        parameters = [p for p in self._optimized if p.grad is not None]
+        parameters = [p for p in self.optimized if p.grad is not None]
         if not parameters:
             return
         if clip == "value":

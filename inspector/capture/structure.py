@@ -21,22 +21,26 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inspector.capture import modules as module_records
-from inspector.capture.activations import main_tensor, tensors_in
+from inspector.capture.activations import main_tensor
+from inspector.capture.answers import Answers
 from inspector.capture.attach import Attachment, Inert, ToggledHook
-from inspector.capture.examine_calls import Calls
+from inspector.capture.examine_calls import Calls, batch_of
 from inspector.capture.examine_data import DataFacts
 from inspector.capture.examine_graph import GraphFacts
 from inspector.capture.examine_loss import LossFacts
 from inspector.capture.examine_modes import ModeFacts
 from inspector.capture.examine_parameters import ParameterFacts
+from inspector.capture.examine_zero_grad import ZeroGradFacts
 from inspector.capture.parameters import plain
 from inspector.capture.reductions import is_sharded
+from inspector.capture.uncompiled import never_compiled
 
 VERSION = 1
 FIRST_STEPS = 16
@@ -91,6 +95,7 @@ class StructureProbe:
     ) -> None:
         self.failed: Exception | None = None
         self.charge: Callable[[int], None] = lambda _ns: None
+        self._answers = Answers()
         self._model = weakref.ref(model)
         self._attachment = Attachment()
         self._now: Callable[[], int] | None = now
@@ -112,7 +117,9 @@ class StructureProbe:
         loss_fn: Any,
         loader: Any,
     ) -> None:
-        self._parameters = ParameterFacts(model, optimizers)
+        answers = self._answers
+        self._zero_grad = ZeroGradFacts(answers)
+        self._parameters = ParameterFacts(model, optimizers, answers, self._zero_grad)
         parameters = self._parameters
         held = self._model
         self._graph = GraphFacts(
@@ -121,10 +128,11 @@ class StructureProbe:
                 *parameters.rates(),
                 *(id(p) for m in [held()] if m is not None for p in m.parameters()),
             },
+            answers,
         )
-        self._loss = LossFacts(loss_fn, self._parameters.owners)
+        self._loss = LossFacts(loss_fn, self._parameters.owners, answers)
         self._modes = ModeFacts(model)
-        self._data = DataFacts(loader)
+        self._data = DataFacts(loader, answers)
         self._calls = Calls()
         self._paths = {id(module): plain(path) for path, module in model.named_modules()}
         # A hook inside a compiled module would be traced, or refused.
@@ -143,7 +151,8 @@ class StructureProbe:
             return
         # ScriptModules refuse hooks.
         with contextlib.suppress(RuntimeError):
-            hooks.append(self._attachment.forward_hook(module, _Hook(self, method)))
+            hook = _Hook(self, method)
+            hooks.append(self._attachment.forward_hook(module, hook, with_kwargs=True))
 
     def _enter(self, *modules: nn.Module) -> None:
         """Listens to modules that the script calls: the root, or what a container holds."""
@@ -184,10 +193,10 @@ class StructureProbe:
 
     # ------------------------------------------------------------------ called by hooks
 
-    def _on_owner(self, module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+    def _on_owner(self, module: nn.Module, _args: Any, _kwargs: Any, _output: Any) -> None:
         self._ran.add(self._paths.get(id(module), ""))
 
-    def _on_forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _on_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self._called = True
         result = main_tensor(output)
         if not torch.is_grad_enabled() or result is None or not result.requires_grad:
@@ -197,23 +206,24 @@ class StructureProbe:
             return
         self._modes.forward(module, self._step, result)
         path = self._paths.get(id(module), "")
-        inputs = next((tensor for tensor in tensors_in(args) if not tensor.is_nested), None)
+        inputs = batch_of(args, kwargs)
         call = None if inputs is None else self._calls.enter(path, inputs, self._step)
         self._calls.leave(result)
         if inputs is not None and call is not None and self._orders_wanted():
             self._data.batch(inputs, self._step)
         if not self._examining:
             return
-        self._parameters.watch_backward(result)
+        self._zero_grad.watch_backward(result)
         self._loss.outputs(result)
         self._graph.examine(result, self._step, path, judges=path in self._calls.fed)
         if inputs is not None:
             self._data.inputs(inputs, self._graph.entry_input(result), self._step, call)
 
-    def _on_criterion(self, _module: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
-        if not torch.is_grad_enabled() or len(args) < 2:
+    def _on_criterion(self, _module: nn.Module, args: Any, kwargs: Any, _output: Any) -> None:
+        given = (*args, *(kwargs[name] for name in ("input", "target") if name in kwargs))
+        if not torch.is_grad_enabled() or len(given) < 2:
             return
-        outputs, targets = args[0], args[1]
+        outputs, targets = given[:2]
         if isinstance(outputs, Tensor) and isinstance(targets, Tensor):
             if self._examining:
                 self._loss.outputs(outputs, exact=True)
@@ -256,6 +266,7 @@ class StructureProbe:
 
     def _end_step(self, step: int) -> bool:
         examined = self._examining
+        self._answers.arrive()
         self._parameters.stepped(step, examined)
         if not self._called and step == 0 and (model := self._model()) is not None:
             self._enter(*model.children())
@@ -272,6 +283,11 @@ class StructureProbe:
         if step == FIRST_STEPS - 1:
             self._compare_from_here()
         return step in (0, 4, FIRST_STEPS - 1)
+
+    def follow_optimizer(self, position: int, optimizer: torch.optim.Optimizer) -> None:
+        """Another optimizer is watched in the place of one."""
+        self._guard(self._parameters.follow_optimizer, position, optimizer)
+        self.look_again()
 
     def look_again(self) -> None:
         """Between two steps: something was changed from outside, so the coming eight are examined.
@@ -296,6 +312,10 @@ class StructureProbe:
         self._graph.forms.end_burst()
         self._parameters.compare_from_here()
         self._data.end_burst()
+
+    def settle(self) -> None:
+        """After the last step: waits for what a device has been asked and has not answered yet."""
+        self._guard(partial(self._answers.arrive, wait=True))
 
     def document(self) -> dict[str, Any]:
         """Everything known so far, as JSON; ``{"failed": …}`` when the probe broke."""
@@ -322,6 +342,7 @@ class StructureProbe:
         self._closed = True
         self._attachment.remove()
 
+    @never_compiled
     def _guard(self, function: Callable[..., Any], *args: Any) -> Any:
         """Calls a part of the probe; its error ends the probe, never the training."""
         if self._closed and function != self._document:
@@ -360,9 +381,9 @@ class _Hook(Inert):
         self.probe = weakref.ref(probe)
         self.method = method
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         probe = self.probe()
         if probe is None or torch.compiler.is_dynamo_compiling():
             return
         if torch._C._functorch.peek_interpreter_stack() is None:  # under vmap there are no values
-            probe._guard(getattr(probe, self.method), module, args, output)
+            probe._guard(getattr(probe, self.method), module, args, kwargs, output)

@@ -9,6 +9,7 @@ typedef struct {
     int64_t count, room, norm_count, norm_room;
     long long forward_ns, gradient_ns, forward_calls, gradient_calls, phase;
     int open, listening, waiting, announced;
+    int evaluating; /* passes in eval mode count, too: the model has not trained in the other */
     PyObject *model, *on_forward, *on_gradient;
     PyObject *full; /* the Full that does the steps by itself at present, or NULL */
 } Tape;
@@ -22,6 +23,7 @@ static int tape_init(Tape *self, PyObject *args, PyObject *kwargs) {
     Py_XSETREF(self->model, Py_NewRef(model));
     Py_XSETREF(self->on_forward, Py_NewRef(on_forward));
     Py_XSETREF(self->on_gradient, Py_NewRef(on_gradient));
+    self->evaluating = 1;
     return 0;
 }
 
@@ -139,6 +141,7 @@ static PyMemberDef tape_members[] = {
     {"listening", T_INT, offsetof(Tape, listening), 0, NULL},
     {"waiting", T_INT, offsetof(Tape, waiting), 0, NULL},
     {"announced", T_INT, offsetof(Tape, announced), 0, NULL},
+    {"evaluating", T_INT, offsetof(Tape, evaluating), 0, NULL},
     {NULL}};
 
 static PyTypeObject TapeType = {
@@ -206,7 +209,10 @@ static void site_free(Site *self) {
 
 static int training(Tape *tape) {
     PyObject *model = PyWeakref_GetObject(tape->model);
-    return model && is_object(PyObject_GetAttr(model, s_training), Py_True);
+    if (!model || model == Py_None) return 0;
+    int trains = is_object(PyObject_GetAttr(model, s_training), Py_True);
+    if (trains) tape->evaluating = 0;
+    return trains || tape->evaluating;
 }
 
 /* The gradient of the module's output has arrived. */

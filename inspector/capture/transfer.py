@@ -19,6 +19,42 @@ def scalar(tensor: Tensor) -> Scalar:
     return tensor.item() if tensor.is_cpu else tensor
 
 
+def to_host(tensor: Tensor) -> Tensor:
+    """A copy on the host of a tensor on CUDA; see :class:`Arrival`."""
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+class Arrival:
+    """When what was copied to the host from some CUDA devices so far is there."""
+
+    def __init__(self, devices: Iterable[torch.device]) -> None:
+        self._events: list[torch.cuda.Event] = []
+        for device in devices:
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(device))
+            self._events.append(event)
+
+    def here(self) -> bool:
+        return all(event.query() for event in self._events)  # type: ignore[no-untyped-call]
+
+    def wait(self) -> None:
+        for event in self._events:
+            event.synchronize()
+
+
+def _number(value: Tensor) -> Tensor:
+    """The value alone; each call saved is one of a thousand in a step."""
+    if value.requires_grad:
+        value = value.detach()
+    return value.reshape(()) if value.dim() else value
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    """What the numbers of a device travel in: not all know float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Shipment:
     """The device scalars inside ``cells``, on their way to the host in one copy per device.
 
@@ -27,36 +63,32 @@ class Shipment:
     """
 
     def __init__(self, cells: Iterable[list[Scalar]]) -> None:
-        self._targets: dict[torch.device, list[tuple[list[Scalar], int]]] = {}
-        waiting: dict[torch.device, list[Tensor]] = {}
+        waiting: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        targets: dict[tuple[torch.device, torch.dtype], list[tuple[list[Scalar], int]]] = {}
         for cell in cells:
             for position, value in enumerate(cell):
                 if isinstance(value, Tensor):
-                    device = value.device
-                    self._targets.setdefault(device, []).append((cell, position))
-                    waiting.setdefault(device, []).append(value.detach())
+                    kind = value.device, value.dtype
+                    targets.setdefault(kind, []).append((cell, position))
+                    waiting.setdefault(kind, []).append(_number(value))
+        parts: dict[torch.device, list[Tensor]] = {}
+        self._targets: dict[torch.device, list[tuple[list[Scalar], int]]] = {}
+        for (device, dtype), tensors in waiting.items():
+            parts.setdefault(device, []).append(torch.stack(tensors).to(_wide(device)))
+            self._targets.setdefault(device, []).extend(targets[device, dtype])
         self._hosts: dict[torch.device, Tensor] = {}
-        self._arrivals: list[torch.cuda.Event] = []
-        for device, tensors in waiting.items():
-            stacked = torch.stack([tensor.reshape(()).double() for tensor in tensors])
-            if device.type == "cuda":
-                host = torch.empty(len(tensors), dtype=torch.float64, pin_memory=True)
-                host.copy_(stacked, non_blocking=True)
-                arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                arrival.record(torch.cuda.current_stream(device))
-                self._arrivals.append(arrival)
-            else:
-                host = stacked.cpu()
-            self._hosts[device] = host
+        for device, pieces in parts.items():
+            whole = torch.cat(pieces)
+            self._hosts[device] = to_host(whole) if device.type == "cuda" else whole.cpu()
+        self._arrival = Arrival(device for device in parts if device.type == "cuda")
 
     def ready(self) -> bool:
         """Whether :meth:`land` would not have to wait."""
-        return all(arrival.query() for arrival in self._arrivals)  # type: ignore[no-untyped-call]
+        return self._arrival.here()
 
     def land(self) -> None:
         """Writes the floats into the cells; waits for the device if it must."""
-        for arrival in self._arrivals:
-            arrival.synchronize()
+        self._arrival.wait()
         for device, host in self._hosts.items():
             for (cell, position), value in zip(self._targets[device], host.tolist(), strict=True):
                 cell[position] = value

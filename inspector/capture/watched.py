@@ -42,15 +42,16 @@ class Watched:
         self.probes: Probes | None = Probes(parameters, self.optimizers())
         self.each: list[OptimizerProbe] = self.probes.each
         self.remote, self.lazy = self.probes.remote, self.probes.lazy
-        self._sizes = self._group_sizes()
+        self._members = self._grouped()
 
-    def _group_sizes(self) -> list[int]:
-        return [len(group["params"]) for one in self.optimizers() for group in one.param_groups]
+    def _grouped(self) -> list[int]:
+        groups = [group["params"] for one in self.optimizers() for group in one.param_groups]
+        return [id(tensor) for group in groups for tensor in group]
 
     @property
     def regrouped(self) -> bool:
-        """Whether parameter groups have got more parameters since, or fewer."""
-        return self._sizes != self._group_sizes()
+        """Whether parameter groups have got other parameters since, or fewer."""
+        return self._members != self._grouped()
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Those that live."""
@@ -70,6 +71,28 @@ class Watched:
             return False
         self._adopt(collect(model, optimizers))
         return True
+
+    def replace(self, position: int, optimizer: torch.optim.Optimizer) -> None:
+        """Another optimizer takes the place of one.
+
+        What was measured of the step that runs stays where the same probes go on measuring the
+        same parameters; else its gradients before clipping are not known.
+        """
+        self._optimizers[position] = weakref.ref(optimizer)
+        model, optimizers, measured = self._model(), self.optimizers(), self.probes
+        if measured is None or model is None or len(optimizers) < len(self._optimizers):
+            return
+        found = collect(model, optimizers)
+        probes = Probes(found, optimizers)
+        same = [id(t) for t in found.tensors] == [id(t) for t in self.parameters.tensors]
+        if same and [p.positions for p in probes.each] == [p.positions for p in self.each]:
+            self.parameters = measured.parameters = found
+            self.each[position].follow(optimizer)
+            self._members = self._grouped()
+            return
+        self._adopt(found)
+        for probe in self.each:
+            probe.forgo()
 
     def forget(self) -> None:
         """Nothing is measured any more."""

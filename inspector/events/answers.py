@@ -13,8 +13,9 @@ from inspector.numerals import short
 class CommandApplied(Event):
     """A command took effect before ``step``; ``effective`` is the value in force.
 
-    ``target`` is the optimizer or parameter group that it spoke of (see ``Command``), empty for
-    all, and ``where`` its name for people.
+    ``before`` is the value until then, None where there was none or it is not known. ``target`` is
+    the optimizer or parameter group that it spoke of (see ``Command``), empty for all, and
+    ``where`` its name for people.
     """
 
     kind: ClassVar[str] = "command_applied"
@@ -22,17 +23,23 @@ class CommandApplied(Event):
     name: str
     requested: Any = None
     effective: Any = None
+    before: Any = None
     note: str = ""
     target: str = ""
     where: str = ""
 
     @property
     def text(self) -> str:
-        kept = self.effective is None or self.name == "checkpoint"  # a file's name says nothing
-        value = "" if kept else f" = {brief(self.effective)}"
         note = f" ({self.note})" if self.note else ""
         where = f" of {self.where or self.target}" if self.target else ""
-        return f"{self.name}{where}{value}{note}"
+        return f"{self.name}{where}{self._value()}{note}"
+
+    def _value(self) -> str:
+        if self.before is not None and self.before != self.effective and "→" not in self.note:
+            now = "off" if self.effective is None else brief(self.effective)
+            return f" {brief(self.before)} → {now}"
+        kept = self.effective is None or self.name == "checkpoint"  # a file's name says nothing
+        return "" if kept else f" = {brief(self.effective)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,4 +29,6 @@ def brief(value: Any) -> str:
         return str(value["name"])
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return short(value, 6) if isinstance(value, float) else str(value)

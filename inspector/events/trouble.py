@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from inspector.events.event import Event, Level
+from inspector.events.source import source_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class NonFinite(Event):
 
     @property
     def text(self) -> str:
-        at = f" (called at {self.file}:{self.line})" if self.file else ""
+        at = f" (called at {source_line(self.file, self.line)})" if self.file else ""
         if self.op and self.where == "backward":
             return f"Non-finite gradient born in {self.op}{at}."
         name = self.parameter or ("the model" if self.module == "" else self.module)
@@ -85,7 +86,7 @@ class Origin(Event):
         kind = f" ({self.module_type})" if self.module_type else ""
         module = "the model" if self.module == "" else self.module
         of = f" of {module}{kind}" if module is not None else f" in the loss{kind}"
-        at = f" at {self.file}:{self.line}" if self.file else ""
+        at = f" at {source_line(self.file, self.line)}" if self.file else ""
         if self.phase in ("data", "parameters"):
             return f"{self.value} was already in {self.op}{self._in_samples}."
         if self.phase == "loss":

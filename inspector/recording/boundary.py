@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from inspector.recorder import Recorder
 
 _BEAT_SECONDS = 0.5
+_GRAPH_STEP = 1  # of each run: the first has lazy parameters, and what is done only once
+_NO_LOSS = 5  # a step; a script that has not recorded one by then mostly records none
 
 
 class Boundary:
@@ -103,7 +105,15 @@ class Boundary:
         if steering.graph_wanted or (every and step % every == 0):
             steering.graph_wanted = False
             self._snapshots.arm_graph()
+        self._first_graph(step - self._first_step)
         self._live_on()
+
+    def _first_graph(self, done: int) -> None:
+        """Every run has a graph to look at, also when nobody was there to ask for one."""
+        if done == _GRAPH_STEP:
+            self._snapshots.arm_graph(asked=False)
+        elif done >= _NO_LOSS:
+            self._snapshots.give_up_graph()
 
     def _take_commands(self) -> None:
         if self._inbox.agreement is not None:

@@ -16,6 +16,12 @@ from inspector.quantities import SeriesKey
 from inspector.store.layout import ABSENT, CHUNK_ROWS, F32, I64, STRIPE
 
 Statement = tuple[str, Sequence[object]]
+_BEGAN = time.time() - time.monotonic()
+
+
+def steady() -> float:
+    """Seconds since 1970 by a clock that nobody sets while the process runs."""
+    return _BEGAN + time.monotonic()
 
 
 class Block:
@@ -30,7 +36,7 @@ class Block:
         self.steps: I64 = np.empty(CHUNK_ROWS, np.int64)
         self.values: F32 = np.empty((CHUNK_ROWS, self.width), np.float32)
         self.count = 0
-        self.start = self.stop = time.time()
+        self.start = self.stop = steady()
 
 
 def merge(blocks: list[Block], columns: list[slice | I64], width: int) -> tuple[I64, F32]:

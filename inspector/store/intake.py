@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from inspector.quantities import SeriesKey
-from inspector.store.chunks import Block, Statement
+from inspector.store.chunks import Block, Statement, steady
 from inspector.store.layout import CHUNK_ROWS
 
 SLOW = "the disk could not keep up"
@@ -80,7 +79,7 @@ class Intake:
             at = block.count
             block.values[at] = values
             block.steps[at] = step
-            block.stop = time.time()
+            block.stop = steady()
             block.count = at + 1
             lane.last = step
             self.queued += 1
@@ -119,7 +118,7 @@ class Intake:
                 count = min(CHUNK_ROWS - begin, len(values) - at)
                 block.values[begin : begin + count] = values[at : at + count]
                 block.steps[begin : begin + count] = range(first + at, first + at + count)
-                block.stop = time.time()
+                block.stop = steady()
                 block.count += count
                 lane.last = first + at + count - 1
                 self.queued += count

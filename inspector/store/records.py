@@ -156,6 +156,7 @@ class RunSummary:
         created, wall: begin and newest sign of life, seconds since 1970.
         step: newest step with a sign of life, 0-based; None when there was none.
         script: file name of the script that was watched, else empty.
+        optimizers: class (``type``) and first learning rate (``lr``) of each.
     """
 
     name: str
@@ -169,3 +170,4 @@ class RunSummary:
     config: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     script: str = ""
+    optimizers: tuple[dict[str, Any], ...] = ()

@@ -63,7 +63,8 @@ def summarize(path: Path) -> RunSummary:
         config = content.get("config")
         config = config if isinstance(config, dict) else {}
         summary = _read(path, created, str(content.get("kind", "")), config)
-        return replace(summary, script=str(content.get("script") or ""))
+        optimizers = tuple(one for one in content.get("optimizers") or () if isinstance(one, dict))
+        return replace(summary, script=str(content.get("script") or ""), optimizers=optimizers)
     except (StoreError, OSError) as error:
         return RunSummary(path.name, str(path), "unreadable", created=created, reason=str(error))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from inspector.capture import native
 from inspector.capture.activations import tensors_in
 from inspector.capture.attach import Attachment, ToggledHook
 from inspector.capture.hooks import on_gradient_of
+from inspector.capture.uncompiled import never_compiled
 from inspector.capture.wrappers import parts_called
 from inspector.timemachine.calls import Call
 from inspector.timemachine.held import Buffers
@@ -45,6 +47,7 @@ class Attempt:
         resting: the coming steps pass; the state is still copied.
         logbook: writes down ordinary steps; None where none is.
         on_loss: is to be told of every recorded loss: :meth:`take_loss`, or the logbook's.
+        on_bad_loss: is called with one that is not finite and that cannot be called again.
         now: gives the number of the step that runs.
         on_cuda: some parameters are there.
 
@@ -71,8 +74,10 @@ class Attempt:
         self.entered: Call | None = None
         self.exact = False
         self.resting = self.closed = False
+        self._evaluating = True
         self.logbook: Logbook | None = None
         self.on_loss: Callable[..., None] = self.take_loss
+        self.on_bad_loss: Callable[[Tensor], None] = lambda _loss: None
         self.now, self.guarded = now, guarded
         entries = parts_called(model)
         self.parts = {} if "" in entries else {id(part): path for path, part in entries.items()}
@@ -161,6 +166,7 @@ class Attempt:
             self.entered, self.loss = None, None
         return glanced
 
+    @never_compiled
     def take_loss(self, loss: Any, value: float | None = None) -> None:
         """The step's loss, as the script records it; ``value`` where it is known already."""
         self.take_over()
@@ -177,6 +183,8 @@ class Attempt:
                 self.loss = loss.item() if loss.is_cpu else loss.detach()
             else:
                 self.loss = value
+            if type(self.loss) is float and not isfinite(self.loss) and not call.complete:
+                self.on_bad_loss(loss)
         elif loss is not None:
             self.loss = float(loss)
 
@@ -184,6 +192,32 @@ class Attempt:
         self.exact = exact
         for hook in self._leave_hooks:
             hook.switch(not exact)
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether calls in eval mode count."""
+        return self._evaluating if self.logbook is None else bool(self.logbook.book.evaluating)
+
+    @evaluating.setter
+    def evaluating(self, on: bool) -> None:
+        self._evaluating = on
+        if self.logbook is not None:
+            self.logbook.book.evaluating = on
+
+    def counts(self, module: nn.Module) -> bool:
+        """Whether a call is one of training: in eval mode too, until there is one in the other."""
+        if module.training:
+            self.evaluating = False
+        return module.training or self.evaluating
+
+    def has_missed(self) -> bool:
+        """Whether the step was trained in eval mode, unseen: from now on such calls count."""
+        model = self._model()
+        unseen = self.step != self.now() and not self.evaluating
+        if not unseen or model is None or model.training:
+            return False
+        self.evaluating = True
+        return True
 
     # ------------------------------------------------------------ called by the hooks
 
@@ -264,6 +298,7 @@ class Attempt:
             return
         self.calls[-1].keep_loss(args, kwargs, result, strict=not self.exact)
 
+    @never_compiled
     def gradient(self, gradient: Tensor, of: weakref.ref[Call] | None) -> None:
         """A gradient has arrived at the output of a call: of the last one, if none is named."""
         call = self.calls[-1] if of is None and self.calls else None if of is None else of()

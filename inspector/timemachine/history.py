@@ -114,6 +114,7 @@ class History:
     def clear(self) -> None:
         self.forget()
         self.slots.clear()
+        self._room = None  # another optimizer may need more
 
     def _plan(self, step: int, started: float) -> None:
         now = time.perf_counter()

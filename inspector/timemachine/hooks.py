@@ -51,7 +51,9 @@ class OnEnter(_Hook):
     def slow(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Any call of any model."""
         attempt = self.attempt
-        if attempt is not None and module.training and torch.is_grad_enabled() and _ordinary():
+        if attempt is None or not torch.is_grad_enabled() or not _ordinary():
+            return
+        if attempt.counts(module):
             attempt.guarded(attempt.enter, module, args, kwargs)
 
 

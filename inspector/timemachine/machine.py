@@ -7,6 +7,7 @@ before each step: is everything finite?
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from torch.optim import Optimizer
 from inspector.capture import native
 from inspector.capture.attach import Attachment, ToggledHook
 from inspector.capture.nonfinite import Onset
+from inspector.capture.uncompiled import never_compiled
+from inspector.events import Origin
 from inspector.timemachine.attempt import Attempt
 from inspector.timemachine.calls import Call
 from inspector.timemachine.checks import GradientCheck, has_nonfinite
@@ -29,6 +32,7 @@ from inspector.timemachine.found import Found, Listener
 from inspector.timemachine.held import Buffers, HeldGradients
 from inspector.timemachine.history import History
 from inspector.timemachine.late import LateFlags
+from inspector.timemachine.loss_graph import born_in_loss
 from inspector.timemachine.regained import Usual, regained, usual
 from inspector.timemachine.replay import Replay
 from inspector.timemachine.search import search
@@ -71,7 +75,6 @@ class TimeMachine:
         self._model = weakref.ref(model)
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
         self._loss_fn = weakref.ref(loss_fn) if isinstance(loss_fn, nn.Module) else None
-        self._attachment = Attachment()
         self._check = [GradientCheck() for _ in optimizers]
         self._late = LateFlags()
         self._large = sum(p.numel() for p in model.parameters() if not is_lazy(p)) > _LARGE
@@ -84,6 +87,7 @@ class TimeMachine:
         self._told: deque[int] = deque(maxlen=_TOLD)
         self._spells = Spells()
         self._buffers = Buffers(model)
+        self._in_loss: tuple[int, Origin | None] = (-1, None)  # the step, and where
         self._attempt = Attempt(
             model,
             self.loss_fn,
@@ -94,22 +98,46 @@ class TimeMachine:
             guarded=self.guarded,
             copy=self._copy,
         )
+        self._before: list[Any] = []
+        self._attempt.on_bad_loss = self._look_into
         self._after: list[ToggledHook] = []
+        self._around = [Attachment() for _ in optimizers]
         self._attach(optimizers)
         self.on_loss = self._attempt.on_loss
 
     def _attach(self, optimizers: Sequence[Optimizer]) -> None:
-        before: list[Any] = [partial(self._before_step, at) for at in range(len(optimizers))]
+        self._before = [partial(self._before_step, at) for at in range(len(optimizers))]
         if len(optimizers) == 1 and not self._large:
-            before = [self._attempt.keep_logbook(before[0])]
-        for optimizer, hook in zip(optimizers, before, strict=True):
-            self._after.append(self._attachment.step_hooks(optimizer, hook, self._after_step))
-            self._after[-1].switch(False)  # most steps end without it
+            self._before = [self._attempt.keep_logbook(self._before[0])]
+        for position, optimizer in enumerate(optimizers):
+            self._hang(position, optimizer)
+
+    def _hang(self, position: int, optimizer: Optimizer) -> None:
+        before, around = self._before[position], self._around[position]
+        hook = around.step_hooks(optimizer, before, self._after_step)
+        hook.switch(False)  # most steps end without it
+        self._after[position : position + 1] = [hook]
+
+    def follow_optimizer(self, position: int, optimizer: Optimizer) -> None:
+        """Another optimizer steps in the place of one; what was copied is of no use for it."""
+        if self.closed:
+            return
+        self._attempt.take_over()
+        self._around[position].remove()
+        self._optimizers[position] = weakref.ref(optimizer)
+        self._check[position] = GradientCheck()
+        self._hang(position, optimizer)
+        self._late.clear()
+        self.history.clear()
+        self.history.due = self.now()
+        if (logbook := self._attempt.logbook) is not None:
+            logbook.book.due = self.history.due
 
     def close(self) -> None:
         """Removes everything and forgets the past; twice is fine."""
         self.closed = True
-        self._attachment.remove()
+        for around in self._around:
+            around.remove()
         self._attempt.close()
         self._buffers.forget()
         self.history.clear()
@@ -145,6 +173,7 @@ class TimeMachine:
         """What wants to hear of a recorded loss, and of its value where that is known."""
         return self.startle if self.asleep else self.on_loss
 
+    @never_compiled
     def startle(self, loss: Any, value: float | None = None) -> None:
         """In a step that was to pass unseen, the loss may be not finite."""
         if self.closed or value is None or isfinite(value):
@@ -167,10 +196,33 @@ class TimeMachine:
         """Wakes up with the batch that the loss's graph still has, if that explains the loss."""
         if (model := self._model()) is None or (call := regained(loss, like, model)) is None:
             return
-        if Replay(model, None, {}).run(call) is not None:
+        explained = Replay(model, None, {}).run(call) is not None
+        if explained or self._search_graph(loss, model, call) is not None:
             self.rest(False)
             self._attempt.step, self._attempt.calls = self.now(), [call]
             self._attempt.take_loss(loss, value)
+
+    def _look_into(self, loss: Tensor) -> None:
+        """A loss is not finite: its graph is there until the backward pass."""
+        model = self._model()
+        if model is None or self._spells.last or self._in_loss[0] == self.now():
+            return
+        began = perf_counter_ns()
+        self._search_graph(loss, model, self._attempt.calls[-1])
+        self._spent += perf_counter_ns() - began
+
+    def _search_graph(self, loss: Tensor, model: nn.Module, call: Call) -> Origin | None:
+        """Where the loss's own operations have made it non-finite; never raises."""
+        born = None
+        with contextlib.suppress(Exception):  # whatever copying and calling the model raise
+            end = Replay(model, None, self._buffers.before()).end_of(call)
+            born = None if end is None else born_in_loss(loss, end, call.batch)
+        self._in_loss = self.now(), born
+        return born
+
+    def in_loss(self, step: int) -> Origin | None:
+        """Where the loss's own operations have made it non-finite, in this step."""
+        return self._in_loss[1] if self._in_loss[0] == step else None
 
     @property
     def asleep(self) -> bool:
@@ -212,6 +264,7 @@ class TimeMachine:
 
     # ------------------------------------------------------------ around optimizer.step()
 
+    @never_compiled
     def _before_step(self, position: int, optimizer: Any, args: Any, kwargs: Any) -> None:
         attempt = self._attempt
         if self.closed or (attempt.resting and not self._glancing):
@@ -220,7 +273,9 @@ class TimeMachine:
             self.guarded(self._wake)
         attempt.entered = None
         attempt.take_over()
-        if attempt.survey is not None:
+        if attempt.has_missed():
+            pass
+        elif attempt.survey is not None:
             attempt.survey.end_step(self._spent)
         elif attempt.undivided and not attempt.calls:
             self.guarded(attempt.divide)
@@ -336,9 +391,11 @@ class TimeMachine:
         self._after[position].switch(True, first=True)
         self._held.take(optimizer)
 
+    @never_compiled
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         self._held.give_back()
 
+    @never_compiled
     def guarded(self, part: Callable[..., None], *args: Any) -> None:
         """Calls a part of the machine; its error ends the machine, never the training."""
         started = perf_counter_ns()

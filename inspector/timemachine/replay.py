@@ -106,6 +106,12 @@ class Replay:
             return None
         return self._origin(found, chain, call, time.perf_counter() - started)
 
+    def end_of(self, call: Call) -> Any:
+        """The last autograd node of the model, called in the same way; None if there is none."""
+        with self._surroundings(call):
+            output = self._twin.model.get_submodule(call.path)(*call.args, **call.kwargs)
+        return next((t.grad_fn for t in tensors_in(output) if t.grad_fn is not None), None)
+
     def _forward_and_backward(self, call: Call) -> list[Tensor]:
         """The bad tensors that matter: outputs or loss, else gradients."""
         twin = self._twin

@@ -40,6 +40,9 @@ def search(
             if basis is not None:
                 replay.take_state(basis)
             origin = replay.run(call)
+            outside = call is calls[-1] and (origin is None or origin.phase == "loss")
+            if outside and (born := machine.in_loss(found.step)) is not None:
+                origin = born
             if origin is not None:
                 arrived.append((dataclasses.replace(origin, held=found.held), call))
                 if not call.path or origin.phase not in (GIVEN, "loss"):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from listening import Listening, observe
+from listening import Listening, observe, values
 from test_unchanged import assert_same, belongings, tensors
 from torch import Tensor, nn
 from zoo import ZOO, Case, mlp
@@ -184,6 +184,36 @@ def test_a_pass_that_reaches_no_parameter_is_no_part_of_the_step() -> None:
         torch.autograd.grad(model(x).sum(), x)
 
     same(lambda: loop(meddle=saliency), 10)
+
+
+@pytest.mark.parametrize("halves", [2, 5])
+def test_parts_that_are_frozen_in_turn_keep_their_numbers(halves: int) -> None:
+    """In the step, too, in which all gradients that tell of backward passes cease at once."""
+    means: list[float] = []
+    torch.manual_seed(0)
+    parts = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(12)]
+    model = nn.Sequential(*parts, nn.Linear(6, 3).requires_grad_(False))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    model.register_forward_hook(lambda _m, _a, output: means.append(output.mean().item()))
+
+    def turn(step: int) -> None:
+        for number, part in enumerate(parts):
+            part.requires_grad_(number % halves == step // 7 % halves)
+
+    def iterate() -> Tensor:
+        loss: Tensor = model(torch.randn(8, 6)).square().mean()
+        model.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    listening = run(Case(model, [optimizer], iterate), leave=True, steps=40, before=turn)
+    assert listening.unattended > 3 and not listening.late
+    for step, row in enumerate(listening.rows):
+        found = values(row.modules)
+        assert found["activation_mean", "12"] == pytest.approx(means[step], rel=1e-4, abs=1e-7)
+        trained = f"{(step // 7) % halves}.0.weight"
+        assert ("grad_norm", trained) in values(row.parameters), step
 
 
 def test_a_backward_pass_that_raises_spoils_one_step_at_most() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from breadth import _recorded, prove, prove_unchanged
+from breadth import Loops, _recorded, prove, prove_unchanged
 from oracle import norm
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
@@ -24,20 +24,8 @@ from zoo import Case, mlp, plain_loop
 import inspector
 
 STEPS = 20
-EXACT: dict[str, Callable[[], Case]] = {}
-OTHERS: dict[str, Callable[[], Case]] = {}
-
-
-def exact(build: Callable[[], Case]) -> Callable[[], Case]:
-    """Its numbers are those of the oracle."""
-    EXACT[build.__name__] = build
-    return build
-
-
-def other(build: Callable[[], Case]) -> Callable[[], Case]:
-    """Its parameters change, or do not belong to the first optimizer alone."""
-    OTHERS[build.__name__] = build
-    return build
+LOOPS = Loops()
+exact, other = LOOPS.has_exact, LOOPS.has
 
 
 def loop(
@@ -308,6 +296,19 @@ def parameter_replaced_in_a_new_group() -> Case:
 
 
 @other
+def parameter_replaced_in_its_group() -> Case:
+    model = mlp()
+    optimizer = SGD(model.parameters(), 0.05)
+
+    def replace(step: int) -> None:
+        if step == 6:
+            model[0].weight = nn.Parameter(model[0].weight.detach() * 0.5)
+            optimizer.param_groups[0]["params"][0] = model[0].weight
+
+    return loop(model, optimizer, before=replace)
+
+
+@other
 def halved_in_between() -> Case:
     model = mlp()
 
@@ -428,20 +429,20 @@ def nested_batches() -> Case:
 # ---------------------------------------------------------------- proofs
 
 
-@pytest.mark.parametrize("name", sorted(EXACT))
+@pytest.mark.parametrize("name", sorted(LOOPS.exact))
 def test_same_bits_and_the_numbers_of_an_oracle(name: str, tmp_path: Path) -> None:
-    prove(EXACT[name], tmp_path, steps=STEPS)
+    prove(LOOPS.exact[name], tmp_path, steps=STEPS)
 
 
-@pytest.mark.parametrize("name", sorted(OTHERS))
+@pytest.mark.parametrize("name", sorted(LOOPS.others))
 def test_same_bits_with_the_automatic_schedule(name: str, tmp_path: Path) -> None:
-    prove_unchanged(OTHERS[name], tmp_path, steps=STEPS, every=0)
+    prove_unchanged(LOOPS.others[name], tmp_path, steps=STEPS, every=0)
 
 
-@pytest.mark.parametrize("name", sorted(OTHERS))
+@pytest.mark.parametrize("name", sorted(LOOPS.others))
 def test_the_norms_are_those_of_the_loop(name: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    case = OTHERS[name]()
+    case = LOOPS.others[name]()
     now: dict[tuple[str, str], float] = {}
     steps: list[dict[tuple[str, str], float]] = []
 

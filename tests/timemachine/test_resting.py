@@ -245,5 +245,8 @@ def test_a_batch_that_nobody_kept_is_found_in_the_graph_of_the_loss(
         assert (step, origin.phase, origin.op) == (chosen, "forward", "sqrt")
         assert origin.module == "root"
         assert "torch.sqrt(x.abs() * self.factor)" in origin.code
+    elif kind == "loss":
+        assert (step, origin.phase, origin.op, origin.in_loss) == (chosen, "forward", "log", True)
+        assert origin.code == "loss = loss * torch.log(loss - loss.detach() - 1.0)"
     else:  # only its consequence is seen
         assert (step, origin.phase) == (chosen + 1, "parameters")
