@@ -17,6 +17,7 @@ _LEANING = 50  # pixels that names of more bars take
 _LETTERS = 18  # of the name of a bar
 _LINE = 16  # pixels that a number above a bar takes
 _AXIS = 0.65  # of a figure's height that is left to its axis
+_BESIDE = 10  # steps that are drawn after the last number
 _SLIVER = 0.1  # decades of a bar that is below a logarithmic axis, such as that of an exact zero
 
 
@@ -76,22 +77,32 @@ def _over_steps(drawing: Drawing, window: tuple[int, int] | None) -> go.Figure:
         figure.add_vrect(
             x0=window[0], x1=window[1], fillcolor=BLUE, opacity=0.08, line_width=0, layer="below"
         )
-    lost = [step for step, value in zip(drawing.x, drawing.y, strict=True) if value is None]
+    lost = [int(drawing.x[at]) for at, value in enumerate(drawing.y) if value is None]
+    first, last = _steps(drawing, window)
     if lost:
         stays = drawing.y[-1] is None
+        if stays:  # a thousand steps of nothing would leave no room for the few that tell
+            last = min(last, lost[0] + max(_BESIDE, (lost[0] - first) // 2))
         word = "from" if stays else "at" if len(lost) == 1 else "first at"
-        late = 2 * drawing.y.index(None) > len(drawing.y)  # there is more room at the left
+        late = 2 * (lost[0] - first) > last - first  # there is more room at the left
         figure.add_vline(
             x=lost[0], line={"color": RED, "dash": "dot", "width": 2},
             annotation={"text": f"NaN or infinity {word} step {lost[0]}", "font": {"color": RED},
                         "xanchor": "right" if late else "left", "xshift": -5 if late else 5},
         )  # fmt: skip
         figure.add_vrect(
-            x0=lost[0], x1=max(drawing.x) if stays else lost[-1], fillcolor=RED, opacity=0.08,
+            x0=lost[0], x1=max(last, lost[0]) if stays else lost[-1], fillcolor=RED, opacity=0.08,
             line_width=0, layer="below",
         )  # fmt: skip
-    figure.update_xaxes(title="step")
+    room = 0.02 * max(last - first, 1)
+    figure.update_xaxes(title="step", range=[first - room, last + room])
     return figure
+
+
+def _steps(drawing: Drawing, window: tuple[int, int] | None) -> tuple[int, int]:
+    """From the first to the last step of the line and of the window."""
+    steps = [int(step) for step in (*drawing.x[:1], *drawing.x[-1:], *(window or ()))]
+    return min(steps), max(steps)
 
 
 def _bars(drawing: Drawing, logarithmic: bool) -> go.Figure:
@@ -180,10 +191,11 @@ def _is_log(drawing: Drawing) -> bool:
 
 
 def _decades(drawing: Drawing) -> list[float]:
-    """The range of a logarithmic axis: at most twelve decades below the largest value."""
+    """The range of a logarithmic axis: twelve decades below the largest value, or to the limits."""
     logs = [math.log10(value) for value in _shown(drawing) if value > 0]
     top, bottom = max(logs), min(logs)
-    return [max(bottom, top - 12) - 0.5, top + 0.6]
+    limits = [math.log10(value) for value, _ in drawing.limits if value > 0]
+    return [min(max(bottom, top - 12), *limits, top) - 0.5, top + 0.6]
 
 
 def _span(drawing: Drawing) -> float:

@@ -32,6 +32,10 @@ def _birth(why: str, advice: str, code: str) -> Birth:
     return Birth(f"{why} ", (Remedy(text=advice, code=code),))
 
 
+_NAME_THE_LINE = Remedy(
+    text="Let PyTorch name the line: once, its backward pass raises there.",
+    code="torch.autograd.set_detect_anomaly(True)",
+)
 _SOFTMAX = _birth(
     "A row of a softmax that is −inf throughout, since all of it is masked, is 0/0, which is NaN; "
     "so is one that holds +inf.",
@@ -102,12 +106,31 @@ _OUTSIDE = Birth(
     "The loss may be finite while its derivative is not: that of a root or a logarithm at zero is "
     "infinite, and 0 · inf is NaN. It is computed outside the model, where no operation is seen. ",
     (
-        Remedy(
-            text="Let PyTorch name the line: once, its backward pass raises there.",
-            code="torch.autograd.set_detect_anomaly(True)",
-        ),
+        _NAME_THE_LINE,
         *_SLOPE_OF_ROOT.remedies,
         *_SLOPE_OF_LOG.remedies,
+    ),
+)
+
+_LOSS_OF_CERTAINTY = Birth(
+    "The model's outputs are finite, the loss is not. They pass through a {activation}: in float32 "
+    "that is exactly 1 for a score some 17 above {rest}, and 0 for one 104 below, so a loss that "
+    "takes log(p) or log(1 − p) is infinite there, and NaN where 0 is multiplied with it. ",
+    (
+        Remedy(
+            text="Give the scores, without the last activation, to the loss that applies its own.",
+            code="F.binary_cross_entropy_with_logits(scores, y)  # or F.cross_entropy(scores, y)",
+        ),
+        *_LOG.remedies,
+    ),
+)
+_LOSS_OUTSIDE = Birth(
+    "The model's outputs are finite, the loss is not, so it arises in the loss's own operations, "
+    "outside the model: a logarithm of zero, a root of a negative number, 0/0 or an overflow. ",
+    (
+        _NAME_THE_LINE,
+        *_LOG.remedies,
+        *_DIVISION.remedies,
     ),
 )
 
@@ -134,6 +157,19 @@ _BACKWARD_OF = {
 }
 _FORWARD = {name: birth for birth, names in _FORWARD_OF.items() for name in names.split()}
 _BACKWARD_NAMED = {name: birth for birth, names in _BACKWARD_OF.items() for name in names.split()}
+
+
+def birth_in_loss(activation: str) -> Birth:
+    """What is known where the model's outputs are finite and the loss of them is not.
+
+    Args:
+        activation: what the outputs pass through, or an empty text.
+    """
+    if activation not in ("sigmoid", "softmax"):
+        return _LOSS_OUTSIDE
+    rest = "zero" if activation == "sigmoid" else "the others"
+    why = _LOSS_OF_CERTAINTY.why.format(activation=activation, rest=rest)
+    return Birth(why, _LOSS_OF_CERTAINTY.remedies)
 
 
 def birth(op: str) -> Birth | None:

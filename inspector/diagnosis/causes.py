@@ -5,7 +5,8 @@ _STUCK = ("lr_too_low", "vanishing_gradient")
 
 EXPLAINS: dict[str, tuple[str, ...]] = {
     "missing_zero_grad": _UNSTABLE,
-    "wrong_loss": (*_UNSTABLE, *_STUCK, "label_mismatch", "overfitting", "poor_initialization"),
+    "wrong_loss": (*_UNSTABLE, *_STUCK, "label_mismatch", "overfitting", "poor_initialization",
+                   "frozen_parameters"),
     "label_mismatch": (*_UNSTABLE, *_STUCK, "overfitting", "wrong_loss", "unnormalized_input",
                        "poor_initialization"),
     "unnormalized_input": (*_UNSTABLE, *_STUCK, "poor_initialization"),
@@ -13,6 +14,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "double_softmax": (*_STUCK, "lr_too_high"),
     "no_shuffle": ("lr_too_high", "overfitting", "class_imbalance", "exploding_gradient"),
     "mode_mistake": ("overfitting", "lr_too_high"),
+    "small_batch": ("overfitting", "exploding_gradient", "vanishing_gradient", "lr_too_high"),
     "frozen_parameters": _STUCK,
     "saturated_activation": _STUCK,
     "dead_relu": (*_STUCK, "frozen_parameters", "label_mismatch"),

@@ -30,6 +30,7 @@ CODES = (
     "overfitting",
     "mode_mistake",
     "no_shuffle",
+    "small_batch",
 )
 """The codes of the built-in rules; a user's own rules may use others."""
 
@@ -111,6 +112,8 @@ class Finding:
         remedies: what helps, the best first.
         consequences: codes of other findings that follow from this one.
         consequence_of: the code of the finding that explains this one, or None.
+        heading: what it is in two or three words, where those of the code do not fit; or empty.
+        symptom: that something is wrong, but not what: whatever is serious explains it.
         ranks: where it was seen in a distributed run, the surest rank first; empty otherwise.
     """
 
@@ -129,6 +132,8 @@ class Finding:
     remedies: tuple[Remedy, ...] = ()
     consequences: tuple[str, ...] = ()
     consequence_of: str | None = None
+    heading: str = ""
+    symptom: bool = False
     ranks: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -59,8 +59,11 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _linked(finding: Finding, found: Sequence[Finding]) -> Finding:
-    cause = next((other for other in found if _is_cause(other, finding)), None)
-    follows = tuple(dict.fromkeys(other.code for other in found if _is_cause(finding, other)))
+    causes = [other for other in found if _is_cause(other, finding)]
+    if finding.symptom:  # of a chain of causes the first
+        causes.sort(key=lambda cause: any(_is_cause(other, cause) for other in found))
+    cause = causes[0] if causes else None
+    follows = tuple(dict.fromkeys(o.code for o in found if not o.symptom and _is_cause(finding, o)))
     return dataclasses.replace(
         finding,
         consequences=follows,
@@ -72,7 +75,7 @@ def _is_cause(cause: Finding, symptom: Finding) -> bool:
     """Whether one finding explains the other: a known link, and a cause that is serious."""
     return (
         cause.level != "note"
-        and symptom.code in EXPLAINS.get(cause.code, ())
+        and (symptom.symptom or symptom.code in EXPLAINS.get(cause.code, ()))
         and cause.code != symptom.code
         and cause.step <= symptom.step + _TOLERANCE
         and not (

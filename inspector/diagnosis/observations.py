@@ -218,6 +218,21 @@ class Observations:
         return math.log(columns)
 
     @cached_property
+    def summed_over(self) -> int:
+        """Samples over which the loss is summed; 0 for a mean, or where that is not known.
+
+        Where no loss module tells, a first loss of about ln C for each sample of the batch does,
+        unless weights start so large (twice Xavier's) that they may have made it.
+        """
+        samples = int((self.part("loss", "outputs").get("shape") or [0])[0])
+        reduction = self.part("loss").get("reduction")
+        large = any((row["start"].get("gain") or 0.0) > 2 for row in self.weights)
+        if reduction is not None or large:
+            return samples if reduction == "sum" else 0
+        per_sample = self.first_loss / (self.guessing or math.inf) / max(samples, 1)
+        return samples if samples >= 8 and 0.8 < per_sample < 1.5 else 0
+
+    @cached_property
     def first_loss(self) -> float:
         """Loss before anything was learned."""
         return float(self.loss.finite.values[0]) if len(self.loss.finite) else math.nan

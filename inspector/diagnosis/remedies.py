@@ -16,11 +16,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
         Remedy(text="Normalise between modules.", code="nn.BatchNorm1d(width)  # or nn.LayerNorm"),
         Remedy(text="Add residual connections: y = x + f(x).", code="x = x + self.block(x)"),
     ),
-    "exploding_gradient": (
-        _CLIP,
-        Remedy(text="Initialise recurrent weights orthogonally, or normalise between modules.",
-               code="torch.nn.init.orthogonal_(rnn.weight_hh_l0)"),
-    ),
+    "exploding_gradient": (_CLIP,),
     "dead_relu": (
         Remedy(text="Re-initialise the module: He weights, zero bias.", code=_HE),
         Remedy(text="Use an activation that is never flat.", code="nn.LeakyReLU(0.01)"),
@@ -65,6 +61,11 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     ),
     "no_shuffle": (
         Remedy(text="Shuffle the training part.", code="DataLoader(dataset, shuffle=True)"),
+    ),
+    "small_batch": (
+        Remedy(text="Normalise with what does not depend on the batch.",
+               code="nn.GroupNorm(8, channels)  # or nn.LayerNorm(width)"),
+        Remedy(text="Take larger batches.", code="DataLoader(dataset, batch_size=32)"),
     ),
     "label_mismatch": (
         Remedy(text="Look at a few samples beside their labels.",

@@ -47,8 +47,12 @@ def buttons(
     live: bool,
     key: str,
 ) -> None:
-    """One button for each thing the app can do about a finding; the rest is advice."""
-    for number, action in enumerate(actions(finding, config, modules, activations, live=live)):
+    """One button for each thing the app can do about a finding; the rest is advice.
+
+    Advice on a cause is open where there is no button that could be pressed.
+    """
+    offered = list(actions(finding, config, modules, activations, live=live))
+    for number, action in enumerate(offered):
         if action.needs_new_run:
             if st.button(escape(action.label), key=f"{key}-{number}", help=action.about,
                          icon=":material/restart_alt:"):  # fmt: skip
@@ -66,7 +70,9 @@ def buttons(
         )
     advice = [remedy for remedy in finding.remedies if not remedy.control]
     if advice:
-        with st.expander("In your own script"):
+        helpless = not any(live or action.needs_new_run for action in offered)
+        cause = finding.consequence_of is None
+        with st.expander("In your own script", expanded=helpless and cause):
             for remedy in advice:
                 st.caption(escape(remedy.text))
                 if remedy.code:

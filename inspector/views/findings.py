@@ -33,6 +33,7 @@ TITLES = {
     "overfitting": "Overfitting",
     "mode_mistake": "Train or eval mode mistaken",
     "no_shuffle": "Data not shuffled",
+    "small_batch": "Batch too small to normalise",
 }
 
 
@@ -164,7 +165,7 @@ def _card(finding: Finding) -> FindingCard:
     return FindingCard(
         code=finding.code,
         level=finding.level,
-        heading=heading(finding.code),
+        heading=finding.heading or heading(finding.code),
         verdict=finding.title,
         place=" · ".join(place(finding)),
         confidence=finding.confidence,

@@ -16,7 +16,10 @@ SOME = (
     "nan_in_a_sample", "never_cleared", "sgd_diverges", "sgd_stands_still", "constant_weights",
     "softmax_module_before_cross_entropy", "activation_forgotten_once", "nll_of_probabilities",
     "pixels_up_to_255", "optimizer_got_a_part", "column_against_row", "one_rare_class",
-    "few_samples", "eval_after_validation", "sorted_by_class",
+    "few_samples", "eval_after_validation", "sorted_by_class", "one_image_at_a_time",
+    "cleared_before_the_step", "never_stepped", "relu_behind_the_scores",
+    "log_likelihood_without_its_minus", "somewhat_small_in_every_layer", "summed_over_the_batch",
+    "clipped_to_a_thousandth",
 )  # fmt: skip
 SOUND = (
     "frozen_backbone", "gradient_accumulation", "adversarial_pair", "warm_up", "several_outputs",

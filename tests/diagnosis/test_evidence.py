@@ -188,3 +188,14 @@ def test_the_first_losses_do_not_flatten_those_that_rise_again(tmp_path: Path) -
     assert drawing.x == (299, 399, 499, 599, 699, 799)
     assert max(y for y in drawing.y if y is not None) == pytest.approx(2.0, rel=1e-4)
     assert drawing.axis == "validation loss over its minimum, from step 299"
+
+
+def test_the_few_steps_before_a_lasting_nan_fill_the_axis() -> None:
+    values = [27.0, 18.0, 4e5, 7e22, *[math.nan] * 296]
+    drawing = over_steps(range(300), values, "loss over its first value", (2.0, "limit"), log=True)
+    figure = evidence_figure(drawing, window=(0, 299))
+    first, last = figure.layout.xaxis.range
+    assert -1 < first <= 0
+    assert 4 < last < 20
+    low, high = figure.layout.yaxis.range
+    assert low < math.log10(2.0) < high  # a limit twelve decades below is still on the axis

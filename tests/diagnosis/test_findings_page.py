@@ -50,3 +50,12 @@ def test_a_quiet_run_says_so(app: AppTest, tmp_path: Path) -> None:
     assert [element.value for element in app.success] == [
         "Nothing suspicious has been found so far."
     ]
+
+
+def test_advice_lies_open_where_no_button_can_be_pressed(app: AppTest, tmp_path: Path) -> None:
+    app.session_state["run"] = recorded(tmp_path, [-2.0 * 2.0**step for step in range(30)])
+    app.run()
+    assert not app.exception
+    first, *_ = [one for one in app.expander if one.label == "In your own script"]
+    assert first.proto.expanded
+    assert "minus sign" in first.caption[0].value

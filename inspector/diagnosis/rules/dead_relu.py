@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from inspector.diagnosis.drawing import as_bars
 from inspector.diagnosis.finding import Evidence, Finding
-from inspector.diagnosis.observations import Observations
+from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
 from inspector.events import Level
@@ -75,8 +77,16 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                     subject=module["path"],
                     last=run.last_step,
                 )
-                yield _finding(module["path"], share, True, 0, evidence)
+                yield _finding(
+                    module["path"], share, True, _began(zeros, limits["zeros"]), evidence
+                )
                 return
+
+
+def _began(zeros: Curve, limit: float) -> int:
+    """The measurement after the last one that was within the limit; 0 where all were above."""
+    within = np.flatnonzero(zeros.values <= limit)
+    return int(zeros.steps[min(within[-1] + 1, len(zeros) - 1)]) if len(within) else 0
 
 
 def _finding(

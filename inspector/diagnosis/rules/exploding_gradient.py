@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from inspector.diagnosis.drawing import Drawing, over_steps
-from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
@@ -28,6 +28,14 @@ from inspector.numerals import short
 
 CODE = "exploding_gradient"
 _LONG = 50  # steps
+_ORTHOGONAL = Remedy(
+    text="Initialise recurrent weights orthogonally, or use gates: LSTM or GRU.",
+    code="torch.nn.init.orthogonal_(rnn.weight_hh_l0)",
+)
+_NORMALISE = Remedy(
+    text="Normalise between modules, or start with smaller weights (He).",
+    code="nn.LayerNorm(width)  # or torch.nn.init.kaiming_normal_(module.weight)",
+)
 
 
 @register(CODE, relative=100.0, growth=10.0, jump=10.0, burst=5.0)
@@ -41,11 +49,14 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     peak = float(np.nanmax(early.values)) if len(early.finite) else 0.0
     clipped = _is_clipped(run)
     if len(early) and max(start, early.median(0.0)) > limits["relative"]:
+        step = int(early.steps[np.nan_to_num(early.values, nan=np.inf) > limits["relative"]][0])
         yield _finding(
-            "The gradient is far larger than the loss from the first steps on.",
+            run,
+            "The gradient is far larger than the loss from "
+            + (f"step {step} on." if step else "the first step on."),
             clipped,
             0.88 if start > limits["relative"] else 0.7,
-            int(early.steps[np.nan_to_num(early.values, nan=np.inf) > limits["relative"]][0]),
+            step,
             Evidence(
                 statistic="gradient norm over loss",
                 value=max(start, peak),
@@ -61,7 +72,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     if recurrent is not None and largest > limits["burst"] * relative.median(0.0):
         step, factor, module = recurrent
         yield _finding(
-            f"The gradient grows by a factor of {factor:.0f} on its way back through time.",
+            run,
+            f"The gradient grows by a factor of {short(factor, 2)} on its way back through time.",
             clipped,
             0.86,
             step,
@@ -89,7 +101,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         if _is_over(run, relative, step):
             return
         yield _finding(
-            f"The gradient norm jumps by a factor of {factor:.0f} at step {step}.",
+            run,
+            f"The gradient norm jumps by a factor of {short(factor, 2)} at step {step}.",
             clipped,
             0.66,
             step,
@@ -112,6 +125,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
 
 
 def _finding(
+    run: Observations,
     title: str,
     clipped: bool,
     confidence: float,
@@ -133,7 +147,14 @@ def _finding(
             "far away, and the loss jumps or becomes NaN."
         ),
         reference="Pascanu et al. 2013, arXiv:1211.5063; AUTOTRAINER",
-        remedies=remedies(CODE),
+        remedies=(*remedies(CODE), _ORTHOGONAL if _is_recurrent(run) else _NORMALISE),
+    )
+
+
+def _is_recurrent(run: Observations) -> bool:
+    kinds = {str(row.get("type")) for row in run.modules}
+    return bool(run.part("through_time")) or any(
+        kind.startswith(("RNN", "LSTM", "GRU")) for kind in kinds
     )
 
 

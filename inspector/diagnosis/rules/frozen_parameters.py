@@ -5,7 +5,8 @@ nor changed by anything else; (b) a parameter in the optimizer whose module runs
 gets a gradient (a ``detach()`` or ``no_grad()`` in between); (c) ``requires_grad=False`` in a
 module behind trainable ones, or although the optimizer holds it; (d) a parameter group with
 learning rate 0; (e) a backward pass that was refused because nothing requires a gradient;
-(f) a parameter in the optimizer that got gradients, and none in a whole later burst of steps.
+(f) a parameter in the optimizer that got gradients, and none in a whole later burst of steps;
+(g) an optimizer that has nothing to step with (``idle_optimizer``).
 Source: own (no runtime tool has it); UnchangedTensor of SageMaker Debugger sees the effect.
 False alarms: a backbone frozen on purpose (frozen modules before trainable ones), adapters and
 constant tables are only notes; (f) training that freezes on purpose along the way, without taking
@@ -24,6 +25,7 @@ from inspector.diagnosis.drawing import Drawing, as_bars
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
+from inspector.diagnosis.rules.idle_optimizer import idle_optimizer
 from inspector.events import Level, RunFailed
 
 CODE = "frozen_parameters"
@@ -39,13 +41,17 @@ _ATTACH = Remedy(
 )
 
 
-@register(CODE, steps=4)
+@register(CODE, steps=4, passes=50)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     refused = _refused(run)
     if refused:
         yield refused
         return
     rows = [row for row in run.parameters if _seen(row) >= limits["steps"]]
+    idle = idle_optimizer(run, rows, limits["passes"])
+    if idle is not None:
+        yield idle
+        return
     for found in (
         _unregistered(run), _forgotten(run, rows), _cut_off(run, rows), _frozen(run, rows),
         _at_rest(rows), _stopped(run),

@@ -20,8 +20,10 @@ import math
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from inspector.diagnosis.drawing import as_bars, over_steps
-from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import remedies
@@ -30,6 +32,36 @@ from inspector.numerals import short
 
 CODE = "label_mismatch"
 _RETURNED = 20  # known inputs in a burst
+_ALL_LABELS = (
+    "A model can only learn what its labels say. When labels are shifted, shuffled, of another "
+    "range or shape, the loss falls to that of guessing and stays there, however long one trains; "
+    "or the model learns single samples by heart."
+)
+_BROADCAST = (
+    "A column of N outputs and a row of N targets are stretched into a table of N × N differences. "
+    "The answer that suits all targets of a batch at once is their mean, so the model learns that, "
+    "whatever its inputs are."
+)
+_SAME_SHAPE = Remedy(
+    text="Give outputs and targets the same shape.",
+    code="loss = F.mse_loss(model(x).squeeze(-1), y)  # or y.unsqueeze(-1)",
+)
+_FIT_LABELS = Remedy(
+    text="Number the classes from 0, and give the model one output for each.",
+    code="labels = labels.unique(return_inverse=True)[1]; nn.Linear(width, labels.max() + 1)",
+)
+_LOOK = Remedy(
+    text="Let labels be examined, too: record the loss before the backward pass.",
+    code="watch.record(loss=loss); loss.backward()",
+)
+_TYPE = Remedy(
+    text="Give the loss labels of the type that it asks for.",
+    code="labels.long()  # class numbers for cross-entropy; .float() for BCE and MSE",
+)
+_FREE_OUTPUT = Remedy(
+    text="Leave out the last activation, or scale the targets into its range.",
+    code="y = (y - y.mean()) / y.std()  # after nn.Linear(width, 1), and nothing behind it",
+)
 _RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 _FAILURES = re.compile(
     r"target.*(out of bounds|is out of)|expected (scalar type|target|floating point).*"
@@ -40,15 +72,15 @@ _FAILURES = re.compile(
 
 @register(CODE, standard_errors=3.0, samples=128, steps=80)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
-    yield from _refused(run)
-    yield from _shapes(run)
-    yield from _range(run)
+    exact = [*_refused(run), *_shapes(run), *_range(run)]
+    yield from exact
     later = _dealt_anew(run)
     if later is not None:
         yield later
         return
     yield from _unrelated(run, limits)
-    yield from _stuck_at_guessing(run)
+    if not exact:
+        yield from _stuck_at_guessing(run)
     yield from _unused_outputs(run)
 
 
@@ -60,6 +92,7 @@ def _refused(run: Observations) -> Iterator[Finding]:
                 "critical", 0.95, f"The loss refused the labels: {event.message}",
                 Evidence(statistic=event.error, first=step, last=step),
                 file=frame.file if frame else "", line=frame.line if frame else 0, step=step,
+                advice=(_suited(event.message),),
             )  # fmt: skip
             return
     columns = run.part("loss", "outputs").get("columns")
@@ -75,7 +108,15 @@ def _refused(run: Observations) -> Iterator[Finding]:
                          drawing=as_bars([("largest label", highest)], "class number",
                                          (columns - 1.0, f"last of {columns} outputs"),
                                          marked=("largest label",))),
+                advice=(_FIT_LABELS,),
             )  # fmt: skip
+
+
+def _suited(message: str) -> Remedy:
+    """What helps against a loss's refusal, by its words."""
+    if "size" in message.lower():
+        return _SAME_SHAPE
+    return _TYPE if "expected" in message.lower() else _FIT_LABELS
 
 
 def _shapes(run: Observations) -> Iterator[Finding]:
@@ -95,12 +136,14 @@ def _shapes(run: Observations) -> Iterator[Finding]:
                     "numbers in a batch", marked=("compared",),
                 ),
             ),
+            advice=(_SAME_SHAPE,), why=_BROADCAST,
         )  # fmt: skip
     elif differ and regression:
         yield _finding(
             "critical", 0.9,
             f"Outputs have shape {tuple(differ[0])}, targets {tuple(differ[1])}.",
             Evidence(statistic="shapes of outputs and targets differ"),
+            advice=(_SAME_SHAPE,), why=_BROADCAST,
         )  # fmt: skip
 
 
@@ -141,6 +184,7 @@ def _range(run: Observations) -> Iterator[Finding]:
                 + ["largest target"] * (high > bounds[1]),
             ),
         ),
+        advice=(_FREE_OUTPUT,),
     )  # fmt: skip
 
 
@@ -234,6 +278,8 @@ def _stuck_at_guessing(run: Observations) -> Iterator[Finding]:
     lowest = 0.9 if run.targets else 0.8
     if run.targets and not (_stalled(run) and _not_better_than_guessing(run)):
         return
+    if not run.targets and guessing and end < 0.9 * guessing and not _stalled(run):
+        return  # slow, but it falls: below ln C, where unequal classes leave the entropy
     if guessing and 1e-3 < moving < 0.1 and lowest * guessing < end < 1.1 * guessing:
         yield _finding(
             "note", 0.42, "The loss stays at that of guessing although the weights move.",
@@ -241,7 +287,18 @@ def _stuck_at_guessing(run: Observations) -> Iterator[Finding]:
                      threshold=lowest, quantity="loss", last=run.last_step,
                      drawing=over_steps(run.loss.steps, run.loss.values / guessing,
                                         "loss over that of guessing")),
+            advice=() if run.targets else (_LOOK,), symptom=True,
+            step=_stuck_since(run, lowest * guessing),
         )  # fmt: skip
+
+
+def _stuck_since(run: Observations, low: float) -> int:
+    """The step after the last 25 losses whose median was lower than that; 0 if there are none."""
+    if len(run.loss) < 25:
+        return 0
+    windows = np.lib.stride_tricks.sliding_window_view(run.loss.values, 25)
+    lower = np.flatnonzero(np.median(windows, axis=1) < low)
+    return int(run.loss.steps[lower[-1] + 24]) + 1 if len(lower) else 0
 
 
 def _stalled(run: Observations) -> bool:
@@ -275,6 +332,9 @@ def _finding(
     file: str = "",
     line: int = 0,
     step: int = 0,
+    advice: tuple[Remedy, ...] = (),
+    why: str = _ALL_LABELS,
+    symptom: bool = False,
 ) -> Finding:
     return Finding(
         code=CODE,
@@ -285,11 +345,9 @@ def _finding(
         line=line,
         step=step,
         evidence=(evidence,),
-        explanation=(
-            "A model can only learn what its labels say. When labels are shifted, shuffled, of "
-            "another range or shape, the loss falls to that of guessing and stays there, however "
-            "long one trains; or the model learns single samples by heart."
-        ),
+        explanation=why,
         reference="Zhang et al. 2017, arXiv:1611.03530; PyTorch's broadcasting warning",
-        remedies=remedies(CODE),
+        remedies=(*advice, *(() if advice and not symptom else remedies(CODE))),
+        heading="No better than guessing" if symptom else "",
+        symptom=symptom,
     )

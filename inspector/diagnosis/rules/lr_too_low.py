@@ -4,6 +4,8 @@ Statistic: median update ratio ‖Δw‖/‖w‖ of the second half of the run, 
 fell by less than 5 % and is not small already (over a third of that of guessing).
 Threshold: 1e-4 from 50 steps on; less than 0.2 % in all, whatever the (noisy) loss seems to do;
 0 exactly is critical.
+Said otherwise where clipping leaves under 5 % of the gradient, or a schedule a three-hundredth of
+the learning rate.
 Later: a learning rate that falls to a three-hundredth of its value in one step and stays there.
 Source: SageMaker Debugger WeightUpdateRatio, TheDeepChecker (1e-4, lowered there to 1e-5).
 False alarms: fine-tuning a model that is good already (its small loss keeps the rule silent);
@@ -12,13 +14,14 @@ warm-up that has not ended.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from inspector.diagnosis.drawing import over_steps
-from inspector.diagnosis.finding import Evidence, Finding
+from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Curve, Observations
 from inspector.diagnosis.registry import Thresholds, register
 from inspector.diagnosis.remedies import set_lr
@@ -28,7 +31,7 @@ from inspector.numerals import short
 CODE = "lr_too_low"
 
 
-@register(CODE, ratio=1e-4, note=3e-4, fall=0.05, distance=2e-3, steps=50, drop=300)
+@register(CODE, ratio=1e-4, note=3e-4, fall=0.05, distance=2e-3, steps=50, drop=300, clipped=0.05)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     dropped = _dropped(run, limits)
     if dropped is not None:
@@ -58,7 +61,7 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     level: Level = "note" if not sure else "critical" if moving == 0 else "warning"
     current, newest = rates.median(), float(rates.finite.values[-1]) if len(rates.finite) else None
     factor = min(1e-3 / moving, 1e4) if moving > 0 else 1.0
-    yield Finding(
+    found = Finding(
         code=CODE,
         level=level,
         title=f"Weights move by {short(moving, 2)} of their size a step; the loss "
@@ -101,6 +104,74 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             else ()
         ),
     )
+    if found.step and newest is not None and newest * limits["drop"] < rates.finite.values.max():
+        yield _ran_out(found, rates.finite)
+    elif _left_by_clipping(run, moving) < limits["clipped"]:
+        yield _clipped_away(found, run, moving)
+    else:
+        yield found
+
+
+def _ran_out(found: Finding, rates: Curve) -> Finding:
+    """The same, where a schedule has taken the learning rate away."""
+    highest, newest = float(rates.values.max()), float(rates.values[-1])
+    return dataclasses.replace(
+        found,
+        heading="Learning rate ran out",
+        title=f"The learning rate fell from {short(highest, 2)} to {short(newest, 2)}: since step "
+        f"{found.step} weights hardly move.",
+        explanation=(
+            "A schedule lowers the learning rate by a factor each time it is stepped. Stepped once "
+            "a batch, where once an epoch was meant, it ends the training in the first epoch."
+        ),
+        remedies=(
+            Remedy(
+                text="Step the schedule once an epoch, or count its steps in batches.",
+                code="for epoch in range(epochs): ...; scheduler.step()  # behind the inner loop",
+            ),
+            set_lr(highest, current=newest),
+        ),
+    )
+
+
+def _clipped_away(found: Finding, run: Observations, moving: float) -> Finding:
+    """The same, where it is clipping that leaves hardly anything of the gradient."""
+    left = _left_by_clipping(run, moving)
+    usual = run.series("total_grad_norm").median()
+    return dataclasses.replace(
+        found,
+        heading="Clipping too tight",
+        title=f"Clipping leaves {short(100 * left, 2)}% of the gradient: weights move by "
+        f"{short(moving, 2)} of their size a step.",
+        explanation=(
+            "Clipping is there for the few steps whose gradient is far larger than usual. Where it "
+            "shortens every step, it acts as a lower learning rate. "
+        )
+        + found.explanation,
+        remedies=(
+            Remedy(
+                text=f"Clip above the usual norm, which is {short(usual, 2)}.",
+                code=f"torch.nn.utils.clip_grad_norm_(model.parameters(), {short(4 * usual, 1)})",
+            ),
+        ),
+    )
+
+
+def _left_by_clipping(run: Observations, moving: float) -> float:
+    """Median share of the gradient that clipping leaves; 1 where steps do not follow its length.
+
+    Adam and its kin make steps of the learning rate's length, however long the gradient is. With
+    plain descent a step is the learning rate times the gradient, with momentum some ten times that.
+    """
+    before, after = run.series("total_grad_norm"), run.series("clipped_grad_norm")
+    count = min(len(before), len(after))
+    sizes = [math.prod(row["shape"]) * (row["weight_rms"][0] or 0.0) ** 2
+             for row in run.parameters if row["weight_rms"]]  # fmt: skip
+    step = run.series("lr").median(0.0) * after.median(0.0)
+    if not count or before.median(0.0) == 0 or moving * math.sqrt(sum(sizes)) > 30 * step:
+        return 1.0
+    shares = after.values[:count] / np.maximum(before.values[:count], 1e-30)
+    return Curve(after.steps[:count], shares).median(1.0)
 
 
 def _slowed_at(ratios: Curve, limit: float) -> int:

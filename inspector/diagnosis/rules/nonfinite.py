@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inspector.diagnosis.births import birth
+from inspector.diagnosis.births import Birth, birth, birth_in_loss
 from inspector.diagnosis.drawing import over_steps
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
@@ -46,6 +46,8 @@ _STUCK = (
     "not the reason."
 )
 _STUCK_AFTER = 10
+_CERTAIN = ("sigmoid", "softmax")  # reach 0 and 1 exactly
+_INTO_MODEL = "the gradient that the loss sends into the model"
 _GO_BACK = Remedy(
     text="Go back to the last weights that were finite, now and whenever it happens again.",
     control="on_nonfinite",
@@ -79,8 +81,12 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
     if born is not None and born.phase == "data":
         place, with_data = born.op + _samples(born), True
     elif born is not None and born.phase == "loss":
-        place = "the gradient that the loss sends into the model" + _samples(born)
+        what = "the loss itself" if first == loss_step else _INTO_MODEL
+        place = what + _samples(born)
     why, helps = _advice(event, with_data=with_data)
+    outside = born is not None and (born.phase == "loss" or born.in_loss)
+    if outside and first == loss_step and (known := _of_loss(run, event)):
+        why, helps = known.why, known.remedies
     yield Finding(
         code=CODE,
         level="critical" if lasting else "note",
@@ -117,6 +123,15 @@ def _advice(event: NonFinite | None, *, with_data: bool) -> tuple[str, tuple[Rem
     if known is not None:
         return known.why, known.remedies
     return _FROM_OPERATION, tuple(r for r in remedies(CODE) if not (_named(event) and r.control))
+
+
+def _of_loss(run: Observations, event: NonFinite | None) -> Birth | None:
+    """What the model's last activation tells of a loss that is not finite, or that nothing does."""
+    activation = str(run.part("loss", "outputs").get("activation") or "")
+    op = event.op if event is not None else ""
+    if op not in ("", "the loss") and not (op.startswith("log") and activation in _CERTAIN):
+        return None  # the operation itself is known
+    return birth_in_loss(activation)
 
 
 def _named(event: NonFinite | None) -> bool:

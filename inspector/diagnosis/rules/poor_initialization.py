@@ -5,6 +5,8 @@ or that are still alike after several steps: the units compute the same (exact);
 std·√fan_in of the initial weights (0.58 is PyTorch's default, 1 Xavier, 1.41 He) outside
 [0.05, 4], together with a symptom: a first loss over twice that of guessing, a fading or exploding
 gradient, or no learning;
+its product over weights under 0.3 (half of PyTorch's default) is under 1e-3, without a
+normalisation or residual connection and without learning;
 (c) the first loss over three times that of guessing (ln C);
 (d) a weight that became three times larger or smaller between two steps and was written to by
 something else than the optimizer (its version counter tells), until it is written back; a note
@@ -22,6 +24,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from inspector.diagnosis.drawing import Drawing, as_bars, over_steps
 from inspector.diagnosis.finding import Evidence, Finding
 from inspector.diagnosis.observations import Observations
@@ -35,7 +39,7 @@ _LATELY = 500  # steps after which what has recovered is only a note
 _ALIKE = 0.15  # spread between the units of a weight, over its size
 
 
-@register(CODE, large=4.0, small=0.05, first_loss=3.0)
+@register(CODE, large=4.0, small=0.05, first_loss=3.0, feeble=0.3, left=1e-3)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     rewritten = _rewritten(run, limits)
     if rewritten is not None:
@@ -62,7 +66,10 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
         and not limits["small"] <= row["start"]["gain"] <= limits["large"]
     ]
     excess = _first_loss_over_guessing(run)
-    if odd:
+    feeble = _feeble(run, weights, limits)
+    if feeble and not odd:
+        yield feeble
+    elif odd:
         worst = max(odd, key=lambda row: abs(math.log(row["start"]["gain"] + 1e-12)))
         yield _odd_gain(run, worst, excess, limits)
     elif excess is not None and excess > limits["first_loss"]:
@@ -78,6 +85,36 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
                      drawing=over_steps(run.loss.steps, run.loss.values / (run.guessing or 1.0),
                                         "loss over that of guessing")),
         )  # fmt: skip
+
+
+def _feeble(run: Observations, weights: list[dict[str, Any]], limits: Thresholds) -> Finding | None:
+    """Weights of which each is only somewhat small, in a row that nothing refreshes."""
+    refreshed = any("Norm" in name or name == "Add" for name in run.part("operations") or ())
+    gains = [(row, row["start"].get("gain")) for row in weights]
+    small = [(row, float(gain)) for row, gain in gains if gain and gain < limits["feeble"]]
+    left = math.prod(gain for _, gain in small)
+    if run.learning or refreshed or left >= limits["left"]:
+        return None
+    usual = float(np.median([gain for _, gain in small]))
+    return _finding(
+        "warning", 0.9, small[0][0],
+        f"{len(small)} weights in a row start small: each leaves {short(usual, 2)} of its input's "
+        f"size, all together {short(left, 1)}.",
+        Evidence(
+            statistic="product of std·√fan_in over small weights",
+            value=left,
+            threshold=limits["left"],
+            side="below",
+            quantity="weight_norm",
+            subject=small[0][0]["name"],
+            drawing=as_bars(
+                [(row["name"], gain) for row, gain in gains if gain],
+                "std·√fan_in at the start (He: 1.41)",
+                (limits["feeble"], f"limit of a weight: {short(limits['feeble'], 2)}"),
+                log=True, marked=[row["name"] for row, _ in small], of=len(gains),
+            ),
+        ),
+    )  # fmt: skip
 
 
 def _weights(run: Observations) -> list[dict[str, Any]]:
@@ -239,7 +276,7 @@ def _constant(row: dict[str, Any]) -> bool:
 def _first_loss_over_guessing(run: Observations) -> float | None:
     if run.guessing is None or not math.isfinite(run.first_loss):
         return None
-    return run.first_loss / run.guessing
+    return run.first_loss / run.guessing / max(run.summed_over, 1)
 
 
 def _unequal_gradients(run: Observations) -> bool:

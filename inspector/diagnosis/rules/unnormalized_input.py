@@ -48,7 +48,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             confidence if level == "warning" else 0.4,
             f"Inputs are about {short(rms, 3)} in size; networks expect about 1.",
             Evidence(statistic="root mean square of the inputs", value=rms,
-                     threshold=limits["large"], drawing=_sizes(rms)),
+                     threshold=limits["large" if level == "warning" else "note"],
+                     drawing=_sizes(rms)),
         )  # fmt: skip
     elif 0 < rms < limits["small"]:
         yield _finding(

@@ -4,14 +4,17 @@ Statistics, all from the loss's graph, its inputs and its targets: (a) negative 
 outputs that are no log-probabilities (values above 0 without log_softmax before); (b)
 cross-entropy with one output column, which is always 0; (c) cross-entropy with real-valued
 targets that are no distributions; (d) binary cross-entropy with targets outside [0, 1]; (e) a
-regression loss on class numbers 0, 1, 2, … or on one-hot rows; (f) a loss with a negative sign.
+regression loss on class numbers 0, 1, 2, … or on one-hot rows; (f) a loss with a negative sign; (g)
+one that starts below zero and falls to a thousand times that.
 Source: NeuraLint, UMLAUT, DeepFD's fault list (static or learned there; read from the graph here).
 False alarms: the Brier score (mean squared error of probabilities) is a choice, as is least-squares
-GAN: 0/1 targets with one column are only a note; counts that are regressed look like classes.
+GAN: 0/1 targets with one column are only a note; counts that are regressed look like classes;
+(g) a critic of which nothing bounds the outputs, which is in trouble of the same kind.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -29,10 +32,19 @@ _CROSS_ENTROPY = Remedy(
     text="Use cross-entropy on raw scores, with class numbers as labels.",
     code="loss = F.cross_entropy(scores, labels)  # scores: (N, C), labels: (N,) int64",
 )
+_SIGN = Remedy(
+    text="Look for a missing or an additional minus sign.",
+    code="loss = -log_probabilities.mean()",
+)
+_ENDLESS = (
+    "A loss has a least value: that of a perfect answer. One that falls without end rewards larger "
+    "and larger outputs, as a log-likelihood whose minus sign is missing does: training makes the "
+    "answers worse, weights grow, and gradients with them."
+)
 _REGRESS = Remedy(text="Use a regression loss.", code="loss = F.mse_loss(outputs, targets)")
 
 
-@register(CODE, most_classes=30, share=0.01)
+@register(CODE, most_classes=30, share=0.01, endless=1000.0)
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     loss = run.part("loss")
     losses: dict[str, int] = loss.get("losses") or {}
@@ -53,6 +65,27 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
             "the loss function is negated in the graph", Remedy(text="Remove the minus sign."),
             _loss_and_zero(run, "no lower without the minus sign"),
         )  # fmt: skip
+    elif (
+        not made
+        and run.first_loss < 0
+        and _lowest(run) < limits["endless"] * min(run.first_loss, -1.0)
+    ):
+        yield dataclasses.replace(
+            _finding(
+                "warning", 0.8,
+                f"The loss falls below zero without end, to {short(_lowest(run), 2)}.",
+                "lowest loss over the first", _SIGN,
+                over_steps(run.loss.steps, run.loss.values / run.first_loss,
+                           "loss over its first value", log=True),
+                value=_lowest(run) / run.first_loss, limit=limits["endless"],
+                last=run.last_step,
+            ),
+            explanation=_ENDLESS,
+        )  # fmt: skip
+
+
+def _lowest(run: Observations) -> float:
+    return float(run.loss.finite.values.min()) if len(run.loss.finite) else 0.0
 
 
 def _below_zero(run: Observations, losses: dict[str, int]) -> bool:
@@ -180,14 +213,32 @@ def _numbers(run: Observations) -> Drawing:
 
 
 def _finding(
-    level: Level, confidence: float, title: str, fact: str, remedy: Remedy, drawing: Drawing
+    level: Level,
+    confidence: float,
+    title: str,
+    fact: str,
+    remedy: Remedy,
+    drawing: Drawing,
+    *,
+    value: float | None = None,
+    limit: float | None = None,
+    last: int = 0,
 ) -> Finding:
     return Finding(
         code=CODE,
         level=level,
         title=title,
         confidence=confidence,
-        evidence=(Evidence(statistic=fact, quantity="loss", drawing=drawing),),
+        evidence=(
+            Evidence(
+                statistic=fact,
+                value=value,
+                threshold=limit,
+                quantity="loss",
+                last=last,
+                drawing=drawing,
+            ),
+        ),
         explanation=(
             "The loss says what the outputs mean: cross-entropy reads scores of classes, mean "
             "squared error reads amounts, negative log-likelihood reads log-probabilities. With "

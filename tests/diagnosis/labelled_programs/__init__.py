@@ -4,7 +4,14 @@ Plain PyTorch: a program knows only ``watch``, as a user's script would. A seed 
 architecture, width, depth, data, optimizer, learning rate, batch and the place of the fault.
 """
 
-from labelled_programs import data_faults, gradient_faults, healthy, model_faults, setup_faults
+from labelled_programs import (
+    data_faults,
+    gradient_faults,
+    healthy,
+    model_faults,
+    plain_mistakes,
+    setup_faults,
+)
 from labelled_programs.catalog import Program, all_programs, faulty_programs, healthy_programs
 
 __all__ = [
@@ -16,5 +23,6 @@ __all__ = [
     "healthy",
     "healthy_programs",
     "model_faults",
+    "plain_mistakes",
     "setup_faults",
 ]

@@ -193,7 +193,7 @@ class Variation:
         if self.gives_loader and isinstance(loader, DataLoader):
             arguments["loader"] = loader
         with self.watch(model, optimizer, **arguments) as run:
-            for step, (inputs, targets) in enumerate(_forever(loader)):
+            for step, (inputs, targets) in enumerate(forever(loader)):
                 if step == (steps or self.steps):
                     break
                 if zero_grad:
@@ -238,7 +238,8 @@ def validation(
     return measure
 
 
-def _forever(loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def forever(loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Its batches, epoch after epoch."""
     while True:
         yield from loader
 
