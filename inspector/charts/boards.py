@@ -14,8 +14,8 @@ _MOST_OWN = 40
 _BESIDE_RATES = ("momentum", "weight_decay")
 _OF_LOSS, _OF_ACCURACY = "loss", "accuracy"
 _BY_THE_CLOCK = (
-    "By the clock over the last five seconds, slow motion included; of a run that has ended, by "
-    "the time of its last steps."
+    "By the clock over five seconds, slow motion included and pauses not: the last ones, of a run "
+    "that has ended its last ones."
 )
 _UNCLIPPED = "nothing clipped"
 _NO_LOSS = "No loss has been recorded; a script gives it with watch.record(loss=loss)."
@@ -63,11 +63,11 @@ def overview(
         ),
         lines("total_update_ratio"),
         *([lines("grad_scale")] if scaled else []),
-        number("clipped", title="Steps clipped", reading="share"),
         number("samples_per_s", reading="clock", beside="step_time", about=_BY_THE_CLOCK),
         number("data_seconds", reading="share", beside="step_time", about=_WAITING),
         number("memory"),
         number("gpu_memory"),
+        number("clipped", title="Steps clipped", reading="share", control="clip"),
         *(
             lines(*drawn, id=f"own/{title}", title=_title(title, drawn))
             for title, drawn in list(families.items())[:_MOST_OWN]

@@ -100,6 +100,8 @@ class Number:
             ``beside``, where there is one), or ``clock``: a rate per second of the steps' own time
             ``beside`` it, as it is by the clock on the wall while the run goes on.
         beside: a second quantity that the reading needs.
+        control: what makes it worth showing: the number is hidden while this control is off and
+            all that it would say is zero.
     """
 
     kind: ClassVar[str] = "number"
@@ -109,6 +111,7 @@ class Number:
     unit: str = ""
     reading: Reading = "newest"
     beside: str = ""
+    control: str = ""
     about: str = ""
     thinned: bool = False
 
@@ -188,6 +191,7 @@ def number(
     title: str = "",
     reading: Reading = "newest",
     beside: str = "",
+    control: str = "",
     about: str = "",
 ) -> Number:
     """A single number of the run."""
@@ -199,6 +203,7 @@ def number(
         unit=known.unit,
         reading=reading,
         beside=beside,
+        control=control,
         about=about or known.about,
         thinned=is_thinned(quantity),
     )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import streamlit as st
 
-from inspector.charts.parallel import parallel
 from inspector.errors import StoreError
 from inspector.numerals import short
 from inspector.store.layout import run_path
 from inspector.store.reader import Run
 from inspector.ui import context
 from inspector.ui.compare_board import Overlay, compare_board
+from inspector.ui.compare_parallel import coordinates
 from inspector.ui.fork import keep
+from inspector.ui.tables import is_wide, table_height
 from inspector.views import compare, compare_settings
 from inspector.views.compare import Axis, Curve, Recorded
 from inspector.views.compare_parallel import uprights
@@ -167,7 +169,9 @@ def _overlays(runs: list[Run], quantities: list[str], axis: Axis) -> None:
         compare_board([*overlays, *gaps], axis=axis, marks=marks, key="compare/board")
     for name, missing in without.items():
         why = " against epochs" if axis == "epoch" else ""
-        st.caption(context.escape(f"{name} has no {' and no '.join(missing)}{why}."))
+        *first, last = missing
+        listed = f"{', '.join(first)} or {last}" if first else last
+        st.caption(context.escape(f"{name} has no {listed}{why}."))
 
 
 def _forks(
@@ -213,8 +217,8 @@ def _settings(runs: list[Run], differences: list[Difference]) -> None:
         st.caption(
             "None: the runs have the same settings."
             if all(run.config for run in runs)
-            else "None that are known. Of a script, learning rate, momentum and weight decay are "
-            "recorded; others are compared if they are given to watch(…, config=…)."
+            else "None that are known. Of a script, optimizer, learning rate, momentum and weight "
+            "decay are recorded; others are compared if they are given to watch(…, config=…)."
         )
         return
     rows = [
@@ -225,7 +229,9 @@ def _settings(runs: list[Run], differences: list[Difference]) -> None:
         }
         for item in differences
     ]
-    st.dataframe(rows, hide_index=True, key="compare/settings", column_config={
+    wide = is_wide(rows, {name: name for name in rows[0]})
+    height = table_height(len(rows), most=16, bar=wide)
+    st.dataframe(rows, hide_index=True, key="compare/settings", height=height, column_config={
         "setting": st.column_config.TextColumn("Setting", pinned=True, width="medium"),
     })  # fmt: skip
 
@@ -258,13 +264,7 @@ def _results(runs: list[Run], quantities: list[str], differences: list[Differenc
     axes = uprights(differences, results)
     if len(axes) < 2:
         return
-    st.markdown("#### Parallel coordinates")
-    st.caption("A line for each run through its settings and, in bold, its results.")
-    st.plotly_chart(
-        parallel([run.name for run in runs], axes, dark=st.context.theme.type == "dark"),
-        key="compare/parallel",
-        config={"displayModeBar": False},
-    )
+    coordinates([run.name for run in runs], axes)
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
@@ -276,16 +276,22 @@ def _table(rows: list[dict[str, Any]]) -> None:
             for name in rows[0]
             if name != "run"
         ]
-        st.dataframe(upright, hide_index=True, key="compare/results", column_config={
+        height = table_height(len(upright), most=16)
+        st.dataframe(upright, hide_index=True, key="compare/results", height=height, column_config={
             "result": st.column_config.TextColumn("Result", pinned=True),
         })  # fmt: skip
         return
-    numbers = {
-        name: st.column_config.NumberColumn(format="%.5g")
-        for name in rows[0]
-        if name.endswith(", last")
-    }
-    st.dataframe(rows, hide_index=True, key="compare/results", placeholder="–", column_config={
+    numbers = {}
+    for name in (name for name in rows[0] if name.endswith(", last")):
+        if all(row[name] is None or math.isfinite(row[name]) for row in rows):
+            numbers[name] = st.column_config.NumberColumn(format="%.5g")
+            continue
+        for row in rows:  # a table of numbers shows NaN like nothing at all
+            row[name] = _shown(row[name])
+    wide = is_wide(rows, {name: name for name in rows[0]})
+    height = table_height(len(rows), most=16, bar=wide)
+    st.dataframe(rows, hide_index=True, key="compare/results", height=height, placeholder="–",
+                 column_config={
         "run": st.column_config.TextColumn("Run", pinned=True),
         "status": "Status",
         "steps": st.column_config.NumberColumn("Steps", format="localized"),
@@ -297,7 +303,7 @@ def _shown(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return short(value, 5)
+        return "NaN" if math.isnan(value) else short(value, 5)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

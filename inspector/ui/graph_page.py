@@ -51,7 +51,8 @@ def render(run: Run) -> None:
         st.info(
             "No graph has been captured yet: press *Capture the next step*."
             if run.status in LIVE
-            else "No graph was captured in this run. A capture is asked for while a run goes on."
+            else "No graph was captured in this run. One is taken by itself where the loss is "
+            "recorded as a tensor, `watch.record(loss=loss)`, best before `backward()`."
         )
         return
     if state.other not in steps or state.other == step:
@@ -224,10 +225,10 @@ def _summary(tree: GraphTree) -> None:
     kept = document.get("kept_bytes", 0)
     shared = f" in {size(kept)} of memory" if kept else ""
     arrows = "gradients" if tree.side == "backward" else "data"
+    unasked = "" if document.get("asked", True) else ", which every run captures by itself"
     st.caption(
-        f"Step {document['step']} · {len(document['nodes']):,} nodes, {leaves:,} of them leaves · "
-        f"{size(document['saved_bytes'])} saved for backward{shared}. Arrows: "
-        f"{arrows}."
+        f"Step {document['step']}{unasked} · {len(document['nodes']):,} nodes, {leaves:,} of them "
+        f"leaves · {size(document['saved_bytes'])} saved for backward{shared}. Arrows: {arrows}."
     )
     if not document["nodes"]:
         for note in document["notes"]:

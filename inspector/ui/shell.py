@@ -19,6 +19,16 @@ _STYLE = """<style>
 [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; margin-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-bottom: 1rem; }
 [data-testid="stSidebar"] details [data-testid="stButtonGroup"] button { padding: 0 0.5rem; }
+/* All pages stand in one row at 1280 pixels, beside the panel at the side. Streamlit keeps 200
+   pixels for a Stop of its own, which stops drawing and would be taken for the run's. */
+[data-testid="stToolbar"] > div > div:has(> [data-testid="stMainMenu"]) { min-width: 5rem; }
+[data-testid="stToolbar"] [data-testid="stStatusWidget"] button { display: none; }
+@media (max-width: 1420px) {
+  [data-testid="stTopNav"] .rc-overflow-item > div { margin-right: 0; }
+  [data-testid="stTopNav"] [data-testid="stTopNavLink"] { padding: 0 0.375rem; }
+}
+[data-testid="stTopNav"] .rc-overflow-item:is(:has([href*="/gradients"]), :has([href*="/graph"]),
+  :has([href*="/events"])) > div { padding-left: 0.5rem; } /* kinds of pages, a little apart */
 @media (max-width: 700px) { /* a page at 200 %, or a telephone */
   .stMainBlockContainer [role="radiogroup"] { flex-wrap: wrap; }
   .stMainBlockContainer [data-testid="stButtonGroup"] { max-width: 100%; }
@@ -39,16 +49,15 @@ PAGES = {
     "activations": ("Activations", True),
     "updates": ("Updates", True),
     "modules": ("Modules", True),
+    "health": ("Hooks", True),
     "graph": ("Graph", True),
     "backward": ("Backward", False),
     "lab": ("Lab", False),
     "break_it": ("Break it", True),
     "events": ("Events", True),
-    "health": ("Hook health", True),
     "runs": ("Runs", False),
     "compare": ("Compare", False),
 }
-_LINKED = frozenset({"health", "compare"})  # reached from another page: the row above has no room
 
 
 def pages_dir() -> Path:
@@ -79,7 +88,6 @@ def main() -> None:
             title=title,
             url_path=name,
             default=name == "start",
-            visibility="hidden" if name in _LINKED else "visible",
         )
         for name, (title, _) in PAGES.items()
     }

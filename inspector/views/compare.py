@@ -21,6 +21,7 @@ Axis = Literal["step", "epoch", "time"]
 MOST_RUNS = 8
 """More lines than this in one chart cannot be told apart, nor can their colours."""
 
+_AT_ONCE = 1e-3  # seconds
 _FIRST = (
     "loss", "val_loss", "accuracy", "val_accuracy", "lr", "total_grad_norm", "total_update_ratio",
 )  # fmt: skip
@@ -106,9 +107,16 @@ def along(run: Run, axis: Axis, steps: I64) -> F64 | None:
         epochs = run.series("epoch", max_points=2000)
         known, values = epochs.steps, epochs.values.astype(np.float64)
     else:
-        known, values = run.clock()
-        values = values - values[:1]
+        known, values = _spread(*run.clock())
     return np.interp(steps, known, values) if len(known) else None
+
+
+def _spread(steps: I64, walls: F64) -> tuple[I64, F64]:
+    """Seconds since the first step; steps that were taken in at one go did not happen at once."""
+    seconds = walls - walls[:1]
+    keep = np.diff(seconds, append=np.inf) > _AT_ONCE
+    keep[:1] = True
+    return steps[keep], seconds[keep]
 
 
 def gap(first: Curve, second: Curve, start: float = -math.inf) -> Curve | None:

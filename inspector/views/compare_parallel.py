@@ -28,6 +28,7 @@ class Upright:
         ticks: heights and labels.
         texts: each run's value in words.
         result: whether it is an outcome and not a setting.
+        ordered: whether its values are numbers, of which a range can be asked for.
     """
 
     title: str
@@ -35,6 +36,27 @@ class Upright:
     ticks: tuple[tuple[float, str], ...]
     texts: tuple[str, ...]
     result: bool = False
+    ordered: bool = False
+
+    @property
+    def options(self) -> list[str]:
+        """Its values in words, from the bottom up; what a run lacks is none."""
+        found = [(place, text) for place, text in zip(self.places, self.texts, strict=True)
+                 if place is not None]  # fmt: skip
+        return list(dict.fromkeys(text for _, text in sorted(found)))
+
+    def keeps(self, wanted: Sequence[str]) -> tuple[bool, ...]:
+        """Which runs have one of these values, or one between two of an ordered axis.
+
+        Everything is kept where nothing is wanted, or all of it.
+        """
+        options = self.options
+        if self.ordered and wanted:
+            first, last = options.index(wanted[0]), options.index(wanted[-1])
+            wanted = options[first : last + 1]
+        if not wanted or len(wanted) == len(options):
+            return (True,) * len(self.texts)
+        return tuple(text in wanted for text in self.texts)
 
 
 def uprights(
@@ -110,6 +132,7 @@ def _numbers(title: str, values: Sequence[Any], result: bool) -> Upright | None:
         _apart([(height(mark), short(mark)) for mark in marks]),
         tuple("–" if value is None else short(value, 5) for value in values),
         result,
+        ordered=True,
     )
 
 

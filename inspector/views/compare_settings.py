@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from inspector.commands import Controls
-from inspector.config import RunConfig
+from inspector.config import OPTIMIZER_TITLES, RunConfig
 from inspector.errors import InspectorError
 from inspector.events import (
     CommandApplied,
@@ -21,10 +21,14 @@ from inspector.events import (
 )
 from inspector.numerals import short
 from inspector.store.reader import Run
+from inspector.views.optimizers import stepped_by
 
 _OBSERVED = ("lr", "momentum", "weight_decay")
+_OF_A_SCRIPT = 1 + len(_OBSERVED)
+_KEYS = {title: name for name, title in OPTIMIZER_TITLES.items()}
 _BY_HAND = frozenset({item.name for item in fields(Controls)} | {"remedy", "rewind", "stop"})
 _LONG = 60
+_TOLD = "by_hand."  # among what was done by hand, once it has been
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ def settings(run: Run) -> dict[str, Any]:
             found["resume"] = f"{lineage.get('parent') or 'a file'}@{lineage.get('step')}"
         return found
     found = {}
+    if stepped := stepped_by(run.meta.get("optimizers") or ()):
+        found["optimizer"] = _KEYS.get(stepped, stepped)
     for name in _OBSERVED:
         steps = run.series(name, max_points=50).steps[:1]
         if len(steps):
@@ -107,9 +113,10 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[Difference]:
     A run without any settings is left out of the judgement, as is one with only a few (a watched
     script) for those that it does not have.
     """
-    complete = [own for own in settings if len(own) > len(_OBSERVED)]
+    complete = [own for own in settings if len(own) > _OF_A_SCRIPT]
     found = []
-    for path in dict.fromkeys(path for own in settings for path in own):
+    paths = dict.fromkeys(path for own in settings for path in own)
+    for path in (path for path in paths if not path.startswith(_TOLD)):
         values = [own[path] for own in settings if path in own]
         lacking = any(path not in own for own in complete)
         if lacking or any(value != values[0] for value in values):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,12 @@ class Place:
     def series(self, control: str) -> str:
         """Name of the series of a control."""
         return series_of(control, *self.first)
+
+
+def stepped_by(optimizers: Iterable[Mapping[str, Any]]) -> str:
+    """Classes of a run's optimizers, as its ``run.json`` names them: ``AdamW``, ``2 × Adam``."""
+    counts = Counter(str(one.get("type", "")) for one in optimizers)
+    return ", ".join(f"{count} × {kind}" if count > 1 else kind for kind, count in counts.items())
 
 
 def places(run: Run, *, rank: int = 0) -> tuple[Place, ...]:

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from inspector import catalog
+from inspector.config import OPTIMIZER_TITLES
+from inspector.views.optimizers import stepped_by
 
 if TYPE_CHECKING:
     from inspector.store.reader import RunSummary
@@ -24,8 +26,8 @@ def rows(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
             "model": _short(summary.config.get("model"))
             or _ORIGIN.get(summary.kind, summary.script or "your script"),
             "data": _short(summary.config.get("data")),
-            "optimizer": summary.config.get("optimizer", ""),
-            "lr": _rate(summary.config),
+            "optimizer": _optimizer(summary),
+            "lr": _rate(summary),
             "steps": summary.step,
             "created": datetime.fromtimestamp(summary.created).astimezone(),
             "note": summary.reason,
@@ -49,10 +51,20 @@ def _short(name: Any) -> str:
     return catalog.title(text) if catalog.is_own(text) else text
 
 
-def _rate(config: dict[str, Any]) -> Any:
+def _optimizer(summary: RunSummary) -> str:
+    """As PyTorch calls it; of a script what it was watched with."""
+    if name := str(summary.config.get("optimizer") or ""):
+        return OPTIMIZER_TITLES.get(name, name)
+    return stepped_by(summary.optimizers)
+
+
+def _rate(summary: RunSummary) -> Any:
     """What the run began with: the first controls win, as they do in a fork."""
-    first = (config.get("controls") or {}).get("lr")
-    return config.get("lr") if first is None else first
+    first = (summary.config.get("controls") or {}).get("lr")
+    found = summary.config.get("lr") if first is None else first
+    if found is None and summary.optimizers:
+        return summary.optimizers[0].get("lr")
+    return found
 
 
 def matching(
@@ -72,6 +84,6 @@ def matching(
 
 
 def _text(summary: RunSummary) -> str:
-    named = (summary.config.get(key, "") for key in ("model", "data", "optimizer"))
-    words = (summary.name, summary.status, summary.script, *map(str, named))
+    named = (summary.config.get(key, "") for key in ("model", "data"))
+    words = (summary.name, summary.status, summary.script, _optimizer(summary), *map(str, named))
     return " ".join(words).casefold()

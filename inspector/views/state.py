@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.commands import OF_OPTIMIZERS, Controls
-from inspector.events import CommandApplied, Level, NonFinite, RunFailed, StepSkipped, StoredEvent
+from inspector.events import (
+    CommandApplied,
+    Level,
+    NonFinite,
+    Resumed,
+    RunFailed,
+    StepSkipped,
+    StoredEvent,
+)
 from inspector.numerals import short
 from inspector.store.layout import cut_off, rank_files
 from inspector.store.reader import Run
 from inspector.views.controls import in_force, in_parts
 from inspector.views.cost import capture_every, changes, spacing_after
 from inspector.views.events import TITLES
+from inspector.views.pace import pace
 from inspector.views.silence import Beginning, silence
 
 MARKED = frozenset(
@@ -54,6 +63,8 @@ class RunState:
         problem: why the run failed, ended without a word or cannot be read, else empty.
         waiting: why no step has come for a while, with the seconds; else empty.
         measured: modules and parameters are measured every so many steps.
+        pace: seconds a step before the pause or the end, by the clock; None while the run goes on
+            or where it was too short.
     """
 
     status: str
@@ -64,6 +75,7 @@ class RunState:
     problem: str = ""
     waiting: str = ""
     measured: int = 1
+    pace: float | None = None
 
 
 class StateKeeper:
@@ -78,6 +90,8 @@ class StateKeeper:
         self._problem = ""
         self._beginning = Beginning()
         self._seq = 0
+        self._resumed = 0.0  # when the last pause ended
+        self._paced: tuple[Any, float | None] = (None, None)
 
     def take(self, events: Iterable[StoredEvent]) -> None:
         """Takes events in; those it already has are left out."""
@@ -98,6 +112,8 @@ class StateKeeper:
                 self._problem = event.text
             elif isinstance(event, StepSkipped):
                 self._skipped = event.reason
+            elif isinstance(event, Resumed):
+                self._resumed = stored.wall
             if event.kind in MARKED:
                 title = TITLES.get(event.kind, event.kind)
                 text = f"{title} at step {stored.step}: {event.text}"
@@ -134,7 +150,16 @@ class StateKeeper:
             problem=self._problem or (lost(run) if status == "crashed" else ""),
             waiting=waiting,
             measured=capture_every(run) or self._spacing,
+            pace=None if status == "running" else self._pace(run, status),
         )
+
+    def _pace(self, run: Run, status: str) -> float | None:
+        """Read once for each rest: nothing is recorded meanwhile."""
+        beat = run.heartbeat
+        rest = status, self._resumed, beat.step if beat else -1
+        if self._paced[0] != rest:
+            self._paced = rest, pace(run, self._resumed)
+        return self._paced[1]
 
     def _held_up(self, facts: dict[str, Any]) -> str:
         """Why step after step is begun and none is made; empty while steps are made."""

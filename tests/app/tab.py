@@ -209,7 +209,7 @@ class Tab:
         self.rest()
 
     def go(self, name: str) -> None:
-        """Turns to another page of the app, which may be listed under "more"."""
+        """Turns to another page of the app, on a narrow screen one listed under "more"."""
         link = self.page.get_by_test_id("stTopNavLink").filter(
             has_text=re.compile(rf"^\s*{name}\s*$")
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,6 +149,20 @@ def test_parallel_coordinates_have_a_line_for_each_run(app: AppTest) -> None:
     chart = str(app.get("plotly_chart")[0].proto)
     assert "controls.clip: norm" in chart
     assert "Loss, best: 0.5" in chart
+
+
+def test_parallel_coordinates_are_brushed_by_ranges_and_choices(app: AppTest) -> None:
+    compared(app, "plain", "clipped")
+    loss = next(one for one in app.select_slider if one.label == "Loss, best")
+    assert loss.options == ["0.5", "1"]
+    loss.set_value(("0.5", "0.5")).run()
+    assert "1 of 2 runs pass the filter" in " ".join(str(one.value) for one in app.caption)
+    loss = next(one for one in app.select_slider if one.label == "Loss, best")
+    loss.set_value(("0.5", "1")).run()
+    groups: list[Any] = list(app.get("button_group"))
+    clip = next(one for one in groups if one.label == "controls.clip")
+    clip.set_value(["norm"]).run()
+    assert "1 of 2 runs pass the filter" in " ".join(str(one.value) for one in app.caption)
 
 
 def test_a_fork_is_compared_with_its_parent_from_where_it_left(app: AppTest, folder: Path) -> None:

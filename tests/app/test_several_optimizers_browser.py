@@ -84,4 +84,4 @@ def test_the_generators_rate_alone_is_set_and_everything_says_so(tab: Tab, gan: 
     tab.until(lambda: tab.chip("generator").count() == 0)
     tab.go("Events")
     said = "generator · Adam 0.003 → 0.006; each × 2, so ratios are kept"
-    tab.until(lambda: any(said in cell for row in tab.rows() for cell in row))
+    tab.until(tab.page.locator(".events .words", has_text=said))

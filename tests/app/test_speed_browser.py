@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 
 def test_card_and_strip_read_samples_off_the_clock_and_agree(tab: Tab, app: App) -> None:
     slow = Controls(max_steps_per_s=5.0)
-    name = runner.start(RunConfig(controls=slow, torch_threads=1), app.runs_dir)
+    name = runner.start(RunConfig(controls=slow, torch_threads=1, validation=0.0), app.runs_dir)
     try:
         tab.page.set_viewport_size({"width": 1600, "height": 800})
         tab.visit(f"live?run={name}")
@@ -42,6 +42,14 @@ def test_card_and_strip_read_samples_off_the_clock_and_agree(tab: Tab, app: App)
         chart.locator(".legend b").nth(1).wait_for()
         waiting = re.compile(r"waiting for data\s*[\d.]+ (µs|ms)")
         tab.until(lambda: waiting.search(chart.inner_text()), "the wait in the legend")
+        clipped = tab.page.locator(".card.number", has_text="Steps clipped")
+        assert not clipped.is_visible()  # nothing is clipped, and nobody wants it
+        app.set(name, "clip", "norm")
+        tab.until(clipped, "how many steps are clipped, now that they may be")
+        app.set(name, "clip", "off")
+        runner.stop()
+        tab.status("Stopped")
+        assert 250 < digits(card.inner_text()) < 330  # not as fast as without slow motion
     finally:
         runner.stop()
         assert runner.join(60)

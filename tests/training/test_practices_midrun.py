@@ -89,7 +89,7 @@ def test_a_schedule_is_switched_without_a_jump(tmp_path: Path) -> None:
     assert applied.effective["total_steps"] == 30
     assert applied.effective["div_factor"] == pytest.approx(0.2 / before[10])
     rate = f"{before[10]:.4g}"
-    assert applied.text == f"schedule = one_cycle (from {rate}, with 30 steps left)"
+    assert applied.text == f"schedule cosine → one_cycle (from {rate}, with 30 steps left)"
     assert lr[10:] == pytest.approx(preview(applied.effective, before[10], 30, 23), rel=1e-6)
     assert max(lr[10:]) == pytest.approx(0.2, rel=1e-3)
     assert lr[-1] < 1e-4
@@ -209,7 +209,8 @@ def test_frozen_weights_stay_bit_by_bit(optimizer: str, tmp_path: Path) -> None:
     assert changed(states[8], states[9]) == set(states[0])
     applied = only(run, CommandApplied)
     assert [event.text for event in applied] == [
-        "frozen = hidden.0 (2 parameters frozen)", "frozen = none (everything is trained)",
+        "frozen none → hidden.0 (2 parameters frozen)",
+        "frozen hidden.0 → none (everything is trained)",
     ]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,22 +72,62 @@ def test_a_run_without_epochs_has_no_place_on_that_axis(tmp_path: Path) -> None:
         assert compare.curve(run, "val_loss") is None
 
 
+def times(
+    path: Path, patch: pytest.MonkeyPatch, write: Callable[[Writer, int], None]
+) -> list[float]:
+    """The places on the axis of time of what is written in three turns, ten seconds apart."""
+    now = [1000.0]
+    for module in ("chunks", "intake"):
+        patch.setattr(f"inspector.store.{module}.steady", lambda: now[0])
+    made = create_run(path, "run", {})
+    writer = Writer(made)
+    for turn in range(3):
+        write(writer, turn)
+        writer.flush()
+        now[0] += 10.0
+    writer.close()
+    with Run(made) as run:
+        curve = compare.curve(run, "loss", "time")
+    assert curve is not None
+    return list(map(float, curve.x))
+
+
 def test_wall_time_starts_at_zero_and_follows_the_clock_of_the_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("inspector.store.chunks.time.time", lambda: now[0])
+    def write(writer: Writer, turn: int) -> None:
+        writer.append("run", turn, (SeriesKey("loss"),), np.array([1.0], np.float32))
+
+    assert times(tmp_path, monkeypatch, write) == [0.0, 10.0, 20.0]
+
+
+def test_steps_that_were_taken_in_at_one_go_lie_apart_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that the compiled part records: on one spot, a chart would show one of them."""
+
+    def write(writer: Writer, turn: int) -> None:
+        writer.extend("run", 10 * turn, (SeriesKey("loss"),), np.ones((10, 1), np.float32))
+
+    assert times(tmp_path, monkeypatch, write)[9:] == pytest.approx(list(range(21)))
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_computer_clock_that_is_set_meanwhile_moves_no_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
     path = create_run(tmp_path, "run", {})
     writer = Writer(path)
+    clock = time.time
     for step in range(3):
         writer.append("run", step, (SeriesKey("loss"),), np.array([1.0], np.float32))
         writer.flush()
-        now[0] += 10.0
+        monkeypatch.setattr("time.time", lambda ahead=jump * (step + 1): clock() + ahead)
     writer.close()
     with Run(path) as run:
         curve = compare.curve(run, "loss", "time")
     assert curve is not None
-    assert curve.x.tolist() == [0.0, 10.0, 20.0]
+    assert 0 < curve.x[1] < curve.x[2] < 60
 
 
 def test_difference_of_two_curves_is_taken_where_both_are_known(tmp_path: Path) -> None:
@@ -163,6 +205,25 @@ def test_first_controls_win_over_the_optimizers_settings() -> None:
     settings = compare_settings.flat(RunConfig(lr=0.1, controls=Controls(lr=0.5)).to_dict())
     assert settings["lr"] == 0.5
     assert "controls.lr" not in settings
+
+
+def test_an_axis_keeps_what_is_asked_for() -> None:
+    numbers = upright("lr", [0.1, 0.01, None, 0.001])
+    assert numbers is not None
+    assert numbers.options == ["0.001", "0.01", "0.1"]
+    assert numbers.keeps(["0.01", "0.1"]) == (True, True, False, False)
+    assert numbers.keeps(["0.001", "0.1"]) == (True,) * 4  # all of it: also what has none
+    choices = upright("clip", ["norm", None, "value"])
+    assert choices is not None
+    assert choices.keeps(["norm", "–"]) == (True, True, False)
+    assert choices.keeps([]) == (True,) * 3
+
+
+def test_brushed_lines_are_grey_and_lie_behind() -> None:
+    axes = [axis for axis in (upright("lr", [1, 2, 3]), upright("x", [3, 2, 1])) if axis]
+    figure = parallel(["a", "b", "c"], axes, dark=False, kept=[True, False, True])
+    assert [trace.name for trace in figure.data] == ["b", "c", "a"]
+    assert [trace.showlegend for trace in figure.data] == [False, True, True]
 
 
 def test_a_watched_script_is_compared_by_what_its_optimizer_began_with(tmp_path: Path) -> None:

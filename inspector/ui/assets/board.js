@@ -4,7 +4,7 @@ import { connection, Points } from "./connection.js"
 import { number, percent, quantity } from "./format.js"
 import { LineChart } from "./lines.js"
 import { MatrixChart } from "./matrix.js"
-import { recentMean, samplesPerStep, secondsPerStep } from "./pace.js"
+import { anyAbove, recentMean, samplesPerStep, secondsPerStep } from "./pace.js"
 import { mix, readTheme } from "./theme.js"
 
 const THEME_CHECK_MS = 400
@@ -321,7 +321,7 @@ export class Board {
     const over = this.state && !LIVE.has(this.state.status) && !points.folded
     const measured = over ? `measured at ${number(points.size)} step${points.size === 1 ? "" : "s"}` : `every ${number(every)} steps`
     rhythm.textContent = every > 1 ? measured : ""
-    rhythm.title = every > 1 ? "Measured so seldom that watching costs little; the page Hook health says more." : ""
+    rhythm.title = every > 1 ? "Measured so seldom that watching costs little; the page Hooks says more." : ""
   }
 
   #paintLegend(card) {
@@ -374,17 +374,18 @@ export class Board {
 
   #paintNumber(card) {
     const [points, beside] = card.points
-    card.element.hidden = !points.size
-    if (!points.size) return
-    const { reading, unit } = card.spec
+    const { reading, unit, control } = card.spec
+    card.element.hidden = !points.size || (control && !this.#inForce(control) && !anyAbove(points, 0))
+    if (card.element.hidden) return
     if (reading === "clock" && !this.state) return // without it, nobody knows whether to read the clock
     const read = {
       newest: () => points.planes[0][points.size - 1],
       mean: () => recentMean(points, SHOWN),
       share: () => recentMean(points, SHOWN) / (beside ? recentMean(beside, SHOWN) : 1),
-      clock: () => samplesPerStep(points, beside) / (this.#secondsPerStep() ?? recentMean(beside)),
+      clock: () => samplesPerStep(points, beside) / this.#secondsPerStep(beside),
     }
     const value = read[reading]()
+    if (reading === "clock" && !Number.isFinite(value)) return // not watched for long enough yet
     card.value.textContent = reading === "share" ? percent(value) : quantity(value, unit, 3)
     card.since.textContent = card.spec.thinned ? this.#since(points) : ""
   }
@@ -393,10 +394,13 @@ export class Board {
     return size > SHOWN ? `since step ${number(steps[size - SHOWN])}` : "since the start"
   }
 
-  #secondsPerStep() {
-    if (!this.state) return undefined
+  #secondsPerStep(times) {
     const newest = Math.max(...this.cards.flatMap(({ points }) => points.map(({ last }) => last ?? -1)))
-    return secondsPerStep(this.data.run, this.state.status, Math.max(this.state.step, newest) + 1)
+    return secondsPerStep(this.data.run, this.state, Math.max(this.state.step, newest) + 1, times)
+  }
+
+  #inForce(control) {
+    return this.state?.controls.some(([name]) => name === control)
   }
 
   #emptySentence(spec) {

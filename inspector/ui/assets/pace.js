@@ -6,11 +6,15 @@ const LOW = 1, HIGH = 2 // planes of the least and greatest number that a point 
 const COUNT = 4 // plane of how many numbers a point is the mean of
 const seen = new Map() // run → [seconds, steps done] whenever more were done, oldest first
 
-/** Seconds a step over the last seconds; undefined until they have been watched. */
-export function secondsPerStep(run, status, done) {
+/** Seconds a step over the last seconds; undefined until they have been watched.
+ *
+ * Of a run that rests or has ended they are read from what was recorded: `pace` of its state, or the
+ * steps' own `times` where all was over too soon.
+ */
+export function secondsPerStep(run, { status, pace }, done, times) {
   if (status !== "running") { // what was waited in a pause is no step's time
     seen.delete(run)
-    return undefined
+    return pace ?? recentMean(times)
   }
   const now = performance.now() / 1000
   let kept = seen.get(run) ?? []
@@ -26,6 +30,11 @@ export function secondsPerStep(run, status, done) {
 export function recentMean(points, most = RECENT) {
   if (!points?.size) return undefined
   return mean(newest(points, most), points.planes[COUNT] && newest(points, most, COUNT))
+}
+
+/** Whether any number is above a limit. */
+export function anyAbove(points, limit) {
+  return newest(points, points.size, HIGH).some((value) => value > limit)
 }
 
 /** Samples of a step: what a second brought, times the seconds it took.

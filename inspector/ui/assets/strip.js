@@ -3,7 +3,7 @@
 import { connection, Points } from "./connection.js"
 import { LIVE, make } from "./board.js"
 import { count, duration, number } from "./format.js"
-import { recentMean, samplesPerStep, secondsPerStep } from "./pace.js"
+import { samplesPerStep, secondsPerStep } from "./pace.js"
 import { readTheme } from "./theme.js"
 
 const WORDS = { running: "Running", paused: "Paused", finished: "Finished", stopped: "Stopped",
@@ -115,7 +115,7 @@ export class Strip {
     if (passes > 1) facts.push(["backward passes in the gradients", count(passes)])
     const { samples_per_s: rates, step_time: times } = this.points
     // What a step itself took is without what slow motion waits.
-    const stepTime = secondsPerStep(this.data.run, status, done) ?? recentMean(times)
+    const stepTime = secondsPerStep(this.data.run, this.state, done, times)
     if (status === "running" && stepTime > 0 && !waiting) {
       if (total) facts.push(["left", duration((total - done) * stepTime)])
       facts.push(["steps/s", number(1 / stepTime, 3)])

@@ -37,7 +37,7 @@ def checks_fields(config: RunConfig, key: str) -> dict[str, Any] | None:
             bool(config.compile),
             key=f"{key}/compile",
             help="Compiles the model at its first step: faster steps, a slow start. Inside a "
-            "compiled model hooks see less: Hook health says which modules.",
+            "compiled model hooks see less: the page Hooks says which modules.",
         )
     return {
         "overfit_batches": overfit,
