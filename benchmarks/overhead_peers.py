@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import inspector
+from inspector.capture import kernel
 
 Step = Callable[[], None]
 
@@ -55,6 +57,30 @@ def watched(every: int, *, machine: bool = True) -> Callable[[Training, Path], S
         return lambda: training.step(lambda loss: watch.record(loss=loss), nothing)
 
     return build
+
+
+def least(training: Training, _: Path) -> Step:
+    """What has to be done to memory, in compiled loops, for the parameters alone.
+
+    Each gradient is read once; a copy of each weight is made, and compared after the step. Who
+    watches modules too, or reads gradients as the optimizer receives them, does more.
+    """
+    compiled = kernel.load()
+    if compiled is None:
+        raise RuntimeError("needs a C compiler")
+    parameters = list(training.model.parameters())
+    sizes = kernel.Sizes(parameters)
+    copies = np.empty(sum(sizes.numbers), np.float32)
+
+    def before() -> None:
+        compiled.gradients([p.grad for p in parameters if p.grad is not None], sizes)
+        compiled.keep(parameters, sizes, copies.ctypes.data)
+
+    def step() -> None:
+        training.step(nothing, before)
+        compiled.compare(parameters, sizes, copies.ctypes.data)
+
+    return step
 
 
 def parameter_norms(training: Training, _: Path) -> Step:
@@ -184,6 +210,7 @@ CONTENDERS = {
     "inspector, every step": Contender(watched(1)),
     "inspector, statistics alone": Contender(watched(1, machine=False)),
     "inspector, automatic": Contender(watched(0)),
+    "least for gradients and ‖Δw‖": Contender(least),
     "gradient norms with .item()": Contender(parameter_norms),
     "naive hooks with .item()": Contender(naive_hooks),
     "detect_anomaly": Contender(anomaly),
