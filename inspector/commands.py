@@ -19,8 +19,8 @@ from inspector.numerals import short
 from inspector.schedules import SCHEDULES, check_schedule
 
 __all__ = [
-    "OF_OPTIMIZERS", "SCHEDULES", "Clip", "Command", "Controls", "OnNonFinite", "check",
-    "covers_first", "series_of", "target_of",
+    "INTERVENTIONS", "OF_OPTIMIZERS", "SCHEDULES", "Clip", "Command", "Controls", "OnNonFinite",
+    "check", "covers_first", "series_of", "target_of",
 ]  # fmt: skip
 
 Clip = Literal["off", "norm", "value"]
@@ -207,9 +207,9 @@ def _check_intervention(name: str, value: Any) -> None:
     wanted = {} if value is None and name in ("lr_finder", "rewind") else value
     if not isinstance(wanted, dict):
         raise CommandError(f"{name} needs a dict of settings, but got {value!r:.80}.")
-    unknown = sorted(set(wanted) - _INTERVENTIONS[name])
+    unknown = sorted(set(wanted) - INTERVENTIONS[name])
     if unknown:
-        known = ", ".join(sorted(_INTERVENTIONS[name]))
+        known = ", ".join(sorted(INTERVENTIONS[name]))
         raise CommandError(f"{name} has no setting {unknown[0]!r}; choose from {known}.")
     actions = {
         "remedy": ("set", "reinitialize", "unfreeze"),
@@ -240,7 +240,7 @@ def _check_intervention(name: str, value: Any) -> None:
         )
 
 
-_INTERVENTIONS = {
+INTERVENTIONS = {
     "remedy": frozenset(
         ("action", "control", "value", "module", "method", "text", "code", "quantity", "subject",
          "threshold", "side")
@@ -249,6 +249,7 @@ _INTERVENTIONS = {
     "lr_finder": frozenset(("steps", "low", "high")),
     "rewind": frozenset(("lr_factor", "resume")),
 }  # fmt: skip
+"""Commands that do more than change a control, and their settings; twice is twice as much."""
 
 Name = Literal[
     "set", "pause", "resume", "run_steps", "stop", "capture_graph", "capture_backward",
@@ -306,7 +307,7 @@ class Command:
             _check_capture(self.value)
         elif self.name == "checkpoint":
             _check_checkpoint(self.value)
-        elif self.name in _INTERVENTIONS:
+        elif self.name in INTERVENTIONS:
             _check_intervention(self.name, self.value)
         elif self.name not in ("pause", "resume", "stop", "capture_graph"):
             raise CommandError(f"There is no command named {self.name!r}.")

@@ -41,7 +41,6 @@ _ACTIVATIONS = frozenset(
     ("Relu", "LeakyRelu", "Elu", "Gelu", "Silu", "Mish", "Softplus", "Sigmoid", "Tanh",
      "Hardtanh", "Hardswish", "Hardsigmoid")
 )  # fmt: skip
-COMMANDS = ("remedy", "fault", "lr_finder", "rewind")
 
 
 @dataclasses.dataclass(slots=True)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from inspector.capture.step_snapshots import StepSnapshots
 from inspector.capture.structure import StructureProbe
-from inspector.commands import OF_OPTIMIZERS
-from inspector.interventions.apply import COMMANDS as INTERVENTIONS
+from inspector.commands import INTERVENTIONS, OF_OPTIMIZERS
 from inspector.interventions.apply import Interventions
 from inspector.recording.inbox import Inbox
 from inspector.store.agreement import Agreement

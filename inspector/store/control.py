@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from inspector.commands import Command
-from inspector.errors import StoreError
+from inspector.errors import CommandError, StoreError
 from inspector.store.database import connect_reader, open_shared
 from inspector.store.layout import CONTROL_FILE
 
@@ -20,6 +22,13 @@ _SCHEMA = (
 )
 # A file's time stamp is only this fine: a file changed more recently is read again.
 _STAMP_NS = 2_000_000_000
+
+
+class Sent(NamedTuple):
+    """A command on its way: its id, and when it was sent, in seconds since 1970."""
+
+    id: str
+    wall: float
 
 
 class ControlWriter:
@@ -49,6 +58,17 @@ class ControlWriter:
                     "check that the run directory exists and can be written."
                 ) from error
         return command.id
+
+    def newest(self, like: Command) -> Sent | None:
+        """The last command that asks for the same; None where there is none, or none readable."""
+        wanted = like.to_json()
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            rows = self._open().execute("SELECT uid, wall, json FROM command ORDER BY id DESC")
+            for uid, wall, text in rows:
+                with contextlib.suppress(CommandError):
+                    if replace(Command.from_json(text), id=like.id).to_json() == wanted:
+                        return Sent(uid, wall)
+        return None
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None or not self._path.exists():

@@ -212,6 +212,17 @@ def test_units_that_died_of_a_raised_rate_are_put_down_to_it(tmp_path: Path) -> 
     assert first.remedies[0].value == 0.05
 
 
+def test_thrown_weights_that_hardly_move_are_not_told_to_move_faster(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inputs = torch.rand(1000, 64)
+    labels = (inputs @ torch.randn(64, 10)).argmax(1)
+    layers = nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
+    model = nn.Sequential(*layers)
+    first, *others = script(tmp_path, model, F.cross_entropy, inputs, labels, lr=30.0, steps=200)
+    assert first.code == "lr_too_high"
+    assert "lr_too_low" not in {finding.code for finding in others}
+
+
 @pytest.mark.parametrize(("scale", "code"), [(1.0, "lr_too_high"), (40.0, "poor_initialization")])
 def test_a_first_loss_of_a_whole_batch_is_a_sum_unless_weights_made_it(
     scale: float, code: str, tmp_path: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,22 @@ def test_commands_arrive_in_order_and_once(tmp_path: Path) -> None:
     assert [command.name for command in reader.poll()] == ["pause"]
     writer.close()
     reader.close()
+
+
+def test_the_newest_command_that_asks_for_the_same(tmp_path: Path) -> None:
+    writer = ControlWriter(tmp_path)
+    back = Command(name="rewind", value={"lr_factor": 0.1})
+    assert writer.newest(back) is None
+    for command in (back, Command(name="rewind"), Command(name="rewind", value={"lr_factor": 0.5})):
+        writer.send(command)
+    with sqlite3.connect(tmp_path / "control.db") as db:
+        db.execute("INSERT INTO command(uid, wall, json) VALUES ('x', 0, 'not json')")
+    sent = writer.newest(Command(name="rewind", value={"lr_factor": 0.1}))
+    assert sent is not None
+    assert sent.id == back.id
+    assert abs(sent.wall - time.time()) < 60
+    assert writer.newest(Command(name="rewind", value={"lr_factor": 0.2})) is None
+    writer.close()
 
 
 def test_rows_that_are_no_commands_are_refused_and_named(tmp_path: Path) -> None:

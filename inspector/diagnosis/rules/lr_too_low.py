@@ -9,7 +9,8 @@ the learning rate.
 Later: a learning rate that falls to a three-hundredth of its value in one step and stays there.
 Source: SageMaker Debugger WeightUpdateRatio, TheDeepChecker (1e-4, lowered there to 1e-5).
 False alarms: fine-tuning a model that is good already (its small loss keeps the rule silent);
-warm-up that has not ended.
+warm-up that has not ended; weights that this very rate has thrown so far (by 0.3 of their size in
+one step) that they hardly move beside their new size.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from inspector.numerals import short
 CODE = "lr_too_low"
 
 
-@register(CODE, ratio=1e-4, note=3e-4, fall=0.05, distance=2e-3, steps=50, drop=300, clipped=0.05)
+@register(
+    CODE, ratio=1e-4, note=3e-4, fall=0.05, distance=2e-3, steps=50, drop=300, clipped=0.05,
+    thrown=0.3,
+)  # fmt: skip
 def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     dropped = _dropped(run, limits)
     if dropped is not None:
@@ -52,6 +56,8 @@ def check(run: Observations, limits: Thresholds) -> Iterator[Finding]:
     guessing = run.floor or run.guessing
     small = guessing is not None and end < guessing / 3
     if moving >= limits["note"] or small or (fall > 4 * limits["fall"] and not still):
+        return
+    if _throws(ratios, rates, limits["thrown"]):
         return
     sure = still or (moving < limits["ratio"] and fall < limits["fall"])
     # A note has limits of its own.
@@ -180,6 +186,16 @@ def _slowed_at(ratios: Curve, limit: float) -> int:
     if not len(moved) or moved[-1] + 1 == len(ratios):
         return 0
     return int(ratios.steps[moved[-1] + 1])
+
+
+def _throws(ratios: Curve, rates: Curve, far: float) -> bool:
+    """Whether the newest learning rate has once moved the weights that far in one step."""
+    rates = rates.finite
+    if not len(rates):
+        return False
+    steps = ratios.steps[ratios.values > far]
+    at = np.searchsorted(rates.steps, steps, side="right") - 1
+    return bool((rates.values[np.maximum(at, 0)] < 3 * rates.values[-1]).any())
 
 
 def _dropped(run: Observations, limits: Thresholds) -> Finding | None:
