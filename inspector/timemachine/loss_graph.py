@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ _CANDIDATES = 32  # places in the graph that are compared with the model's end
 _FIRST, _SECOND = ("self", "input"), ("other", "target")
 _RESULTS = ("result", "output")
 _LOGARITHMS = {"log": torch.log, "log2": torch.log2, "log10": torch.log10, "log1p": torch.log1p}
-_MAKERS = {
+MAKERS = {
     *_LOGARITHMS, "acos", "acosh", "asin", "atanh", "binary_cross_entropy", "cdist", "div",
     "erfinv", "exp", "exp2", "expm1", "kl_div", "linalg_vector_norm", "log_softmax", "logit",
     "nll_loss", "nll_loss2d", "norm", "pow", "reciprocal", "rsqrt", "softmax", "sqrt", "tan",
@@ -66,7 +65,7 @@ def born_in_loss(loss: Tensor, end: Node, batch: int) -> Origin | None:
     if loss.grad_fn is None:
         return None
     graph = walk(loss.grad_fn)
-    own = _outside_of(end, graph) if graph.complete else None
+    own = outside_of(end, graph) if graph.complete else None
     if not own:
         return None
     known = _look(graph, own)
@@ -81,11 +80,11 @@ def born_in_loss(loss: Tensor, end: Node, batch: int) -> Origin | None:
         if known[at].bad and not any(known[p].bad for p in producers.get(at, ()))
     )  # fmt: skip
     suspects = sorted(_unknown_before(first, known, producers) | {first})
-    makers = [at for at in suspects if _operation(graph.nodes[at]) in _MAKERS] or [first]
+    makers = [at for at in suspects if operation_of(graph.nodes[at]) in MAKERS] or [first]
     born = makers[-1]
-    names = list(dict.fromkeys(_operation(graph.nodes[at]) for at in reversed(makers)))
+    names = list(dict.fromkeys(operation_of(graph.nodes[at]) for at in reversed(makers)))
     given = any(known[at].constant for at in suspects)
-    place = _place(graph, born, set(known))
+    place = place_in_script(graph, born, set(known))
     bad = next(known[at].result for at in sorted(known) if at >= born and known[at].bad)
     assert bad is not None
     note = f"Its result was not kept: it may be that of {' or '.join(names[1:])} as well."
@@ -106,7 +105,7 @@ def born_in_loss(loss: Tensor, end: Node, batch: int) -> Origin | None:
     )
 
 
-def _outside_of(end: Node, graph: Walk) -> set[int]:
+def outside_of(end: Node, graph: Walk) -> set[int]:
     """Positions of the nodes that the model has not made; none where its end is not found."""
     looked_for = Counter(node.name() for node in walk(end).nodes)
     named = [node for node in graph.nodes if node.name() == end.name()]
@@ -143,7 +142,7 @@ def _look(graph: Walk, own: set[int]) -> dict[int, _Known]:
             elif producer is None and name in (*_FIRST, *_SECOND):
                 known[at].constant |= bad
     for at, one in known.items():  # of a logarithm only the operand is kept
-        if one.bad is None and (again := _LOGARITHMS.get(_operation(graph.nodes[at]))):
+        if one.bad is None and (again := _LOGARITHMS.get(operation_of(graph.nodes[at]))):
             one.result = again(one.given["self"].detach()) if "self" in one.given else None
             one.bad = None if one.result is None else count_nonfinite(one.result) > 0
     return known
@@ -163,7 +162,7 @@ def _unknown_before(
     return found
 
 
-def _operation(node: Node) -> str:
+def operation_of(node: Node) -> str:
     """``log_softmax`` for ``LogSoftmaxBackward0``."""
     name = _BACKWARD.sub("", node.name().rpartition("::")[2])
     return _WORDS.sub("_", name).lower()
@@ -175,7 +174,7 @@ def _chain(graph: Walk, born: int, own: set[int]) -> list[str]:
     for producer, consumer in graph.edges:
         if producer in reached and consumer in own:
             reached.add(consumer)
-    names = [_operation(graph.nodes[at]) for at in sorted(reached - {born})]
+    names = [operation_of(graph.nodes[at]) for at in sorted(reached - {born})]
     return list(dict.fromkeys(names))[:12]
 
 
@@ -189,28 +188,37 @@ def _samples(bad: Tensor, batch: int) -> list[int]:
 # ---------------------------------------------------------------- the line
 
 
-def _place(graph: Walk, born: int, own: set[int]) -> Place:
+def place_in_script(graph: Walk, born: int, own: set[int]) -> Place:
     """Where the script, which is calling us, has named the operation's result, or what follows."""
     places = {graph.nodes[at]: at for at in own}
     after = {born}
     for producer, consumer in graph.edges:
         if producer in after and consumer in own:
             after.add(consumer)
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if is_users(frame.f_code.co_filename):
-            found = [(places[node], name) for name, node in _nodes(frame) if node in places]
-            for at, name in sorted(found):
-                if at in after and (line := _assigned(frame, name)):
-                    return Place(None, frame.f_code.co_filename, line)
-        frame = frame.f_back
+    for frame in scripts_frames():
+        found = [(places[t.grad_fn], name) for name, t in computed(frame) if t.grad_fn in places]
+        for at, name in sorted(found):
+            if at in after and (line := _assigned(frame, name)):
+                return Place(None, frame.f_code.co_filename, line)
     return Place()
 
 
-def _nodes(frame: FrameType) -> Iterator[tuple[str, Any]]:
-    for name, value in frame.f_locals.items():
-        if isinstance(value, Tensor) and value.grad_fn is not None:
-            yield name, value.grad_fn
+def scripts_frames() -> Iterator[FrameType]:
+    """Frames of the script that is calling us, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if is_users(frame.f_code.co_filename):
+            yield frame
+        frame = frame.f_back
+
+
+def computed(frame: FrameType) -> list[tuple[str, Tensor]]:
+    """Names and tensors in a frame that autograd knows the operation of."""
+    return [
+        (name, value)
+        for name, value in frame.f_locals.items()
+        if isinstance(value, Tensor) and value.grad_fn is not None
+    ]
 
 
 def _assigned(frame: FrameType, name: str) -> int:

@@ -43,6 +43,9 @@ def search(
             outside = call is calls[-1] and (origin is None or origin.phase == "loss")
             if outside and (born := machine.in_loss(found.step)) is not None:
                 origin = born
+            elif outside and not call.path and (origin is not None or found.loss):
+                born = machine.suspected_in_loss(model, call, late=late)
+                origin = origin if born is None else _told_apart(origin, born, call)
             if origin is not None:
                 arrived.append((dataclasses.replace(origin, held=found.held), call))
                 if not call.path or origin.phase not in (GIVEN, "loss"):
@@ -55,6 +58,20 @@ def search(
     if calls[-1].loss_args is None and calls[-1].gradient is None:
         return _unknown("the loss could not be called again; give watch() its loss_fn"), calls[-1]
     return _unknown("the step, run again, was finite"), calls[-1]
+
+
+def _told_apart(arrived: Origin | None, born: Origin, call: Call) -> Origin:
+    """The operation of the loss, with the gradient that it has sent into the model."""
+    if arrived is None:
+        return dataclasses.replace(born, batch=call.batch)
+    return dataclasses.replace(
+        born,
+        value=arrived.value,
+        tensors=arrived.tensors,
+        samples=arrived.samples,
+        batch=arrived.batch,
+        seconds=arrived.seconds,
+    )
 
 
 def _between(arrived: Sequence[tuple[Origin, Call]], last: Call) -> tuple[Origin, Call]:

@@ -50,7 +50,7 @@ def test_no_sentence_is_cut(chromium: Any, app: App, run: str, width: int) -> No
         assert box["x"] + box["width"] <= width
         assert words.evaluate("cell => cell.scrollWidth <= cell.clientWidth")
         main = tab.page.get_by_test_id("stMain")
-        assert main.evaluate("main => main.scrollWidth - main.clientWidth") == 0
+        tab.until(lambda: main.evaluate("main => main.scrollWidth === main.clientWidth"))
     finally:
         tab.close()
 

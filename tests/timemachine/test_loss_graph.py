@@ -105,7 +105,7 @@ def test_the_operation_in_the_loss_is_named(
         for step in range(BAD + 3):
             inputs, targets = torch.randn(8, 6), torch.randint(0, 2, (8,))
             now = (lambda _loss: None) if after else record
-            loss = criterion(model(inputs), targets, step == BAD, now)
+            loss = criterion(model(inputs), targets, step == BAD, now)  # line of the call
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if after:
@@ -122,8 +122,10 @@ def test_the_operation_in_the_loss_is_named(
         told = [e.event for e in run.events() if isinstance(e.event, NonFinite)]
     step, origin = origins[0]
     assert step == BAD
-    if after:  # what autograd had kept is gone by then
-        assert origin.phase in ("loss", "forward")
+    if after:  # what autograd had kept is gone by then, its names are not
+        assert (origin.phase, origin.in_loss) == ("forward", True)
+        assert phase == "data" or origin.op == op
+        assert origin.line == line_of("the call") and origin.file == __file__
         return
     assert (origin.phase, origin.op, origin.in_loss) == (phase, op, True)
     assert origin.line == line_of(criterion.__name__) and origin.file == __file__

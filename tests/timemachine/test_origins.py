@@ -164,7 +164,7 @@ def test_a_loss_outside_the_model_is_told_apart(tmp_path: Path) -> None:
 
     with train(tmp_path, net(nn.Tanh()), criterion=criterion, steps=1) as run:
         (origin,) = origins(run)
-    assert origin.phase == "loss"
+    assert (origin.phase, origin.op, origin.in_loss) == ("backward", "SqrtBackward0", True)
 
 
 def test_a_divergence_is_rewound_to_finite_parameters(tmp_path: Path) -> None:

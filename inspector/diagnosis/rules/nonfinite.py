@@ -184,4 +184,6 @@ def _place(event: NonFinite | None, in_data: int, in_targets: int) -> str:
         return f"the parameter {event.parameter}"
     name = event.parameter or event.module
     kind = f" ({event.module_type})" if event.module_type else ""
+    if event.where == "backward":
+        return f"the backward pass of {name}{kind}" if name else f"the derivative of the loss{kind}"
     return f"the {event.where} of {name}{kind}" if name else f"the {event.where}{kind}"
