@@ -110,6 +110,8 @@ def test_the_operation_whose_derivative_is_not_finite(
     assert (Path(origin.file), origin.line) == (Path(__file__), calling)
     assert (seen.where, seen.op, seen.line) == ("backward", op, calling)
     assert not origin.note
+    (gradient,) = origin.tensors
+    assert (gradient["name"], gradient["shape"]) == ("gradient of the model's output", [8, 2])
 
 
 def test_a_loss_that_is_never_recorded_and_not_finite(tmp_path: Path) -> None:
