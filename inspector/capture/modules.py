@@ -29,6 +29,7 @@ class ModuleRecord:
     Attributes:
         call_index: position in call order, or -1 before the first call.
         named_inputs: shapes of what the call that runs was given by keyword.
+        batch_first: the module's own setting; None where it has none.
         transformed: it was called while a function transform (vmap, grad) ran.
         badge: why numbers are missing; empty when all is well.
     """
@@ -40,6 +41,7 @@ class ModuleRecord:
     bytes: int
     own_parameters: tuple[str, ...]
     container: bool
+    batch_first: bool | None = None
     call_index: int = -1
     inputs: Shapes = field(default_factory=list)
     outputs: Shapes = field(default_factory=list)
@@ -78,6 +80,7 @@ class ModuleRecord:
             "trainable": self.trainable,
             "bytes": self.bytes,
             "output_bytes": self.output_bytes,
+            "batch_first": self.batch_first,
             "badge": badge,
         }
 
@@ -134,6 +137,7 @@ def document(records: list[ModuleRecord], gradients: frozenset[str]) -> dict[str
 def _describe(path: str, module: torch.nn.Module) -> ModuleRecord:
     own = [(f"{path}.{n}" if path else n) for n, _ in module.named_parameters(recurse=False)]
     tensors = [p for p in module.parameters() if not is_lazy(p)]
+    first = getattr(module, "batch_first", None)
     return ModuleRecord(
         path=path,
         type=type(getattr(module, "_orig_mod", module)).__name__,
@@ -142,6 +146,7 @@ def _describe(path: str, module: torch.nn.Module) -> ModuleRecord:
         bytes=sum(p.numel() * p.element_size() for p in tensors),
         own_parameters=tuple(own),
         container=next(iter(module.children()), None) is not None,
+        batch_first=first if isinstance(first, bool) else None,
     )
 
 

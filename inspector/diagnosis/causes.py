@@ -14,6 +14,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "double_softmax": (*_STUCK, "lr_too_high"),
     "no_shuffle": ("lr_too_high", "overfitting", "class_imbalance", "exploding_gradient"),
     "mode_mistake": ("overfitting", "lr_too_high"),
+    "mixed_samples": ("overfitting", "class_imbalance", "label_mismatch", *_STUCK),
     "small_batch": ("overfitting", "exploding_gradient", "vanishing_gradient", "lr_too_high"),
     "frozen_parameters": _STUCK,
     "saturated_activation": _STUCK,

@@ -31,6 +31,7 @@ CODES = (
     "mode_mistake",
     "no_shuffle",
     "small_batch",
+    "mixed_samples",
 )
 """The codes of the built-in rules; a user's own rules may use others."""
 

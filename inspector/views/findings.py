@@ -34,6 +34,7 @@ TITLES = {
     "mode_mistake": "Train or eval mode mistaken",
     "no_shuffle": "Data not shuffled",
     "small_batch": "Batch too small to normalise",
+    "mixed_samples": "Samples taken for steps",
 }
 
 

@@ -116,3 +116,48 @@ def clipped_to_a_thousandth(v: Variation, broken: bool) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=v.between(0.05, 0.1))
     clip = v.between(1e-4, 1e-3) if broken else 1.0
     v.fit(model, optimizer, v.cross_entropy(), v.loader(task), clip=clip)
+
+
+class Recurrent(nn.Module):
+    """Reads a digit row by row; ``first`` is what it believes of its batch."""
+
+    def __init__(self, kind: type[nn.RNNBase], width: int, *, first: bool) -> None:
+        super().__init__()
+        self.rnn = kind(8, width, batch_first=first)
+        self.out = nn.Linear(width, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, _ = self.rnn(images.squeeze(1))
+        return self.out(rows[:, -1])
+
+
+class Attentive(nn.Module):
+    """Tokens of a vocabulary of 17 grey levels, one for each pixel of every other row."""
+
+    def __init__(self, width: int, *, first: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(17, width)
+        self.place = nn.Parameter(0.1 * torch.randn(32, width))
+        layer = nn.TransformerEncoderLayer(width, 2, 2 * width, 0.0, batch_first=first)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.out = nn.Linear(width, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        grey = (images[:, 0, ::2] * 16).long().flatten(1)
+        return self.out(self.encoder(self.embedding(grey) + self.place).mean(1))
+
+
+@faulty("mixed_samples")
+def rows_of_other_digits(v: Variation, broken: bool) -> None:
+    task = v.digits()
+    model = Recurrent(v.choose(nn.LSTM, nn.GRU), v.choose(32, 64), first=not broken)
+    optimizer = torch.optim.Adam(model.parameters(), lr=v.between(2e-3, 5e-3))
+    v.fit(model, optimizer, v.cross_entropy(), v.loader(task, batch=v.choose(16, 32, 64)))
+
+
+@faulty("mixed_samples")
+def attends_to_other_digits(v: Variation, broken: bool) -> None:
+    task = v.digits()
+    model = Attentive(v.choose(16, 32), first=not broken)
+    optimizer = torch.optim.Adam(model.parameters(), lr=v.between(1e-3, 3e-3))
+    v.fit(model, optimizer, v.cross_entropy(), v.loader(task, batch=v.choose(16, 48, 64)))
