@@ -41,8 +41,7 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
         module=module["path"],
         evidence=(
             Evidence(
-                statistic=f"steps, to it, in its input of {shape}",
-                value=float(samples),
+                statistic=f"its input of {shape} is steps × samples × features to it",
                 last=run.last_step,
             ),
         ),
