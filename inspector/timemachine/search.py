@@ -67,7 +67,7 @@ def _told_apart(arrived: Origin | None, born: Origin, call: Call) -> Origin:
     return dataclasses.replace(
         born,
         value=arrived.value,
-        tensors=[{**row, "name": "gradient of the model's output"} for row in arrived.tensors],
+        tensors=[{**row, "name": "the loss's gradient"} for row in arrived.tensors],
         samples=arrived.samples,
         batch=arrived.batch,
         seconds=arrived.seconds,

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Browser, Locator, Page, Request
+from playwright.sync_api import Error as NotNow
 from playwright.sync_api import TimeoutError as NotInTime
 
 from tests.app.server import App
@@ -304,4 +305,8 @@ class Tab:
 
 
 def _shows(seen: Seen) -> bool:
-    return bool(seen.first.is_visible() if isinstance(seen, Locator) else seen())
+    """Whether it is there now; not while a redraw has taken away, or doubled, what is looked at."""
+    try:
+        return bool(seen.first.is_visible() if isinstance(seen, Locator) else seen())
+    except NotNow:
+        return False

@@ -111,7 +111,7 @@ def test_the_operation_whose_derivative_is_not_finite(
     assert (seen.where, seen.op, seen.line) == ("backward", op, calling)
     assert not origin.note
     (gradient,) = origin.tensors
-    assert (gradient["name"], gradient["shape"]) == ("gradient of the model's output", [8, 2])
+    assert (gradient["name"], gradient["shape"]) == ("the loss's gradient", [8, 2])
 
 
 def test_a_loss_that_is_never_recorded_and_not_finite(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from inspector.diagnosis.drawing import as_bars
 from inspector.diagnosis.finding import Evidence, Finding, Remedy
 from inspector.diagnosis.observations import Observations
 from inspector.diagnosis.registry import Thresholds, register
@@ -30,7 +31,7 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
     kinds = {row["path"]: str(row["type"]) for row in run.modules}
     above = kinds.get(module["path"].rpartition(".")[0], "")
     kind = above if above.startswith("Transformer") else module["type"]
-    shape = " × ".join(map(str, module["inputs"][0]))
+    steps, batch, width = module["inputs"][0]
     others = f", as do {len(mixing)} modules in all" if len(mixing) > 1 else ""
     yield Finding(
         code=CODE,
@@ -41,8 +42,17 @@ def check(run: Observations, _limits: Thresholds) -> Iterator[Finding]:
         module=module["path"],
         evidence=(
             Evidence(
-                statistic=f"its input of {shape} is steps × samples × features to it",
-                last=run.last_step,
+                statistic=f"steps, as it reads its input of {steps} × {batch} × {width}",
+                value=float(steps),
+                drawing=as_bars(
+                    [
+                        ("steps to it", float(steps)),
+                        ("samples to it", float(batch)),
+                        ("real samples", float(samples)),
+                    ],
+                    "steps, samples",
+                    marked=("steps to it",),
+                ),
             ),
         ),
         explanation=(
