@@ -170,12 +170,17 @@ def operation_of(node: Node) -> str:
 
 def _chain(graph: Walk, born: int, own: set[int]) -> list[str]:
     """The operations that have passed it on."""
-    reached = {born}
+    names = [operation_of(graph.nodes[at]) for at in sorted(behind(graph, born, own) - {born})]
+    return list(dict.fromkeys(names))[:12]
+
+
+def behind(graph: Walk, at: int, own: set[int]) -> set[int]:
+    """Positions of a node and of those of the loss that its result reaches."""
+    reached = {at}
     for producer, consumer in graph.edges:
         if producer in reached and consumer in own:
             reached.add(consumer)
-    names = [operation_of(graph.nodes[at]) for at in sorted(reached - {born})]
-    return list(dict.fromkeys(names))[:12]
+    return reached
 
 
 def _samples(bad: Tensor, batch: int) -> list[int]:
@@ -191,10 +196,7 @@ def _samples(bad: Tensor, batch: int) -> list[int]:
 def place_in_script(graph: Walk, born: int, own: set[int]) -> Place:
     """Where the script, which is calling us, has named the operation's result, or what follows."""
     places = {graph.nodes[at]: at for at in own}
-    after = {born}
-    for producer, consumer in graph.edges:
-        if producer in after and consumer in own:
-            after.add(consumer)
+    after = behind(graph, born, own)
     for frame in scripts_frames():
         found = [(places[t.grad_fn], name) for name, t in computed(frame) if t.grad_fn in places]
         for at, name in sorted(found):

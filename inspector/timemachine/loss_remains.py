@@ -19,6 +19,7 @@ from inspector.events import Origin
 from inspector.timemachine.checks import count_nonfinite
 from inspector.timemachine.loss_graph import (
     MAKERS,
+    behind,
     computed,
     operation_of,
     outside_of,
@@ -170,11 +171,7 @@ def _elsewhere(remains: _Remains, at: int) -> bool:
 
 def _is_cut(remains: _Remains, at: int) -> bool:
     """Whether something behind it leaves values out."""
-    reached = {at}
-    for producer, consumer in remains.graph.edges:
-        if producer in reached and consumer in remains.own:
-            reached.add(consumer)
-    return bool(_CUTS & set(map(remains.named, reached)))
+    return bool(_CUTS & set(map(remains.named, behind(remains.graph, at, remains.own))))
 
 
 def _all(value: Tensor | None, check: Check) -> bool:

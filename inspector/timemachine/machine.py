@@ -33,7 +33,6 @@ from inspector.timemachine.held import Buffers, HeldGradients
 from inspector.timemachine.history import History
 from inspector.timemachine.late import LateFlags
 from inspector.timemachine.loss_graph import born_in_loss
-from inspector.timemachine.loss_remains import suspected_in_loss
 from inspector.timemachine.regained import Usual, regained, usual
 from inspector.timemachine.replay import Replay
 from inspector.timemachine.search import search
@@ -220,13 +219,6 @@ class TimeMachine:
             born = None if end is None else born_in_loss(loss, end, call.batch)
         self._in_loss = self.now(), born
         return born
-
-    def suspected_in_loss(self, model: nn.Module, call: Call, *, late: bool) -> Origin | None:
-        """Which of the loss's operations may have made it, as far as is left of them."""
-        with contextlib.suppress(Exception):  # whatever copying and calling the model raise
-            end = Replay(model, None, self._buffers.before()).end_of(call)
-            return None if end is None else suspected_in_loss(end, late=late)
-        return None
 
     def in_loss(self, step: int) -> Origin | None:
         """Where the loss's own operations have made it non-finite, in this step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from torch import nn
 from inspector.events import Origin
 from inspector.timemachine.calls import OUTPUT, Call
 from inspector.timemachine.found import Found
+from inspector.timemachine.loss_remains import suspected_in_loss
 from inspector.timemachine.replay import GIVEN, Replay, eager
 from inspector.timemachine.state import StateCopy, random_state, set_random_state
 
@@ -44,7 +46,7 @@ def search(
             if outside and (born := machine.in_loss(found.step)) is not None:
                 origin = born
             elif outside and not call.path and (origin is not None or found.loss):
-                born = machine.suspected_in_loss(model, call, late=late)
+                born = _suspected(replay, call, late=late)
                 origin = origin if born is None else _told_apart(origin, born, call)
             if origin is not None:
                 arrived.append((dataclasses.replace(origin, held=found.held), call))
@@ -58,6 +60,14 @@ def search(
     if calls[-1].loss_args is None and calls[-1].gradient is None:
         return _unknown("the loss could not be called again; give watch() its loss_fn"), calls[-1]
     return _unknown("the step, run again, was finite"), calls[-1]
+
+
+def _suspected(replay: Replay, call: Call, *, late: bool) -> Origin | None:
+    """Which of the loss's operations may have made it, as far as is left of them."""
+    with contextlib.suppress(Exception):  # whatever calling the model once more raises
+        end = replay.end_of(call)
+        return None if end is None else suspected_in_loss(end, late=late)
+    return None
 
 
 def _told_apart(arrived: Origin | None, born: Origin, call: Call) -> Origin:

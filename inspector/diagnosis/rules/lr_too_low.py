@@ -189,7 +189,10 @@ def _slowed_at(ratios: Curve, limit: float) -> int:
 
 
 def _throws(ratios: Curve, rates: Curve, far: float) -> bool:
-    """Whether the newest learning rate has once moved the weights that far in one step."""
+    """Whether the newest learning rate, or hardly another, has moved the weights that far at once.
+
+    One three times as high, or higher, is another: what it did says nothing about the newest.
+    """
     rates = rates.finite
     if not len(rates):
         return False
